@@ -1,0 +1,38 @@
+"""The errors that people see: each says what is wrong, where, and what to do. Nothing else may reach a terminal."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class BuildError(Exception):
+    """Anything a user can cause or must fix. `str(error)` is the whole message; no traceback is ever shown for it."""
+
+
+class ManifestError(BuildError):
+    """All that is wrong with a manifest, one `file:line: path: what, what is allowed, did you mean` a line."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class ActionError(BuildError):
+    """An action failed: names the action and its log file, and carries the end of the log."""
+
+
+class StoreError(BuildError):
+    """The artifact store cannot be read or written (no space, no permission)."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the nearest of `known`, else `"; known: a, b"` (empty when nothing is known)."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""

@@ -1,0 +1,224 @@
+"""The vocabulary: frozen dataclasses that every room shares. Standard library only; no behaviour beyond small lookups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# What a canonical JSON document is made of. Floats must be finite.
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+
+# What a stage's run() gets: parameters, then a path per input role, then the folder to write into; it returns facts.
+StageRun = Callable[[Mapping[str, "Json"], Mapping[str, Path], Path], Mapping[str, "Json"]]
+
+
+# ------------------------------------------------------------------ models
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a component: numpy dtype name, and dims that are an int or a symbolic name.
+
+    A name that the family's `dynamic_dims` lists stays symbolic in the ONNX; every other name is a size that the
+    family's `static_dims(config)` gives.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """One exported network: its tensors in order, the checkpoint prefixes it owns, and the nodes that stay FP32.
+
+    `fp32_nodes` are `fnmatch` patterns on node names (coordinate arithmetic) that every reduced precision keeps.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    modules: tuple[str, ...]
+    fp32_nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Declares that an input is made of other components' outputs, joined along `axis` in the order given.
+
+    A source whose component did not run in a case (no geometry prompt under `reference: hf`) is left out of the join.
+    """
+
+    component: str
+    input: str
+    sources: tuple[tuple[str, str], ...]
+    axis: int = 1
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """A model family: components in topological order, the feeds between them, and how to size the static dims."""
+
+    name: str
+    components: tuple[ComponentSpec, ...]
+    feeds: tuple[Feed, ...]
+    dynamic_dims: tuple[str, ...]
+    references: tuple[str, ...]
+    static_dims: Callable[[Mapping[str, Json]], Mapping[str, int]]
+
+    def component(self, name: str) -> ComponentSpec:
+        """Return the component called `name` (KeyError when there is none)."""
+        return {c.name: c for c in self.components}[name]
+
+    def upstream(self, name: str) -> tuple[str, ...]:
+        """Return the components whose outputs feed `name`, in topological order."""
+        feeding = {source for f in self.feeds if f.component == name for source, _ in f.sources}
+        return tuple(c.name for c in self.components if c.name in feeding)
+
+
+# ------------------------------------------------------------------ plug-ins
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A graph-surgeon rewrite. `apply` returns the number of rewrites; zero is an error, raised by the patch stage.
+
+    requires(graph) -> None or what is missing; ensures(graph) -> None or what still is wrong. `graph` is a
+    `onnx_graphsurgeon.Graph`, typed `object` here so that no heavy package is imported at load.
+    """
+
+    name: str
+    summary: str
+    requires: Callable[[object], str | None]
+    apply: Callable[[object], int]
+    ensures: Callable[[object], str | None]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A recipe that writes types into the graph. `onnx_type` is an ONNX element type name such as `FLOAT16`.
+
+    `keep_fp32` are `fnmatch` patterns on node names that stay FP32 whatever the manifest adds.
+    """
+
+    name: str
+    summary: str
+    onnx_type: str
+    keep_fp32: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a backend's build gets: the ONNX file, the file stem to write, its own options and the profiles.
+
+    `profiles` maps input name -> (min, opt, max) shapes, one mapping per TensorRT optimization profile, in order.
+    """
+
+    onnx: Path
+    stem: str
+    options: Mapping[str, Json]
+    profiles: tuple[Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]], ...]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run a component. All callables are cheap and import nothing heavy, except `build` and `run`.
+
+    options:       a frozen dataclass that the manifest boundary validates a target's keys with
+    impossible:    (options, precision name) -> why no machine can build this, or None; an error at load
+    missing:       () -> why this machine cannot build (library, GPU), or None; the action is then *blocked*
+    cannot_run:    (options) -> why this machine cannot run what was built, or None; comparisons are then *not run*
+    device_fields: (options) -> the device fields that enter the build key
+    build:         (request, out folder) -> facts; writes `<stem><extension>` into the folder
+    """
+
+    name: str
+    summary: str
+    extension: str
+    options: type
+    tools: tuple[str, ...]
+    uses_profiles: bool
+    env: Mapping[str, str]
+    impossible: Callable[[Mapping[str, Json], str], str | None]
+    missing: Callable[[], str | None]
+    cannot_run: Callable[[Mapping[str, Json]], str | None]
+    device_fields: Callable[[Mapping[str, Json]], Mapping[str, Json]]
+    build: Callable[[BuildRequest, Path], Mapping[str, Json]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One verb of the pipeline. `tools` are the distributions whose versions enter the key of its actions."""
+
+    name: str
+    summary: str
+    tools: tuple[str, ...]
+    run: StageRun
+
+
+# ------------------------------------------------------------------ plan
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input from another action: its whole output folder, or one file of it (then only that file's digest counts)."""
+
+    action: str
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Action:
+    """One step of a plan. Everything but `name`, `view`, `env` and `blocked` enters its key.
+
+    recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.forward`)
+    files:  role -> source file outside the store; its content digest enters the key, never its path
+    device: the device fields that the backend asked for; empty for actions that no device matters to
+    view:   output file -> readable path relative to `artifacts/<manifest>/`
+    """
+
+    name: str
+    stage: str
+    params: Mapping[str, Json]
+    recipe: tuple[str, ...]
+    tools: tuple[str, ...]
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    device: Mapping[str, Json] = field(default_factory=dict)
+    view: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    blocked: str | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One threshold of the judge: `metric` must be at most / at least / within `threshold` (a number or a pair)."""
+
+    metric: str
+    threshold: float | tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `doit verify` judges: the action that measured (or why none can run), and the gates per output."""
+
+    component: str
+    label: str
+    action: str | None
+    not_run: str | None
+    outputs: tuple[str, ...]
+    gates: Mapping[str, tuple[Gate, ...]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All actions of a manifest in an order in which they can run, and what the judge compares."""
+
+    manifest: str
+    actions: tuple[Action, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def action(self, name: str) -> Action:
+        """Return the action called `name` (KeyError when there is none)."""
+        return {a.name: a for a in self.actions}[name]

@@ -1,0 +1,163 @@
+"""The judge: measured statistics and gates in, one row per gate with its verdict out. Pure; measures nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sam3_build.errors import BuildError, did_you_mean
+from sam3_build.spec import Comparison, Gate, Json
+
+AT_MOST = ("max_abs_over_std", "max_abs_over_range", "mismatches", "nonfinite", "incomparable")
+AT_LEAST = ("cosine",)
+WITHIN = ("std_ratio",)
+
+# No tolerance of a manifest loosens these two: NaN and Inf fail, and so does an output of another shape or dtype.
+ALWAYS = (Gate("nonfinite", 0), Gate("incomparable", 0))
+
+PASS, FAIL, NOT_RUN = "pass", "fail", "not_run"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One judged metric of one output. `value` is None when it was not measured; `reason` is None when it passed."""
+
+    component: str
+    comparison: str
+    output: str
+    metric: str
+    value: float | None
+    threshold: float | tuple[float, float] | None
+    verdict: str
+    reason: str | None
+
+
+def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tuple[Row, ...]:
+    """Return the rows of one comparison, `statistics` being what its action wrote (None: there is nothing to read).
+
+    A comparison that this machine cannot run yields `not_run` rows; anything expected but not measured fails.
+    """
+    if comparison.not_run is not None:
+        return tuple(_row(comparison, output, "parity", NOT_RUN, comparison.not_run) for output in comparison.outputs)
+    if statistics is None:
+        reason = f"no statistics: run `doit {comparison.action}`" if comparison.action else "no action measures this"
+        return tuple(_row(comparison, output, "parity", FAIL, reason) for output in comparison.outputs)
+    measured = statistics["outputs"]
+    assert isinstance(measured, Mapping)
+    rows: list[Row] = []
+    for output in dict.fromkeys((*comparison.outputs, *measured)):
+        found = measured.get(output)
+        gates = comparison.gates.get(output, ())
+        if found is None:
+            rows.append(_row(comparison, output, "parity", FAIL, "the comparison did not measure this output"))
+        elif not gates:
+            rows.append(_row(comparison, output, "parity", FAIL, "no gate judges this output"))
+        else:
+            assert isinstance(found, Mapping)
+            rows += [_judged(comparison, output, gate, found) for gate in gates]
+    return tuple(rows)
+
+
+def default_gates(precision: str, dtype: str) -> tuple[Gate, ...]:
+    """Return the scale-free gates of an output: the judged graph's `precision`, the output's numpy `dtype`."""
+    if not dtype.startswith(("float", "bfloat")):
+        return (Gate("mismatches", 0), *ALWAYS)
+    if precision == "fp32":
+        return (Gate("max_abs_over_std", 1e-3), *ALWAYS)
+    return (Gate("cosine", 0.999), Gate("max_abs_over_range", 0.02), Gate("std_ratio", (0.98, 1.02)), *ALWAYS)
+
+
+def gates_for(
+    precision: str, dtype: str, tolerances: Mapping[str, float | Sequence[float]] | None = None
+) -> tuple[Gate, ...]:
+    """Return the default gates with a manifest's `tolerances` ({metric: number or [low, high]}) put over or added.
+
+    Raises BuildError for an unknown metric, a threshold that is no finite number or ordered pair, a single number
+    for `std_ratio`, and for the metrics that may not be loosened.
+    """
+    gates = {gate.metric: gate for gate in default_gates(precision, dtype)}
+    for metric, threshold in (tolerances or {}).items():
+        gates[metric] = Gate(metric, _threshold(metric, threshold))
+    return tuple(gates.values())
+
+
+def _threshold(metric: str, given: float | Sequence[float]) -> float | tuple[float, float]:
+    known = [m for m in (*AT_MOST, *AT_LEAST, *WITHIN) if m not in [gate.metric for gate in ALWAYS]]
+    if metric in [gate.metric for gate in ALWAYS]:
+        raise BuildError(f"no tolerance can be given for {metric!r}: it must be 0; known: {', '.join(known)}")
+    if metric not in known:
+        raise BuildError(f"unknown metric {metric!r}{did_you_mean(metric, known)}")
+    if isinstance(given, Sequence):
+        if len(given) != 2 or not all(map(math.isfinite, given)) or given[0] > given[1]:
+            raise BuildError(f"the tolerance of {metric!r} is {list(given)!r}, expected [low, high] with low <= high")
+        return (float(given[0]), float(given[1]))
+    if metric in WITHIN:
+        raise BuildError(f"the tolerance of {metric!r} is {given!r}, expected a pair such as [0.98, 1.02]")
+    if not math.isfinite(given):
+        raise BuildError(f"the tolerance of {metric!r} is {given!r}, expected a finite number")
+    return float(given)
+
+
+def condition(gate: Gate) -> str:
+    """Return what the gate asks for, as people write it: `<= 0.001`, `>= 0.999`, `in 0.98..1.02`."""
+    if isinstance(gate.threshold, tuple):
+        return f"in {gate.threshold[0]:g}..{gate.threshold[1]:g}"
+    return f"{'>=' if gate.metric in AT_LEAST else '<='} {gate.threshold:g}"
+
+
+def holds(gate: Gate, value: float) -> bool:
+    """Tell whether `value` satisfies the gate. NaN never does."""
+    if isinstance(gate.threshold, tuple):
+        return gate.threshold[0] <= value <= gate.threshold[1]
+    return value >= gate.threshold if gate.metric in AT_LEAST else value <= gate.threshold
+
+
+def _judged(comparison: Comparison, output: str, gate: Gate, found: Mapping[str, Json]) -> Row:
+    metrics = found["metrics"]
+    assert isinstance(metrics, Mapping)
+    value = metrics.get(gate.metric)
+    if not isinstance(value, int | float) or math.isnan(value):
+        reason = f"{gate.metric} was not measured: {_why_unmeasured(found, gate.metric)}"
+        return _row(comparison, output, gate.metric, FAIL, reason, gate)
+    if holds(gate, value):
+        return _row(comparison, output, gate.metric, PASS, None, gate, float(value))
+    reason = f"{gate.metric} is {value:.4g}, not {condition(gate)}{_where(found, gate.metric)}"
+    return _row(comparison, output, gate.metric, FAIL, reason, gate, float(value))
+
+
+def _why_unmeasured(found: Mapping[str, Json], metric: str) -> str:
+    problems = found.get("problems")
+    if isinstance(problems, Sequence) and problems:
+        return str(problems[0])
+    if not found.get("elements"):
+        return "no element was compared"
+    exact = metric == "mismatches"
+    return f"a {found.get('dtype')} output has no such metric" if exact or found.get("exact") else "no finite element"
+
+
+def _where(found: Mapping[str, Json], metric: str) -> str:
+    problems, worst = found.get("problems"), found.get("worst")
+    if metric == "incomparable" and isinstance(problems, Sequence) and problems:
+        return f": {problems[0]}"
+    if metric in ("max_abs_over_std", "max_abs_over_range", "mismatches") and isinstance(worst, Mapping):
+        actual, expected = (_shown(worst[side]) for side in ("actual", "reference"))
+        return f": case {worst['case']!r} at {worst['index']} has {actual} where {expected} is expected"
+    return ""
+
+
+def _shown(value: Json) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def _row(
+    comparison: Comparison,
+    output: str,
+    metric: str,
+    verdict: str,
+    reason: str | None,
+    gate: Gate | None = None,
+    value: float | None = None,
+) -> Row:
+    threshold = gate.threshold if gate else None
+    return Row(comparison.component, comparison.label, output, metric, value, threshold, verdict, reason)

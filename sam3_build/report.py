@@ -1,0 +1,148 @@
+"""The report: a plan's comparisons and their statistics in, `report.json` and a terminal table out. Reads records only.
+
+The table is laid out here and not with rich, whose import alone costs a quarter of what a whole no-op may take.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TextIO
+
+from sam3_build.compare.judge import ALWAYS, FAIL, NOT_RUN, PASS, Row, condition, judge
+from sam3_build.errors import BuildError
+from sam3_build.spec import Gate, Json, Plan
+from sam3_build.store import write_atomically, writing
+
+# What a column is called; `max_abs_over_std` reads badly in a table.
+TITLES = {"max_abs_over_std": "max abs / std", "max_abs_over_range": "max abs / range", "std_ratio": "std ratio"}
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many outputs passed all their gates, failed one, or were not compared because this machine cannot."""
+
+    passed: int
+    failed: int
+    not_run: int
+
+    def __str__(self) -> str:
+        """Return the line that ends the table."""
+        return f"{self.passed} passed, {self.failed} failed, {self.not_run} not run"
+
+
+def report(plan: Plan, read: Callable[[str], Path | None], path: Path, out: TextIO) -> Counts:
+    """Judge all comparisons of `plan`, write the rows to `path` when they changed, print the table to `out`.
+
+    read: action name -> the folder of its output, or None when there is none
+    """
+    rows = [row for comparison in plan.comparisons for row in judge(comparison, _statistics(comparison.action, read))]
+    write(rows, path)
+    out.write(render(rows))
+    return count(rows)
+
+
+def _statistics(action: str | None, read: Callable[[str], Path | None]) -> Mapping[str, Json] | None:
+    folder = read(action) if action else None
+    if folder is None:
+        return None
+    file = folder / "statistics.json"
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BuildError(
+            f"the output of {action} cannot be read ({file.name}: {error}); run `doit {action}`"
+        ) from error
+    assert isinstance(found, dict)
+    return found
+
+
+def write(rows: Iterable[Row], path: Path) -> None:
+    """Write the rows as JSON, atomically, and only when that changes the file."""
+    data = (json.dumps([asdict(row) for row in rows], indent=1, allow_nan=False) + "\n").encode()
+    with writing(path):
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomically(path, data)
+
+
+def count(rows: Iterable[Row]) -> Counts:
+    """Count outputs, each by its worst verdict."""
+    verdicts = [_verdict(list(lines)) for _, lines in groupby(rows, key=_line)]
+    return Counts(verdicts.count(PASS), verdicts.count(FAIL), verdicts.count(NOT_RUN))
+
+
+def _line(row: Row) -> tuple[str, str, str]:
+    return row.component, row.comparison, row.output
+
+
+def _verdict(rows: list[Row]) -> str:
+    verdicts = [row.verdict for row in rows]
+    return next(verdict for verdict in (FAIL, NOT_RUN, PASS) if verdict in verdicts)
+
+
+# ------------------------------------------------------------------ the table
+
+
+def render(rows: Sequence[Row]) -> str:
+    """Return the rows as text: a table per comparison, a line per output, why one failed; last, the counts."""
+    ran = [row for row in rows if row.verdict != NOT_RUN]
+    lines: list[str] = []
+    for label in dict.fromkeys(row.comparison for row in ran):
+        lines += [*_table(label, [row for row in ran if row.comparison == label]), ""]
+    not_run = [row for row in rows if row.verdict == NOT_RUN]
+    for reason in dict.fromkeys(row.reason for row in not_run):
+        lines += [*_not_run(reason, [row for row in not_run if row.reason == reason]), ""]
+    return "\n".join([*lines, str(count(rows))]) + "\n"
+
+
+def _table(label: str, rows: list[Row]) -> list[str]:
+    """Return one comparison's lines. A column is a metric, headed by its usual threshold; other thresholds stand beside
+    their values. Metrics that decide nothing (no NaN, the right shape) are left out.
+    """
+    shown = [row for row in rows if row.verdict == FAIL or row.metric not in {gate.metric for gate in ALWAYS}]
+    usual: dict[str, str] = {}
+    for metric in dict.fromkeys(row.metric for row in shown):
+        usual[metric] = Counter(_condition(row) for row in shown if row.metric == metric).most_common(1)[0][0]
+    table = [["verdict", "component", "output", *(TITLES.get(m, m) for m in usual)], ["", "", "", *usual.values()]]
+    reasons: list[list[str]] = [[], []]
+    for (component, _, output), group in groupby(rows, key=_line):
+        judged = list(group)
+        found = {row.metric: row for row in judged}
+        cells = [_cell(found[metric], usual[metric]) if metric in found else "" for metric in usual]
+        verdict = _verdict(judged)
+        table.append([verdict.upper() if verdict == FAIL else verdict, component, output, *cells])
+        reasons.append([row.reason for row in judged if row.reason])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [label]
+    for cells, why in zip(table, reasons, strict=True):
+        lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+        for reason in why:
+            lines += textwrap.wrap(reason, WIDTH, initial_indent="           - ", subsequent_indent="             ")
+    return lines
+
+
+def _condition(row: Row) -> str:
+    return "" if row.threshold is None else condition(Gate(row.metric, row.threshold))
+
+
+def _cell(row: Row, usual: str) -> str:
+    if row.value is None:
+        return "-"
+    value = f"{row.value:.6f}" if row.metric in ("cosine", "std_ratio") else f"{row.value:.3g}"
+    return value if _condition(row) == usual else f"{value} {_condition(row)}"
+
+
+def _not_run(reason: str | None, rows: list[Row]) -> list[str]:
+    lines = textwrap.wrap(f"not run: {reason}", WIDTH, subsequent_indent="  ")
+    for label in dict.fromkeys(row.comparison for row in rows):
+        components = dict.fromkeys(row.component for row in rows if row.comparison == label)
+        lines += textwrap.wrap(
+            f"{label}: {', '.join(components)}", WIDTH, initial_indent="  ", subsequent_indent="    "
+        )
+    return lines

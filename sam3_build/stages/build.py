@@ -1,0 +1,129 @@
+"""Build: a component's ONNX and shape profiles in, what the target's backend runs out. It alone resolves profiles."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build import registry
+from sam3_build.errors import BuildError, did_you_mean
+from sam3_build.spec import BuildRequest, Json, Stage, TensorSpec
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
+
+Range = tuple[int, int, int]
+Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+    """Write `<component>.<precision>.<target><extension>` into `out`.
+
+    params: component, precision, target, backend, options, profiles ([{dim: [min, opt, max]}], in engine order)
+    inputs: onnx, the folder that holds `<component>.<precision>.onnx`
+    """
+    import onnx
+
+    component, precision, target, name = (str(params[k]) for k in ("component", "precision", "target", "backend"))
+    options, profiles = params["options"], params["profiles"]
+    assert isinstance(options, Mapping) and isinstance(profiles, Sequence)
+    backend = registry.backend(name)
+    onnx_file = inputs["onnx"] / f"{component}.{precision}.onnx"
+    if not onnx_file.is_file():
+        here = sorted(f.name for f in onnx_file.parent.glob("*.onnx"))
+        raise BuildError(f"{onnx_file.name} is not in the input folder{did_you_mean(onnx_file.name, here)}")
+    graph_inputs, graph_outputs = interface(onnx.load(str(onnx_file), load_external_data=False).graph)
+    resolved = tuple(
+        resolve(onnx_file.name, graph_inputs, _ranges(profile), number)
+        for number, profile in enumerate(profiles if backend.uses_profiles else (), start=1)
+    )
+    request = BuildRequest(onnx_file, f"{component}.{precision}.{target}", options, resolved)
+    started = time.monotonic()
+    facts = backend.build(request, out)
+    seconds = round(time.monotonic() - started, 3)
+    size = _check(out, f"{request.stem}{backend.extension}", name)
+    logging.getLogger(__name__).info("%s: %d bytes in %.1f s", request.stem, size, seconds)
+    return {
+        **facts,
+        "seconds": seconds,
+        "bytes": size,
+        "inputs": [as_json(tensor) for tensor in graph_inputs],
+        "outputs": [as_json(tensor) for tensor in graph_outputs],
+    }
+
+
+def interface(graph: GraphProto) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Return a graph's inputs (without initialisers) and outputs.
+
+    A dim is an int when it is static, else its symbol, which is empty when the graph gives it no name.
+    """
+    import onnx
+
+    def described(tensor: onnx.ValueInfoProto) -> TensorSpec:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type).name
+        dims = (d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.type.tensor_type.shape.dim)
+        return TensorSpec(tensor.name, dtype, tuple(dims))
+
+    weights = {tensor.name for tensor in graph.initializer}
+    return [described(t) for t in graph.input if t.name not in weights], [described(t) for t in graph.output]
+
+
+def as_json(tensor: TensorSpec) -> dict[str, Json]:
+    """Return a tensor as facts and descriptions hold it."""
+    return {"name": tensor.name, "dtype": tensor.dtype, "dims": tensor.dims}
+
+
+def resolve(
+    file: str, graph_inputs: Sequence[TensorSpec], ranges: Mapping[str, Range], number: int
+) -> dict[str, Shapes]:
+    """Return input name -> (min, opt, max) shapes of shape profile `number`, counted from 1.
+
+    Raises BuildError for a dynamic dim that has no name or no range.
+    """
+    shapes: dict[str, Shapes] = {}
+    for tensor in graph_inputs:
+        columns: list[Range] = []
+        for axis, dim in enumerate(tensor.dims):
+            if isinstance(dim, int):
+                columns.append((dim, dim, dim))
+            elif dim in ranges:
+                columns.append(ranges[dim])
+            else:
+                what = (
+                    f"dynamic dimension {dim!r} (axis {axis})" if dim else f"an unnamed dynamic dimension (axis {axis})"
+                )
+                raise BuildError(
+                    f"{file}: input {tensor.name!r} has {what}, for which shape profile {number} gives no range"
+                    f"{did_you_mean(dim, ranges)}; add it to every shape profile that this target uses"
+                )
+        low, usual, high = (tuple(column[i] for column in columns) for i in range(3))
+        shapes[tensor.name] = (low, usual, high)
+    return shapes
+
+
+def _ranges(profile: Json) -> dict[str, Range]:
+    assert isinstance(profile, Mapping)
+    ranges: dict[str, Range] = {}
+    for dim, bounds in profile.items():
+        assert isinstance(bounds, Sequence) and len(bounds) == 3
+        low, usual, high = bounds
+        assert isinstance(low, int) and isinstance(usual, int) and isinstance(high, int)
+        ranges[dim] = (low, usual, high)
+    return ranges
+
+
+def _check(out: Path, expected: str, backend: str) -> int:
+    """Return the size of the file that the backend had to write; raise when it wrote anything else, or nothing."""
+    written = sorted(f.name for f in out.iterdir())
+    if written != [expected]:
+        raise BuildError(f"backend {backend!r} had to write {expected!r} and wrote {written}")
+    size = (out / expected).stat().st_size
+    if not size:
+        raise BuildError(f"backend {backend!r} wrote an empty {expected!r}")
+    return size
+
+
+STAGE = Stage(name="build", summary="build what a target runs", tools=(), run=run)

@@ -1,0 +1,166 @@
+"""Verify: a component's ONNX and recorded cases in, `statistics.json` per output over all cases out. Judges nothing.
+
+Each case runs on ONNX Runtime's CPU through Polygraphy and is compared with what PyTorch recorded, or with the outputs
+of the FP32 ONNX where a `baseline` is given. One case is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sam3_build.compare.statistics import OutputStatistics
+from sam3_build.errors import BuildError
+from sam3_build.spec import Json, Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+# ONNX Runtime's names of element types, where they are not numpy's.
+ORT_NAMES = {"float32": "float", "float64": "double"}
+
+
+class _Tensor(Protocol):
+    name: str
+    type: str
+    shape: Sequence[int | str | None]
+
+
+class _Session(Protocol):
+    def get_inputs(self) -> Sequence[_Tensor]: ...
+
+
+def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+    """Write `statistics.json`, and with `keep_outputs` also `<case>.npz` of the ONNX outputs, into `out`.
+
+    params: component, precision, keep_outputs
+    inputs: onnx, the folder that holds `<component>.<precision>.onnx`
+            reference, a folder of `<case>.npz` with arrays `inputs/<name>` and `outputs/<name>`
+            baseline (optional), a folder of `<case>.npz` with arrays `<name>`: compare with these outputs instead
+    """
+    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+    from polygraphy.comparator import Comparator
+    from polygraphy.logger import G_LOGGER
+
+    component, precision = str(params["component"]), str(params["precision"])
+    onnx_file = inputs["onnx"] / f"{component}.{precision}.onnx"
+    cases = sorted(inputs["reference"].glob("*.npz"))
+    if not cases:
+        raise BuildError(
+            f"no recorded case runs {component!r}, so nothing would be verified; "
+            "add a sample to the manifest that uses this component"
+        )
+    baseline = inputs.get("baseline")
+    expected = [case if baseline is None else baseline / case.name for case in cases]
+    compare = _Comparison([case.stem for case in cases], out if params["keep_outputs"] else None)
+    with G_LOGGER.verbosity(G_LOGGER.WARNING), _refusals(onnx_file.name):
+        session: _Session = SessionFromOnnx(str(onnx_file), providers=["cpu"])()
+        measured = Comparator.run([OnnxrtRunner(session, name="onnx")], _feeds(cases, session), streaming=True)
+        recorded = _recorded(expected, "outputs/" if baseline is None else "")
+        Comparator.compare_accuracy([measured, recorded], compare_func=compare)
+    if compare.done != len(cases):
+        raise BuildError(f"{onnx_file.name}: only {compare.done} of {len(cases)} cases were compared")
+    outputs: dict[str, Json] = {name: found.summary() for name, found in compare.outputs.items()}
+    names: list[Json] = [case.stem for case in cases]
+    summary: dict[str, Json] = {"component": component, "precision": precision, "cases": names, "outputs": outputs}
+    (out / "statistics.json").write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    for name, found in compare.outputs.items():
+        logging.getLogger(__name__).info("%s: %s", name, found.metrics())
+    return {"cases": len(cases), "outputs": len(outputs)}
+
+
+class _Comparison:
+    """Polygraphy's compare function: adds each case, in order, to the statistics of its outputs."""
+
+    def __init__(self, cases: Sequence[str], keep: Path | None) -> None:
+        self.outputs: dict[str, OutputStatistics] = {}
+        self.done = 0
+        self._cases = cases
+        self._keep = keep
+
+    def __call__(self, actual: Arrays, expected: Arrays) -> OrderedDict[str, bool]:
+        """Compare one case. Polygraphy gets no per-output verdict: it would log histograms, which take seconds."""
+        import numpy as np
+
+        case = self._cases[self.done]
+        self.done += 1
+        if sorted(actual) != sorted(expected):
+            raise BuildError(f"case {case!r}: the ONNX has the outputs {sorted(actual)}, expected {sorted(expected)}")
+        for name, reference in expected.items():
+            statistics = self.outputs.setdefault(name, OutputStatistics(reference.dtype.name))
+            statistics.add(case, actual[name], reference)
+        if self._keep:
+            np.savez(self._keep / f"{case}.npz", allow_pickle=False, **dict(actual.items()))
+        return OrderedDict()
+
+
+def _feeds(cases: Sequence[Path], session: _Session) -> Iterator[Arrays]:
+    """Yield each case's recorded inputs, held against the session's: Polygraphy would rename and cast in silence."""
+    for case in cases:
+        feed = _load(case, "inputs/")
+        wanted = {tensor.name: tensor for tensor in session.get_inputs()}
+        if sorted(feed) != sorted(wanted):
+            raise BuildError(f"case {case.stem!r} records the inputs {sorted(feed)}, the ONNX has {sorted(wanted)}")
+        for name, array in feed.items():
+            kind = f"tensor({ORT_NAMES.get(array.dtype.name, array.dtype.name)})"
+            shape = wanted[name].shape
+            fixed = [
+                size for size, dim in zip(array.shape, shape, strict=False) if isinstance(dim, int) and dim != size
+            ]
+            if kind != wanted[name].type or len(shape) != array.ndim or fixed:
+                raise BuildError(
+                    f"case {case.stem!r}: input {name!r} is recorded as {kind}{list(array.shape)}, "
+                    f"the ONNX takes {wanted[name].type}{list(shape)}"
+                )
+        logging.getLogger(__name__).info("case %s", case.stem)
+        yield feed
+
+
+def _recorded(files: Sequence[Path], prefix: str) -> Iterator[Sequence[object]]:
+    """Yield the expected outputs case by case, as what Polygraphy calls a run of a second runner."""
+    from polygraphy.comparator import IterationResult, RunResults
+
+    for file in files:
+        result = RunResults()
+        result.append(("reference", [IterationResult(OrderedDict(_load(file, prefix)))]))
+        yield result
+
+
+def _load(file: Path, prefix: str) -> Arrays:
+    """Return the arrays of an `.npz` file whose names begin with `prefix`, without it."""
+    import numpy as np
+
+    if not file.is_file():
+        raise BuildError(f"case {file.stem!r} is missing from the outputs to compare with ({file.name})")
+    with np.load(file, allow_pickle=False) as arrays:
+        return {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
+
+
+@contextmanager
+def _refusals(model: str) -> Iterator[None]:
+    """Turn what ONNX Runtime and Polygraphy raise about `model` into a BuildError that quotes it."""
+    from onnxruntime.capi import onnxruntime_pybind11_state
+    from polygraphy.exception import PolygraphyException
+
+    kinds = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
+    refusals = tuple(kind for kind in kinds if issubclass(kind, Exception))
+    try:
+        yield
+    except (*refusals, PolygraphyException) as error:
+        raise BuildError(f"{model}: ONNX Runtime cannot run it: {error}") from error
+
+
+STAGE = Stage(
+    name="verify",
+    summary="run an ONNX on the recorded inputs and measure how far its outputs are from the expected ones",
+    tools=("onnxruntime", "polygraphy", "numpy"),
+    run=run,
+)

@@ -170,10 +170,11 @@ class Input:
 
 @dataclass(frozen=True)
 class Action:
-    """One step of a plan. Everything but `name`, `view`, `env` and `blocked` enters its key.
+    """One step of a plan. Everything but `name`, `reads`, `view`, `env` and `blocked` enters its key.
 
     recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.forward`)
     files:  role -> source file outside the store; its content digest enters the key, never its path
+    reads:  role -> source file that another input already digests (a checkpoint, by its inventory of tensors)
     device: the device fields that the backend asked for; empty for actions that no device matters to
     view:   output file -> readable path relative to `artifacts/<manifest>/`
     """
@@ -185,6 +186,7 @@ class Action:
     tools: tuple[str, ...]
     inputs: Mapping[str, Input] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
+    reads: Mapping[str, Path] = field(default_factory=dict)
     device: Mapping[str, Json] = field(default_factory=dict)
     view: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)

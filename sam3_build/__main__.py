@@ -1,0 +1,138 @@
+"""sam3-build: the commands beside doit. They read a plan, the store and single files; only `gc` and `schema` write."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sam3_build import explain as explaining
+from sam3_build import gc as collecting
+from sam3_build import manifest as manifests
+from sam3_build.errors import BuildError
+from sam3_build.session import Session, open_session
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Plan, explain, inspect and clean up engine builds.",
+)
+
+ManifestOption = Annotated[
+    str | None, typer.Option("--manifest", "-m", help="A manifest's name or path [env: SAM3_MANIFEST]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text")]
+
+
+def _root() -> Path:
+    """Return the project folder: the nearest folder upwards that holds `manifests/`."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "manifests").is_dir():
+            return folder
+    raise BuildError(f"no manifests/ folder in {Path.cwd()} or above it: run sam3-build inside a project")
+
+
+def _session(manifest: str | None) -> Session:
+    return open_session(_root(), manifest, os.environ)
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return "?"
+    value = float(size)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.2f} GB"
+
+
+@app.command()
+def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
+    """Show every action: fresh, stale (and why), pending or blocked. Runs nothing."""
+    session = _session(manifest)
+    found = explaining.explain_plan(session)
+    if as_json:
+        keys = ("action", "state", "because", "bytes_needed")
+        print(json.dumps([{k: v for k, v in asdict(e).items() if k in keys} for e in found], indent=1))
+        return
+    for e in found:
+        print(f"{e.state:<8}  {e.action:<44} {'; '.join(e.because)}".rstrip())
+    counts = {state: sum(e.state == state for e in found) for state in ("fresh", "stale", "pending", "blocked")}
+    todo = [e for e in found if e.state in ("stale", "pending")]
+    known = sum(e.bytes_needed or 0 for e in todo)
+    unknown = sum(e.bytes_needed is None for e in todo)
+    space = f"about {_size(known)} to write" + (f", and {unknown} outputs of unknown size" if unknown else "")
+    print(f"{session.plan.manifest}: {', '.join(f'{n} {state}' for state, n in counts.items())}; {space}")
+
+
+@app.command()
+def explain(action: str, manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
+    """Say why ACTION is stale: every field of its key that is not what it was when it was last built."""
+    found = explaining.explain_action(_session(manifest), action)
+    if as_json:
+        print(json.dumps(asdict(found), indent=1))
+        return
+    print(f"{found.action} is {found.state}")
+    for reason in found.because:
+        print(f"  {reason}")
+
+
+@app.command()
+def inspect(file: Path, as_json: JsonOption = False) -> None:
+    """Describe an ONNX file or an engine: inputs and outputs, operators, types, sizes, and how it was made."""
+    from sam3_build.inspect import describe, render
+
+    found = describe(file)
+    print(json.dumps(found, indent=1) if as_json else render(found))
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go")] = False,
+    keep: Annotated[int, typer.Option(min=0, help="Old generations of each action to keep")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove from the store what no manifest of this project and no last generation needs."""
+    sessions = tuple(_session(str(path)) for path in sorted((_root() / "manifests").glob("*.yaml")))
+    if not sessions:
+        raise BuildError(f"{_root() / 'manifests'} holds no manifest")
+    store = sessions[0].store
+    with store.exclusive():
+        garbage = collecting.find_garbage(store, sessions, keep)
+        if not dry_run:
+            collecting.remove(garbage)
+    paths = [str(path.relative_to(store.root)) for path in garbage.paths]
+    if as_json:
+        print(json.dumps({"dry_run": dry_run, "bytes": garbage.size, "paths": paths}, indent=1))
+        return
+    for path in paths:
+        print(path)
+    print(f"{'would remove' if dry_run else 'removed'} {len(paths)} entries, {_size(garbage.size)}")
+
+
+@app.command()
+def schema() -> None:
+    """Write manifests/schema.json, which editors complete and check manifests with."""
+    path = _root() / "manifests" / "schema.json"
+    manifests.write_schema(path)
+    print(f"wrote {path.relative_to(_root())}")
+
+
+def main() -> None:
+    """Run a command; a BuildError is one message on stderr and exit code 1."""
+    try:
+        app()
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Digests: JSON documents, files and Python modules in; sha256 hex out. Remembers file digests by their stat."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+from sam3_build.spec import Json
+
+PACKAGE = Path(__file__).parent
+
+# A change to one of these does not change what an action produces, so an edit of the store does not rebuild the world.
+# When such a change does alter outputs, raise KEY_VERSION below: it is part of every key.
+# fmt: off
+CORE = frozenset({
+    "__main__", "digest", "errors", "executor", "explain", "frontend", "gc", "inspect", "manifest",
+    "manifest_checks", "manifest_file", "manifest_schema", "plan", "progress", "registry", "report", "resolve",
+    "session", "spec", "store", "toolchain", "view", "worker", "yaml_source",
+})
+# fmt: on
+KEY_VERSION = 1
+
+# A file whose ctime is younger than this may still change without its stat changing; its digest is not remembered yet.
+_RACY_NS = 100_000_000
+_BLOCK = 1 << 22
+# Inodes come and go; a cache that grew past this starts anew.
+_MOST_ENTRIES = 50_000
+
+
+def canonical(document: Json) -> bytes:
+    """Return the one JSON text of `document` (sorted keys, no spaces, ASCII). ValueError on NaN or infinity."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def digest(document: Json) -> str:
+    """Return the sha256 (hex) of the canonical JSON of `document`."""
+    return hashlib.sha256(canonical(document)).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 (hex) of the bytes of the file at `path`."""
+    sha = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+class DigestCache:
+    """Digests of files and modules, remembered by device and inode with (size, mtime_ns, ctime_ns).
+
+    ctime cannot be set back, so an edit that keeps size and mtime is still seen. No path is stored: the cache
+    survives a rename and is useless, never wrong, in a copied checkout.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read what an earlier process remembered at `path`; an unreadable cache is an empty one."""
+        self._path = path
+        self._lock = threading.Lock()
+        self._known = self._read()
+        self._new: dict[str, list[Json]] = {}
+
+    def _read(self) -> dict[str, list[Json]]:
+        try:
+            known = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def _recall(self, kind: str, stat: os.stat_result) -> tuple[str, list[Json] | None]:
+        slot = f"{kind}:{stat.st_dev}:{stat.st_ino}"
+        entry = self._known.get(slot)
+        if entry and entry[:3] == [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]:
+            return slot, entry[3:]
+        return slot, None
+
+    def _remember(self, slot: str, stat: os.stat_result, value: list[Json]) -> None:
+        if time.time_ns() - stat.st_ctime_ns > _RACY_NS:
+            entry = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, *value]
+            with self._lock:
+                self._known[slot] = self._new[slot] = entry
+
+    def file(self, path: Path) -> str:
+        """Return the sha256 of the file at `path`, reading it only when its stat changed. OSError when it is gone."""
+        stat = os.stat(path)  # noqa: PTH116  (Path.stat costs twice as much, and this is the no-op's inner loop)
+        slot, known = self._recall("file", stat)
+        if known:
+            return str(known[0])
+        found = file_digest(path)
+        self._remember(slot, stat, [found])
+        return found
+
+    def module(self, name: str) -> tuple[str, tuple[str, ...]]:
+        """Return (digest of the syntax tree without docstrings, the sam3_build modules it imports).
+
+        `name` is relative to the package, e.g. `stages.export`. Comments and layout do not count.
+        """
+        path = _module_path(name)
+        stat = path.stat()
+        slot, known = self._recall("module", stat)
+        if known is None:
+            tree = ast.parse(path.read_bytes())
+            known = [_tree_digest(tree), *_imports(tree)]
+            self._remember(slot, stat, known)
+        return str(known[0]), tuple(str(k) for k in known[1:])
+
+    def recipe(self, names: tuple[str, ...]) -> dict[str, str]:
+        """Return module -> digest for `names` and all that they import inside the package, core modules left out."""
+        found: dict[str, str] = {}
+        queue = list(names)
+        while queue:
+            name = queue.pop()
+            if name in found or name in CORE:
+                continue
+            found[name], imports = self.module(name)
+            queue.extend(imports)
+        return found
+
+    def save(self) -> None:
+        """Write what was learnt, merged with what others wrote. A cache that cannot be written is only slower."""
+        if not self._new:
+            return
+        with self._lock:
+            merged = self._read() | self._new
+            if len(merged) > _MOST_ENTRIES:
+                merged = self._new
+            scratch = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+            try:
+                scratch.write_bytes(canonical(merged))
+                scratch.replace(self._path)
+            except OSError:
+                scratch.unlink(missing_ok=True)
+                return
+            self._new = {}
+
+
+def _module_path(name: str) -> Path:
+    path = PACKAGE.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _tree_digest(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body[0] = ast.Pass()
+    return digest(_plain(tree))
+
+
+def _plain(node: object) -> Json:
+    """Return a syntax tree as JSON. ast.dump is not used: what it prints differs between Python versions."""
+    if isinstance(node, ast.AST):
+        fields = {name: _plain(value) for name, value in ast.iter_fields(node) if value not in (None, [])}
+        return {"": type(node).__name__, **fields}
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    return node if isinstance(node, str | int | bool) else repr(node)
+
+
+def _imports(tree: ast.Module) -> list[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "sam3_build":
+            base = node.module.removeprefix("sam3_build").removeprefix(".")
+            for alias in node.names:
+                nested = f"{base}.{alias.name}".removeprefix(".")
+                found.add(nested if _module_path(nested).is_file() else base)
+        elif isinstance(node, ast.Import):
+            found.update(a.name.removeprefix("sam3_build.") for a in node.names if a.name.startswith("sam3_build."))
+    return sorted(found - {""})

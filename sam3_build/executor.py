@@ -1,0 +1,180 @@
+"""The executor: one stale action in, its record in the store and its files in the view out. Runs nothing itself.
+
+Under the action's lock it asks the store once more (another run may have built it meanwhile), starts a worker, and
+commits what the worker wrote. Whatever happens to this process, the worker dies with it and the lock outlives both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from sam3_build.errors import ActionError
+from sam3_build.resolve import Answer, Resolver
+from sam3_build.session import Session
+from sam3_build.spec import Action, Json
+from sam3_build.store import Record, Store, writing
+from sam3_build.toolchain import version
+from sam3_build.view import View
+
+_TAIL_LINES = 12
+_LITTLE_SPACE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an action: built by a worker, or restored (the store had it, the view did not)."""
+
+    how: Literal["built", "restored"]
+    seconds: float
+    log: Path | None
+
+
+def log_path(view: View, action: Action) -> Path:
+    """Return the log file of an action: `artifacts/<manifest>/logs/<action>.log`."""
+    return view.root / "logs" / f"{action.name.replace(':', '.')}.log"
+
+
+def execute(action: Action, session: Session) -> Outcome:
+    """Make `action` fresh and shown. ActionError when its stage fails, StoreError when it cannot be written."""
+    started = time.monotonic()
+    resolver, store, view, manifest = session.resolver, session.store, session.view, session.plan.manifest
+    answer = resolver.resolve(action.name)
+    if answer.state == "blocked":
+        raise ActionError(f"{action.name} is blocked: {action.blocked}")
+    if answer.key is None:
+        raise ActionError(f"{action.name}: its inputs are not built: {', '.join(answer.waits_for)}")
+    log = None
+    with store.using(), store.lock(answer.key, lambda: _say_waiting(action)) as lock:
+        answer = resolver.resolve(action.name)
+        if answer.record is None:
+            log = log_path(view, action)
+            record = _build(action, answer, resolver, store, log, lock)
+            answer = resolver.settle(action.name, replace(answer, state="fresh", record=record))
+    assert answer.key and answer.record
+    with store.lock(f"view.{manifest}"):
+        view.publish(action, answer.record)
+        store.remember(manifest, action.name, answer.key)
+    return Outcome("built" if log else "restored", time.monotonic() - started, log)
+
+
+def _build(action: Action, answer: Answer, resolver: Resolver, store: Store, log: Path, lock: int) -> Record:
+    assert answer.key and answer.document
+    work = store.workdir(answer.key)
+    try:
+        out = work / "out"
+        with writing(out):
+            out.mkdir()
+        began = time.time()
+        result = _work(action, resolver.input_paths(action), out, log, lock)
+        provenance: dict[str, Json] = {
+            "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+            "seconds": round(time.time() - began, 3),
+            "peak_bytes": result["peak_bytes"],
+            "python": sys.version.split()[0],
+            "sam3_build": version("sam3-build"),
+        }
+        facts = result["facts"]
+        assert isinstance(facts, dict)
+        if resolver.reconsider(action.name).key != answer.key:
+            raise ActionError(f"{action.name}: an input changed while it was running; nothing was kept, run it again")
+        return store.commit(
+            key=answer.key, action=action.name, document=answer.document, out=out, facts=facts, provenance=provenance
+        )
+    finally:
+        store.discard(work)
+
+
+def _work(action: Action, inputs: dict[str, Path], out: Path, log: Path, lock: int) -> dict[str, Json]:
+    """Run the stage in a worker process and return its result; the worker's output goes to the log."""
+    request = {
+        "stage": action.stage,
+        "params": action.params,
+        "inputs": {role: str(path.absolute()) for role, path in inputs.items()},
+        "out": str(out.absolute()),
+    }
+    with writing(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log_file = log.open("wb")
+    reader, writer = os.pipe()
+    try:
+        with log_file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sam3_build.worker", str(writer), str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=log_file,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"} | dict(action.env),
+                pass_fds=(writer, lock),
+                start_new_session=True,
+            )
+        os.close(writer)
+        writer = -1
+        try:
+            said = _converse(process, json.dumps(request).encode(), reader)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+    finally:
+        os.close(reader)
+        if writer >= 0:
+            os.close(writer)
+    return _judge_exit(action, process.returncode, said, log, out)
+
+
+def _converse(process: subprocess.Popen[bytes], request: bytes, reader: int) -> bytes:
+    assert process.stdin
+    try:
+        process.stdin.write(request)
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # the worker is already gone; its exit status says why
+    said = b""
+    while block := os.read(reader, 1 << 16):
+        said += block
+    # While its leader is not reaped, the group's number cannot belong to anybody else: end what it left running.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return said
+
+
+def _say_waiting(action: Action) -> None:
+    sys.stderr.write(f"  wait  {action.name}: another run is building it\n")
+
+
+def _judge_exit(action: Action, code: int, said: bytes, log: Path, out: Path) -> dict[str, Json]:
+    result: dict[str, Json] = json.loads(said) if said else {}
+    if code == 0 and "facts" in result:
+        return result
+    if code < 0:
+        why = f"its worker was killed by {signal.Signals(-code).name}"
+        why += " (out of memory?)" if code == -signal.SIGKILL else ""
+    else:
+        why = str(result.get("error", f"its worker exited with {code} and gave no result"))
+    if shutil.disk_usage(log.parent).free < _LITTLE_SPACE or shutil.disk_usage(out).free < _LITTLE_SPACE:
+        why += f"; the disk of {readable(out)} is full: free some space or set SAM3_STORE to another disk"
+    message = f"{action.name}: {why}\n  log: {readable(log)}"
+    message += "".join(f"\n  | {line}" for line in _tail(log))
+    raise ActionError(message)
+
+
+def readable(path: Path) -> str:
+    """Return `path` relative to the current directory where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _tail(log: Path) -> list[str]:
+    try:
+        return log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+    except OSError:
+        return []

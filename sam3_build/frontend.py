@@ -1,0 +1,150 @@
+"""The doit front end: a session in; doit tasks, groups and the configuration out. Schedules nothing, judges nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from doit import get_var
+from doit.exceptions import InvalidDodoFile, TaskFailed
+from doit.task import Task
+
+from sam3_build import registry
+from sam3_build.errors import BuildError
+from sam3_build.executor import Outcome, execute, readable
+from sam3_build.progress import reporter
+from sam3_build.report import report
+from sam3_build.session import Session, open_session
+from sam3_build.spec import Action, Plan
+
+CONFIG = {
+    "default_tasks": ["build", "verify"],
+    "backend": "sqlite3",
+    "dep_file": ":memory:",
+    "par_type": "thread",
+    "verbosity": 2,
+}
+# doit captures by swapping sys.stdout for the whole process, which two threads leave swapped.
+IO = {"capture": False}
+
+
+def open_for_doit(root: Path) -> Session:
+    """Open the manifest that `doit manifest=...` or SAM3_MANIFEST names. InvalidDodoFile when it cannot be used."""
+    try:
+        return open_session(root, get_var("manifest"), os.environ)
+    except BuildError as error:
+        raise InvalidDodoFile(str(error)) from None
+
+
+def configure(session: Session, outcomes: dict[str, Outcome]) -> dict[str, object]:
+    """Return the DOIT_CONFIG of a session: its reporter tells what became of each action."""
+    return {**CONFIG, "reporter": reporter(session, outcomes)}
+
+
+def tasks(session: Session, outcomes: dict[str, Outcome]) -> Iterator[Task]:
+    """Yield a task per action, a group per stage and component, and the judge behind `verify`."""
+    for action in sorted(session.plan.actions, key=lambda a: bool(a.blocked)):
+        yield _leaf(session, action, outcomes)
+    yield from _groups(session.plan)
+    yield _judge(session)
+
+
+# ------------------------------------------------------------------ leaves
+
+
+def _leaf(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Task:
+    stage, _, rest = action.name.partition(":")
+    summary = f"{registry.stage(action.stage).summary}"
+    if action.blocked:
+        return Task(
+            action.name, [_refuse([action])], doc=f"{summary} (blocked: {action.blocked})", subtask_of=stage, io=IO
+        )
+    return Task(
+        action.name,
+        [_run(session, action, outcomes)],
+        task_dep=list(dict.fromkeys(source.action for source in action.inputs.values())),
+        uptodate=[_is_fresh(session, action)],
+        clean=[(session.view.remove, (action,))],
+        doc=summary,
+        subtask_of=stage if rest else None,
+        io=IO,
+    )
+
+
+def _is_fresh(session: Session, action: Action) -> Callable[[], bool]:
+    def is_fresh() -> bool:
+        try:
+            record = session.resolver.resolve(action.name).record
+        except (BuildError, OSError):
+            return False  # doit prints a traceback for what is raised here; the action itself will say what is wrong
+        return record is not None and session.view.intact(action, record)
+
+    return is_fresh
+
+
+def _run(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Callable[[], TaskFailed | None]:
+    def run() -> TaskFailed | None:
+        try:
+            outcomes[action.name] = execute(action, session)
+        except BuildError as error:
+            report_path(session).unlink(missing_ok=True)  # it would go on telling of what no longer is
+            return TaskFailed(str(error))
+        return None
+
+    return run
+
+
+def _refuse(actions: list[Action]) -> Callable[[], TaskFailed]:
+    return lambda: TaskFailed("\n".join(f"{action.name} is blocked: {action.blocked}" for action in actions))
+
+
+# ------------------------------------------------------------------ groups
+
+
+def _groups(plan: Plan) -> Iterator[Task]:
+    """Yield `build`, `build:decoder` and `build:decoder.fp16`, and so for every stage; `verify` itself is the judge."""
+    members: dict[str, list[Action]] = {}
+    for action in plan.actions:
+        stage, _, rest = action.name.partition(":")
+        parts = rest.split(".")
+        prefixes = [".".join(parts[:n]) for n in range(1, len(parts))]
+        for group in [stage, *(f"{stage}:{p}" for p in prefixes)] if rest else []:
+            members.setdefault(group, []).append(action)
+    for group, actions in members.items():
+        if group != "verify":
+            stage, _, rest = group.partition(":")
+            ready = [a.name for a in actions if not a.blocked]
+            summary = registry.stage(stage).summary
+            doc = summary if not rest else f"{summary}: all of {rest}"
+            refuse = [_refuse(actions)] if rest and not ready else None
+            parent = stage if rest else None
+            yield Task(group, refuse, task_dep=ready, has_subtask=True, subtask_of=parent, doc=doc, io=IO)
+
+
+def _judge(session: Session) -> Task:
+    """Return the task behind `doit verify`: it always runs, reads records only, and fails as long as a gate fails."""
+
+    def judge() -> TaskFailed | None:
+        path = report_path(session)
+        try:
+            counts = report(session.plan, lambda name: output_folder(session, name), path, sys.stdout)
+        except BuildError as error:
+            return TaskFailed(str(error))
+        return TaskFailed(f"{counts.failed} outputs fail their gates: see {readable(path)}") if counts.failed else None
+
+    leaves = [c.action for c in session.plan.comparisons if c.action]
+    doc = "Judge every comparison by its gates and print the table"
+    return Task("verify", [judge], task_dep=leaves, has_subtask=True, doc=doc, io=IO)
+
+
+def output_folder(session: Session, name: str) -> Path | None:
+    """Return the folder of an action's output, or None while it is not built."""
+    record = session.resolver.resolve(name).record
+    return session.store.object_path(record.object) if record else None
+
+
+def report_path(session: Session) -> Path:
+    """Return where the verdicts go: `artifacts/<manifest>/report.json`."""
+    return session.view.root / "report.json"

@@ -1,0 +1,72 @@
+"""Garbage collection: the manifests in use in; records and objects that nothing reaches out of the store."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam3_build.session import Session
+from sam3_build.store import Store, writing
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Paths that nothing needs, and their size in bytes."""
+
+    paths: tuple[Path, ...]
+    size: int
+
+
+def find_garbage(store: Store, sessions: tuple[Session, ...], keep: int) -> Garbage:
+    """Return what neither a plan of `sessions` nor the last `keep` generations of any action name reaches.
+
+    Generations are counted per manifest and action name, over all that ever built into this store, so that a shared
+    store loses nothing that another checkout built last.
+    """
+    keys = {answer.key for s in sessions for a in s.plan.actions if (answer := s.resolver.resolve(a.name)).record}
+    for history in (store.root / "names").glob("*/*/*.json"):
+        keys.update(json.loads(history.read_bytes())[:keep])
+    objects = {record.object for key in keys if key and (record := store.record(key))}
+    found = [
+        *(p for p in (store.root / "records").glob("*/*.json") if p.stem not in keys),
+        *(p for p in (store.root / "objects").glob("*/*") if p.name not in objects),
+        *_abandoned(store),
+    ]
+    return Garbage(tuple(sorted(found)), sum(_size(path) for path in found))
+
+
+def remove(garbage: Garbage) -> None:
+    """Delete what was found: records first, so that no record ever points at a deleted object."""
+    for path in sorted(garbage.paths, key=lambda p: p.is_dir()):
+        with writing(path):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _abandoned(store: Store) -> Iterator[Path]:
+    """Yield work folders whose lock nobody holds: their runs were killed."""
+    for path in (store.root / "tmp").glob("*"):
+        try:
+            descriptor = os.open(store.root / "locks" / path.name, os.O_RDWR)
+        except OSError:
+            yield path
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield path
+        except BlockingIOError:
+            pass  # somebody is building there right now
+        finally:
+            os.close(descriptor)
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(f.stat().st_size for f in files if f.is_file())

@@ -1,0 +1,268 @@
+"""The plan: a manifest and its family in; actions in the order of the pipeline, and what the judge compares, out. Pure.
+
+checkpoint, samples -> reference:<component>
+export -> simplify -> patch -> precision:<component>.<precision> -> build:<component>.<precision>.<target>
+                                                                 -> verify:<component>.<precision>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from sam3_build import registry
+from sam3_build.compare.judge import gates_for
+from sam3_build.manifest import Manifest, Target
+from sam3_build.spec import Action, Comparison, ComponentSpec, Input, Json, ModelFamily, Plan, TensorSpec
+
+# Every reduced precision is compared with this one, so it is always planned.
+BASELINE = "fp32"
+
+
+def make_plan(manifest: Manifest) -> Plan:
+    """Return the actions and comparisons of `manifest`. Reads no file and asks no device; blocked actions say why."""
+    family = registry.family(manifest.family)
+    specs = [spec for spec in family.components if spec.name in manifest.components]
+    actions = [_checkpoint(manifest, family), _samples(manifest, family)]
+    actions += [_reference(manifest, family, spec) for spec in _needed(family, specs)]
+    comparisons: list[Comparison] = []
+    for spec in specs:
+        actions += _graph(manifest, family, spec)
+        for precision in _precisions(manifest):
+            actions.append(_precision(manifest, spec, precision))
+            if precision in manifest.precisions:
+                actions += [_build(manifest, spec, precision, name) for name in manifest.targets]
+            actions.append(_verify(spec, precision))
+            comparisons += _comparisons(manifest, spec, precision)
+    return Plan(manifest.name, tuple(actions), tuple(comparisons))
+
+
+def _precisions(manifest: Manifest) -> tuple[str, ...]:
+    return (BASELINE, *(p for p in manifest.precisions if p != BASELINE))
+
+
+def _needed(family: ModelFamily, specs: list[ComponentSpec]) -> list[ComponentSpec]:
+    """Return the components that PyTorch must run: those listed, and all that feed them."""
+    wanted = {spec.name for spec in specs}
+    for spec in reversed(family.components):
+        if spec.name in wanted:
+            wanted.update(family.upstream(spec.name))
+    return [spec for spec in family.components if spec.name in wanted]
+
+
+# ------------------------------------------------------------------ weights and references
+
+
+def _source(manifest: Manifest) -> dict[str, Json]:
+    random = manifest.checkpoint.random
+    return {"random": {"seed": random.seed}} if random else {"path": True}
+
+
+def _weight_file(manifest: Manifest) -> dict[str, Path]:
+    path = manifest.checkpoint.path
+    if path is None:
+        return {}
+    return {"weights": path / "model.safetensors" if path.is_dir() else path}
+
+
+def _config_file(manifest: Manifest) -> Path:
+    checkpoint = manifest.checkpoint
+    if checkpoint.random:
+        return checkpoint.random.config
+    assert checkpoint.path
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    return checkpoint.config or folder / "config.json"
+
+
+def _checkpoint(manifest: Manifest, family: ModelFamily) -> Action:
+    return Action(
+        name="checkpoint",
+        stage="checkpoint",
+        params={"family": family.name, "source": _source(manifest)},
+        files={"config": _config_file(manifest), **_weight_file(manifest)},
+        recipe=("stages.checkpoint", f"families.{family.name}.weights"),
+        tools=registry.stage("checkpoint").tools,
+    )
+
+
+def _samples(manifest: Manifest, family: ModelFamily) -> Action:
+    images = {path: f"image{i}" for i, path in enumerate(dict.fromkeys(s.image for s in manifest.samples))}
+    samples: list[Json] = [
+        {
+            "image": images[s.image],
+            "text": s.text,
+            "boxes": [{"label": b.label, "xywh": [b.x, b.y, b.w, b.h]} for b in s.boxes],
+        }
+        for s in manifest.samples
+    ]
+    return Action(
+        name="samples",
+        stage="samples",
+        params={"family": family.name, "reference": manifest.reference, "samples": samples},
+        inputs={"config": Input("checkpoint", "config.json")},
+        files={"tokenizer": manifest.tokenizer} | {role: path for path, role in images.items()},
+        recipe=("stages.samples", f"families.{family.name}.prompts"),
+        tools=registry.stage("samples").tools,
+    )
+
+
+def _torch_action(
+    manifest: Manifest,
+    family: ModelFamily,
+    stage: str,
+    spec: ComponentSpec,
+    params: dict[str, Json],
+    inputs: dict[str, Input],
+) -> Action:
+    """Return an action that runs the component in PyTorch, with the config and its part of the weights as inputs."""
+    weights = {"config": Input("checkpoint", "config.json"), "tensors": Input("checkpoint", f"{spec.name}.json")}
+    return Action(
+        name=f"{stage}:{spec.name}",
+        stage=stage,
+        params={
+            "family": family.name,
+            "component": spec.name,
+            "source": _source(manifest),
+            "spec": _io(spec),
+            **params,
+        },
+        inputs={**weights, **inputs},
+        reads=_weight_file(manifest),
+        recipe=(f"stages.{stage}", f"families.{family.name}.forward", f"families.{family.name}.weights"),
+        tools=registry.stage(stage).tools,
+    )
+
+
+def _reference(manifest: Manifest, family: ModelFamily, spec: ComponentSpec) -> Action:
+    feeds: list[Json] = [
+        {"input": f.input, "sources": [list(s) for s in f.sources], "axis": f.axis}
+        for f in family.feeds
+        if f.component == spec.name
+    ]
+    upstream = {name: Input(f"reference:{name}") for name in family.upstream(spec.name)}
+    return _torch_action(
+        manifest, family, "reference", spec, {"feeds": feeds}, {"samples": Input("samples"), **upstream}
+    )
+
+
+def _io(spec: ComponentSpec) -> dict[str, Json]:
+    def rows(tensors: tuple[TensorSpec, ...]) -> list[Json]:
+        return [{"name": t.name, "dtype": t.dtype, "dims": list(t.dims)} for t in tensors]
+
+    return {"inputs": rows(spec.inputs), "outputs": rows(spec.outputs)}
+
+
+# ------------------------------------------------------------------ graphs
+
+
+def _graph(manifest: Manifest, family: ModelFamily, spec: ComponentSpec) -> Iterator[Action]:
+    """Yield export, simplify and, where the manifest lists patches, patch."""
+    component = manifest.components[spec.name]
+    opset = component.opset or manifest.opset
+    dynamic: list[Json] = list(family.dynamic_dims)
+    yield _torch_action(manifest, family, "export", spec, {"opset": opset, "dynamic_dims": dynamic}, {})
+    yield Action(
+        name=f"simplify:{spec.name}",
+        stage="simplify",
+        params={"component": spec.name},
+        inputs={"onnx": Input(f"export:{spec.name}")},
+        recipe=("stages.simplify",),
+        tools=registry.stage("simplify").tools,
+    )
+    if component.patches:
+        yield Action(
+            name=f"patch:{spec.name}",
+            stage="patch",
+            params={"component": spec.name, "patches": list(component.patches)},
+            inputs={"onnx": Input(f"simplify:{spec.name}")},
+            recipe=("stages.patch", *(f"patches.{name}" for name in component.patches)),
+            tools=registry.stage("patch").tools,
+        )
+
+
+def _precision(manifest: Manifest, spec: ComponentSpec, precision: str) -> Action:
+    component = manifest.components[spec.name]
+    options = component.precisions.get(precision)
+    stem = f"{spec.name}.{precision}"
+    return Action(
+        name=f"precision:{stem}",
+        stage="precision",
+        params={
+            "component": spec.name,
+            "precision": precision,
+            "keep_fp32": list(options.keep_fp32) if options else [],
+            "fp32_nodes": list(spec.fp32_nodes),
+        },
+        inputs={"onnx": Input(f"{'patch' if component.patches else 'simplify'}:{spec.name}")},
+        recipe=("stages.precision", f"precisions.{precision}"),
+        tools=registry.stage("precision").tools,
+        view={f"{stem}.onnx": f"{spec.name}/{stem}.onnx"},
+    )
+
+
+# ------------------------------------------------------------------ engines and verdicts
+
+
+def _build(manifest: Manifest, spec: ComponentSpec, precision: str, target_name: str) -> Action:
+    target = manifest.targets[target_name]
+    backend = registry.backend(target.backend)
+    stem = f"{spec.name}.{precision}.{target_name}"
+    file = f"{stem}{backend.extension}"
+    return Action(
+        name=f"build:{stem}",
+        stage="build",
+        params={
+            "component": spec.name,
+            "precision": precision,
+            "target": target_name,
+            "backend": backend.name,
+            "options": target.options,
+            "profiles": _profiles(manifest, spec, target) if backend.uses_profiles else [],
+        },
+        inputs={"onnx": Input(f"precision:{spec.name}.{precision}")},
+        recipe=("stages.build", f"backends.{backend.name}"),
+        tools=(*registry.stage("build").tools, *backend.tools),
+        device=backend.device_fields(target.options),
+        view={file: f"{spec.name}/{file}"},
+        env=backend.env,
+        blocked=backend.missing(),
+    )
+
+
+def _profiles(manifest: Manifest, spec: ComponentSpec, target: Target) -> list[Json]:
+    """Return one range per dim that this component has, per profile: other dims must not reach its key."""
+    dims = {dim for tensor in spec.inputs for dim in tensor.dims if isinstance(dim, str)}
+    names = target.shape_profiles or tuple(manifest.shape_profiles)
+    return [{d: list(r) for d, r in manifest.shape_profiles[name].items() if d in dims} for name in names]
+
+
+def _verify(spec: ComponentSpec, precision: str) -> Action:
+    stem = f"{spec.name}.{precision}"
+    inputs = {"onnx": Input(f"precision:{stem}"), "reference": Input(f"reference:{spec.name}")}
+    if precision != BASELINE:
+        inputs["baseline"] = Input(f"verify:{spec.name}.{BASELINE}")
+    return Action(
+        name=f"verify:{stem}",
+        stage="verify",
+        params={"component": spec.name, "precision": precision, "keep_outputs": precision == BASELINE},
+        inputs=inputs,
+        recipe=("stages.verify",),
+        tools=registry.stage("verify").tools,
+    )
+
+
+def _comparisons(manifest: Manifest, spec: ComponentSpec, precision: str) -> Iterator[Comparison]:
+    """Yield what ONNX Runtime shows of this precision, then one for each engine that has to be run to be judged."""
+    tolerances: Mapping[str, Mapping[str, float | tuple[float, float]]] = manifest.tolerances.get(precision, {}).get(
+        spec.name, {}
+    )
+    gates = {t.name: gates_for(precision, t.dtype, tolerances.get(t.name, {})) for t in spec.outputs}
+    outputs = tuple(t.name for t in spec.outputs)
+    against = "pytorch fp32" if precision == BASELINE else f"onnxruntime {BASELINE}"
+    label = f"{against} vs onnxruntime {precision}"
+    yield Comparison(spec.name, label, f"verify:{spec.name}.{precision}", None, outputs, gates)
+    for name, target in manifest.targets.items():
+        backend = registry.backend(target.backend)
+        if target.backend != "onnxruntime" and precision in manifest.precisions:
+            reason = backend.cannot_run(target.options)
+            yield Comparison(spec.name, f"onnxruntime {BASELINE} vs {name} {precision}", None, reason, outputs, gates)

@@ -1,0 +1,119 @@
+"""Progress: what doit reports in; what runs, for how long and its log file out, on the terminal and in plain logs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from doit.reporter import ConsoleReporter
+
+from sam3_build.executor import Outcome, log_path, readable
+
+if TYPE_CHECKING:
+    from doit.exceptions import BaseFail
+    from doit.task import Task
+    from rich.progress import Progress, TaskID
+
+    from sam3_build.session import Session
+
+
+class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
+    """One line per action that did something, live rows for those that run, one summary line at the end."""
+
+    session: Session
+    outcomes: dict[str, Outcome]
+
+    def __init__(self, outstream: TextIO, options: dict[str, object]) -> None:
+        """Report to `outstream`; live rows only where it is a terminal."""
+        super().__init__(outstream, options)
+        self._live: Progress | None = None
+        self._rows: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
+        self._fresh = 0
+        self._actions = frozenset(action.name for action in self.session.plan.actions)
+
+    def _log(self, name: str) -> str:
+        return readable(log_path(self.session.view, self.session.plan.action(name)))
+
+    def execute_task(self, task: Task) -> None:
+        """Show that an action began."""
+        if task.name not in self._actions:
+            return
+        self._began[task.name] = time.monotonic()
+        if self.outstream.isatty():
+            self._live = self._live or self._start()
+            self._rows[task.name] = self._live.add_task(task.name, log=self._log(task.name))
+        else:
+            self.write(f"  run   {task.name}\n")
+
+    def _start(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[log]}"),
+        )
+        live = Progress(*columns, console=Console(file=self.outstream), transient=True)
+        live.start()
+        return live
+
+    def _finish(self, name: str) -> None:
+        if self._live and name in self._rows:
+            self._live.remove_task(self._rows.pop(name))
+            if not self._rows:
+                self._live.stop()
+                self._live = None
+
+    def add_success(self, task: Task) -> None:
+        """Say how an action ended and how long it took."""
+        self._finish(task.name)
+        outcome = self.outcomes.get(task.name)
+        if outcome and task.name in self._began:
+            log = f"  {readable(outcome.log)}" if outcome.log else ""
+            self._say(f"  {outcome.how:<8}  {task.name:<40} {outcome.seconds:7.1f} s{log}")
+
+    def _say(self, line: str) -> None:
+        if self._live:
+            self._live.console.print(line, markup=False, highlight=False)
+        else:
+            self.write(f"{line}\n")
+
+    def add_failure(self, task: Task, fail: BaseFail) -> None:
+        """Print the error, once."""
+        self._finish(task.name)
+        message = str(fail.message).rstrip()
+        if fail.traceback and not message:
+            message = "".join(fail.traceback)
+        if fail.report:
+            self.failures.append({"task": task, "exception": fail})
+            self._say(
+                f"  FAILED    {task.name}\n{message}" + "".join(["\n", *fail.traceback] if fail.traceback else [])
+            )
+
+    def skip_uptodate(self, task: Task) -> None:
+        """Count what had nothing to do."""
+        self._fresh += task.name in self._actions
+
+    def complete_run(self) -> None:
+        """Print the summary, and what is blocked."""
+        if self._live:
+            self._live.stop()
+        built = sum(o.how == "built" for o in self.outcomes.values())
+        restored = len(self.outcomes) - built
+        counts = [f"{built} built", f"{restored} restored" if restored else "", f"{self._fresh} fresh"]
+        failed = f", {len(self.failures)} FAILED" if self.failures else ""
+        self.write(f"{self.session.plan.manifest}: {', '.join(c for c in counts if c)}{failed}\n")
+        for action in self.session.plan.actions:
+            if action.blocked:
+                self.write(f"  blocked   {action.name}: {action.blocked}\n")
+        for message in self.runtime_errors:
+            self.write(f"{message}\n")
+        self.session.store.digests.save()
+
+
+def reporter(session: Session, outcomes: dict[str, Outcome]) -> type[Reporter]:
+    """Return a reporter class for doit that knows the session and is told each action's outcome through `outcomes`."""
+    return type("SessionReporter", (Reporter,), {"session": session, "outcomes": outcomes, "desc": Reporter.__doc__})

@@ -1,0 +1,65 @@
+"""A session: the project folder and a manifest's name in; manifest, plan, store, view and resolver out, opened once."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam3_build import toolchain
+from sam3_build.digest import DigestCache
+from sam3_build.manifest import Manifest, load
+from sam3_build.plan import make_plan
+from sam3_build.resolve import Resolver
+from sam3_build.spec import Plan
+from sam3_build.store import Store
+from sam3_build.view import View
+
+DEFAULT_MANIFEST = "sam3_mini"
+
+
+@dataclass(frozen=True)
+class Session:
+    """All that a front end needs. Nothing in it was run or written yet."""
+
+    manifest: Manifest
+    plan: Plan
+    store: Store
+    view: View
+    resolver: Resolver
+
+
+def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -> Session:
+    """Load `manifest` (a name or a path; else SAM3_MANIFEST; else the default) of the project at `root`.
+
+    Artifacts lie in `root/artifacts`, the store in `root/artifacts/.store` or where SAM3_STORE points.
+    BuildError when the manifest cannot be used.
+    """
+    loaded = load(manifest or environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, root)
+    plan = make_plan(loaded)
+    artifacts = root / "artifacts"
+    digests = DigestCache(artifacts / ".digests.json")
+    place = Path(environ.get("SAM3_STORE") or artifacts / ".store").absolute()
+    store = Store(place, digests, checkout_name(artifacts))
+    return Session(
+        loaded, plan, store, View(artifacts / plan.manifest, store), Resolver(plan, store, toolchain.version)
+    )
+
+
+def checkout_name(artifacts: Path) -> str:
+    """Return the random name under which this checkout's history lies in a store that others may share.
+
+    It is made up on the first run. Where that cannot be written, nothing will be built either.
+    """
+    path = artifacts / ".checkout"
+    try:
+        return path.read_text()
+    except OSError:
+        name = secrets.token_hex(8)
+    try:
+        artifacts.mkdir(exist_ok=True)
+        path.write_text(name)
+    except OSError:
+        return "unnamed"
+    return name

@@ -1,0 +1,70 @@
+"""The worker: a request on stdin, one stage run in this process, one JSON result on a descriptor of its own.
+
+It dies with the process that started it, and it alone imports the heavy packages.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from sam3_build import registry
+from sam3_build.errors import BuildError
+from sam3_build.spec import Json
+
+_PR_SET_PDEATHSIG = 1
+
+
+def run(request: Mapping[str, object]) -> dict[str, Json]:
+    """Run the stage that the request names; return `{"facts", "peak_bytes"}` or `{"error"}`."""
+    stage, params, inputs, out = (request[k] for k in ("stage", "params", "inputs", "out"))
+    assert isinstance(stage, str) and isinstance(params, dict) and isinstance(inputs, dict) and isinstance(out, str)
+    try:
+        facts = registry.stage(stage).run(params, {role: Path(p) for role, p in inputs.items()}, Path(out))
+    except BuildError as error:
+        return {"error": str(error)}
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return {"error": f"{error.filename or out}: {os.strerror(error.errno)}"}
+    return {"facts": dict(facts), "peak_bytes": _peak_bytes()}
+
+
+def _peak_bytes() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when the process `parent` ends (Linux); leave at once if it already has."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main(argv: list[str]) -> int:
+    """Entry point: `worker <result descriptor> <parent pid>`; the request comes on stdin."""
+    descriptor, parent = (int(a) for a in argv)
+    die_with(parent)
+    os.set_inheritable(descriptor, False)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    request = json.load(sys.stdin)
+    try:
+        result = run(request)
+    except Exception as error:
+        logging.getLogger(__name__).exception("the stage failed")
+        result = {"error": f"{type(error).__name__}: {error}"}
+    os.write(descriptor, json.dumps(result).encode())
+    return 1 if "error" in result else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,20 @@
+"""Toy: list the tensors by component."""
+
+import json
+
+from sam3_build.families.toy.weights import tensors
+
+from sam3_build.spec import Stage
+
+
+def run(params, inputs, out):
+    """Write the toy output."""
+    found = tensors(params["source"], inputs)
+    (out / "config.json").write_bytes(inputs["config"].read_bytes())
+    for component in ("encoder", "head"):
+        mine = {n: d for n, d in found.items() if n.startswith(component)}
+        (out / f"{component}.json").write_text(json.dumps(mine))
+    return {"tensors": len(found)}
+
+
+STAGE = Stage("checkpoint", "Toy: list the tensors by component.", (), run)

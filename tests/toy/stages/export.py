@@ -1,0 +1,18 @@
+"""Toy: the graph is a list of lines."""
+
+import json
+
+from sam3_build.families.toy.forward import FORWARD
+
+from sam3_build.spec import Stage
+
+
+def run(params, inputs, out):
+    """Write the toy output."""
+    component = params["component"]
+    graph = {"forward": FORWARD[component], "opset": params["opset"], "weights": inputs["tensors"].read_text()}
+    (out / f"{component}.onnx").write_text(json.dumps(graph))
+    return {}
+
+
+STAGE = Stage("export", "Toy: the graph is a list of lines.", ("torch", "onnx"), run)

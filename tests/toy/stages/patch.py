@@ -1,0 +1,16 @@
+"""Toy: note the patches."""
+
+import json
+
+from sam3_build.spec import Stage
+
+
+def run(params, inputs, out):
+    """Write the toy output."""
+    component = params["component"]
+    text = (inputs["onnx"] / f"{component}.onnx").read_text()
+    (out / f"{component}.onnx").write_text(text + json.dumps(params["patches"]))
+    return {}
+
+
+STAGE = Stage("patch", "Toy: note the patches.", ("onnx-graphsurgeon",), run)

@@ -1,0 +1,21 @@
+"""Toy: what PyTorch would say."""
+
+
+from sam3_build.families.toy.forward import FORWARD
+
+from sam3_build.spec import Stage
+
+
+def run(params, inputs, out):
+    """Write the toy output."""
+    said = [params["component"], FORWARD[params["component"]], inputs["tensors"].read_text()]
+    said += [
+        (p / "cases.json").read_text() if r == "samples" else (p / "case.txt").read_text()
+        for r, p in inputs.items()
+        if r in ("samples", "encoder")
+    ]
+    (out / "case.txt").write_text("\n".join(said))
+    return {}
+
+
+STAGE = Stage("reference", "Toy: what PyTorch would say.", ("torch",), run)

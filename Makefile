@@ -1,0 +1,31 @@
+# Every target sets up .venv by itself; nothing is installed outside it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test slow lint benchmark clean
+
+demo: $(VENV)/installed  ## build the default manifest and compare it with PyTorch: no download, no GPU
+	$(BIN)/doit build verify
+
+test: $(VENV)/installed  ## the quick suite, a few minutes on 2 cores
+	$(BIN)/pytest -n 2
+
+slow: $(VENV)/installed  ## the long runs
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(VENV)/installed
+	$(BIN)/python benchmarks/noop.py
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

@@ -1,0 +1,115 @@
+"""The declaration of the SAM 3 image model: four components, their tensors, and which output feeds which input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sam3_build.errors import BuildError
+from sam3_build.spec import ComponentSpec, Feed, Json, ModelFamily, TensorSpec
+
+FEATURES = tuple(
+    TensorSpec(f"fpn_feat_{level}", "float32", ("batch", "hidden_size", f"feat_{level}_size", f"feat_{level}_size"))
+    for level in range(3)
+)
+POSITIONS = TensorSpec("fpn_pos_2", "float32", ("batch", "hidden_size", "feat_2_size", "feat_2_size"))
+
+# Box edges, sine encodings, relative positions and box refinement run in modules named `coordinates` (see forward.py):
+# a half-precision coordinate is off by a quarter of a pixel at 1008 pixels.
+COORDINATES = ("*.coordinates.*",)
+
+
+def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
+    """Return the sizes that a Sam3Config (as JSON) fixes, by the names that the tensor specs use."""
+    sizes = {
+        "image_size": ("vision_config", "backbone_config", "image_size"),
+        "hidden_size": ("detr_encoder_config", "hidden_size"),
+        "text_len": ("text_config", "max_position_embeddings"),
+        "num_queries": ("detr_decoder_config", "num_queries"),
+    }
+    dims = {name: _integer(config, *path) for name, path in sizes.items()}
+    patches = dims["image_size"] // _integer(config, "vision_config", "backbone_config", "patch_size")
+    # The neck's three levels have 4, 2 and 1 times the side of the patch grid.
+    return {**dims, "feat_0_size": 4 * patches, "feat_1_size": 2 * patches, "feat_2_size": patches}
+
+
+def _integer(config: Mapping[str, Json], *path: str) -> int:
+    value: Json = config
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if not isinstance(value, int):
+        raise BuildError(f"model config: {'.'.join(path)} should be an integer, but is {value!r}")
+    return value
+
+
+FAMILY = ModelFamily(
+    name="sam3_image",
+    components=(
+        ComponentSpec(
+            name="vision_encoder",
+            inputs=(TensorSpec("images", "float32", ("batch", 3, "image_size", "image_size")),),
+            outputs=(*FEATURES, POSITIONS),
+            modules=("vision_encoder",),
+        ),
+        ComponentSpec(
+            name="text_encoder",
+            inputs=(
+                TensorSpec("input_ids", "int64", ("batch", "text_len")),
+                TensorSpec("attention_mask", "int64", ("batch", "text_len")),
+            ),
+            outputs=(
+                TensorSpec("text_features", "float32", ("batch", "text_len", "hidden_size")),
+                TensorSpec("text_mask", "bool", ("batch", "text_len")),
+            ),
+            modules=("text_encoder", "text_projection"),
+        ),
+        ComponentSpec(
+            name="geometry_encoder",
+            inputs=(
+                TensorSpec("input_boxes", "float32", ("batch", "num_boxes", 4)),
+                TensorSpec("input_boxes_labels", "int64", ("batch", "num_boxes")),
+                FEATURES[2],
+                POSITIONS,
+            ),
+            outputs=(
+                TensorSpec("geometry_features", "float32", ("batch", "num_boxes+1", "hidden_size")),
+                TensorSpec("geometry_mask", "bool", ("batch", "num_boxes+1")),
+            ),
+            modules=("geometry_encoder",),
+            fp32_nodes=COORDINATES,
+        ),
+        ComponentSpec(
+            name="decoder",
+            inputs=(
+                *FEATURES,
+                POSITIONS,
+                TensorSpec("prompt_features", "float32", ("batch", "prompt_len", "hidden_size")),
+                TensorSpec("prompt_mask", "bool", ("batch", "prompt_len")),
+            ),
+            outputs=(
+                TensorSpec("pred_masks", "float32", ("batch", "num_queries", "feat_0_size", "feat_0_size")),
+                TensorSpec("pred_boxes", "float32", ("batch", "num_queries", 4)),
+                TensorSpec("pred_logits", "float32", ("batch", "num_queries")),
+                TensorSpec("presence_logits", "float32", ("batch", 1)),
+            ),
+            modules=("detr_encoder", "detr_decoder", "mask_decoder", "dot_product_scoring"),
+            fp32_nodes=COORDINATES,
+        ),
+    ),
+    feeds=(
+        Feed("geometry_encoder", "fpn_feat_2", (("vision_encoder", "fpn_feat_2"),)),
+        Feed("geometry_encoder", "fpn_pos_2", (("vision_encoder", "fpn_pos_2"),)),
+        Feed("decoder", "fpn_feat_0", (("vision_encoder", "fpn_feat_0"),)),
+        Feed("decoder", "fpn_feat_1", (("vision_encoder", "fpn_feat_1"),)),
+        Feed("decoder", "fpn_feat_2", (("vision_encoder", "fpn_feat_2"),)),
+        Feed("decoder", "fpn_pos_2", (("vision_encoder", "fpn_pos_2"),)),
+        Feed(
+            "decoder",
+            "prompt_features",
+            (("text_encoder", "text_features"), ("geometry_encoder", "geometry_features")),
+        ),
+        Feed("decoder", "prompt_mask", (("text_encoder", "text_mask"), ("geometry_encoder", "geometry_mask"))),
+    ),
+    dynamic_dims=("batch", "num_boxes", "prompt_len"),
+    references=("meta", "hf"),
+    static_dims=static_dims,
+)

@@ -1,0 +1,61 @@
+"""What every component of this family is put together with: transformers' SAM 3 code, and how to give it our forward.
+
+Takes and returns torch modules; reads no weights and no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def modeling() -> ModuleType:
+    """Return transformers' SAM 3 module. Through the package, it would ask for torchvision, which nothing here uses."""
+    return import_module("transformers.models.sam3.modeling_sam3")
+
+
+def override(module: nn.Module, forward: Callable[..., object]) -> nn.Module:
+    """Make `module` compute `forward(...)` from now on, keeping its weights and its path; return it."""
+    module.forward = forward
+    return module
+
+
+def container(**children: nn.Module) -> nn.Module:
+    """Return a module that only holds `children`, under these names."""
+    from torch import nn
+
+    module = nn.Module()
+    for name, child in children.items():
+        module.add_module(name, child)
+    return module
+
+
+def named(function: Callable[..., object]) -> nn.Module:
+    """Wrap a function without weights into a module, so that its nodes carry a module path that patterns can match."""
+    from torch import nn
+
+    return override(nn.Identity(), function)
+
+
+def drop_key_bias(attention: nn.Module) -> None:
+    """Take the key projection's bias out of an attention without position rotation.
+
+    It adds one constant per query to all of that query's scores, which softmax does not see: no output depends on it.
+    """
+    attention.get_submodule("k_proj").register_parameter("bias", None)
+
+
+def additive(mask: Tensor) -> Tensor:
+    """Return what to add to attention scores, [batch, 1, 1 or queries, keys], for a mask whose True means valid.
+
+    transformers builds the same from a 2-D mask with a dozen index nodes; a 4-D one it takes as it is.
+    """
+    import torch
+
+    rows = mask[:, None, None, :] if mask.ndim == 2 else mask
+    return torch.zeros((), dtype=torch.float32).masked_fill(~rows, torch.finfo(torch.float32).min)

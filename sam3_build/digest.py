@@ -85,13 +85,13 @@ class DigestCache:
             with self._lock:
                 self._known[slot] = self._new[slot] = entry
 
-    def file(self, path: Path) -> str:
+    def file(self, path: Path | str) -> str:
         """Return the sha256 of the file at `path`, reading it only when its stat changed. OSError when it is gone."""
         stat = os.stat(path)  # noqa: PTH116  (Path.stat costs twice as much, and this is the no-op's inner loop)
         slot, known = self._recall("file", stat)
         if known:
             return str(known[0])
-        found = file_digest(path)
+        found = file_digest(Path(path))
         self._remember(slot, stat, [found])
         return found
 

@@ -26,14 +26,20 @@ def make_plan(manifest: Manifest) -> Plan:
     actions = [_checkpoint(manifest, family), _samples(manifest, family)]
     actions += [_reference(manifest, family, spec) for spec in _needed(family, specs)]
     comparisons: list[Comparison] = []
+    missing = {name: registry.backend(name).missing() for name in {t.backend for t in manifest.targets.values()}}
+    cannot_run = {
+        name: registry.backend(t.backend).cannot_run(t.options)
+        for name, t in manifest.targets.items()
+        if t.backend != "onnxruntime"
+    }
     for spec in specs:
         actions += _graph(manifest, family, spec)
         for precision in _precisions(manifest):
             actions.append(_precision(manifest, spec, precision))
             if precision in manifest.precisions:
-                actions += [_build(manifest, spec, precision, name) for name in manifest.targets]
+                actions += [_build(manifest, spec, precision, name, missing) for name in manifest.targets]
             actions.append(_verify(spec, precision))
-            comparisons += _comparisons(manifest, spec, precision)
+            comparisons += _comparisons(manifest, spec, precision, cannot_run)
     return Plan(manifest.name, tuple(actions), tuple(comparisons))
 
 
@@ -203,7 +209,9 @@ def _precision(manifest: Manifest, spec: ComponentSpec, precision: str) -> Actio
 # ------------------------------------------------------------------ engines and verdicts
 
 
-def _build(manifest: Manifest, spec: ComponentSpec, precision: str, target_name: str) -> Action:
+def _build(
+    manifest: Manifest, spec: ComponentSpec, precision: str, target_name: str, missing: Mapping[str, str | None]
+) -> Action:
     target = manifest.targets[target_name]
     backend = registry.backend(target.backend)
     stem = f"{spec.name}.{precision}.{target_name}"
@@ -225,7 +233,7 @@ def _build(manifest: Manifest, spec: ComponentSpec, precision: str, target_name:
         device=backend.device_fields(target.options),
         view={file: f"{spec.name}/{file}"},
         env=backend.env,
-        blocked=backend.missing(),
+        blocked=missing[backend.name],
     )
 
 
@@ -251,7 +259,9 @@ def _verify(spec: ComponentSpec, precision: str) -> Action:
     )
 
 
-def _comparisons(manifest: Manifest, spec: ComponentSpec, precision: str) -> Iterator[Comparison]:
+def _comparisons(
+    manifest: Manifest, spec: ComponentSpec, precision: str, cannot_run: Mapping[str, str | None]
+) -> Iterator[Comparison]:
     """Yield what ONNX Runtime shows of this precision, then one for each engine that has to be run to be judged."""
     tolerances: Mapping[str, Mapping[str, float | tuple[float, float]]] = manifest.tolerances.get(precision, {}).get(
         spec.name, {}
@@ -261,8 +271,5 @@ def _comparisons(manifest: Manifest, spec: ComponentSpec, precision: str) -> Ite
     against = "pytorch fp32" if precision == BASELINE else f"onnxruntime {BASELINE}"
     label = f"{against} vs onnxruntime {precision}"
     yield Comparison(spec.name, label, f"verify:{spec.name}.{precision}", None, outputs, gates)
-    for name, target in manifest.targets.items():
-        backend = registry.backend(target.backend)
-        if target.backend != "onnxruntime" and precision in manifest.precisions:
-            reason = backend.cannot_run(target.options)
-            yield Comparison(spec.name, f"onnxruntime {BASELINE} vs {name} {precision}", None, reason, outputs, gates)
+    for name, reason in cannot_run.items() if precision in manifest.precisions else ():
+        yield Comparison(spec.name, f"onnxruntime {BASELINE} vs {name} {precision}", None, reason, outputs, gates)

@@ -62,15 +62,17 @@ class Store:
         self.root = root
         self.digests = digests
         self._checkout = checkout
+        # Strings, because joining Path objects would cost more than reading the files does.
+        self._objects, self._records = f"{root}/objects", f"{root}/records"
 
     # ------------------------------------------------------------ reading
 
     def object_path(self, digest_: str) -> Path:
         """Return the folder of an object, whether it exists or not."""
-        return self.root / "objects" / digest_[:2] / digest_
+        return Path(f"{self._objects}/{digest_[:2]}/{digest_}")
 
     def _record_path(self, key: str) -> Path:
-        return self.root / "records" / key[:2] / f"{key}.json"
+        return Path(f"{self._records}/{key[:2]}/{key}.json")
 
     def record(self, key: str) -> Record | None:
         """Return the record of `key`, or None when there is none or it cannot be read as one."""
@@ -88,9 +90,9 @@ class Store:
 
     def intact(self, record: Record) -> bool:
         """Tell whether every file of the record's object still has its digest (reads only what changed since)."""
-        folder = f"{self.object_path(record.object)}/"
+        folder = f"{self._objects}/{record.object[:2]}/{record.object}"
         try:
-            return all(self.digests.file(Path(folder + name)) == fact.sha256 for name, fact in record.files.items())
+            return all(self.digests.file(f"{folder}/{name}") == fact.sha256 for name, fact in record.files.items())
         except OSError:
             return False
 

@@ -1,0 +1,11 @@
+"""Half precision: weights and arithmetic in FLOAT16, inputs and outputs in FP32."""
+
+from __future__ import annotations
+
+from sam3_build.spec import Precision
+
+PRECISION = Precision(
+    name="fp16",
+    summary="FLOAT16 inside, FP32 inputs and outputs; whatever an operator's schema does not allow stays FP32",
+    onnx_type="FLOAT16",
+)

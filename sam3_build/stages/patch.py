@@ -1,0 +1,92 @@
+"""A component's ONNX and patch names in; the graph with these rewrites out. Holds patches to what they promise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sam3_build import graph, naming, registry
+from sam3_build.errors import BuildError
+from sam3_build.spec import Json, Patch, Stage
+from sam3_build.typed_edges import infer_types
+
+logger = logging.getLogger(__name__)
+
+
+def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+    """Apply `patches` to `inputs["onnx"]`, write `<component>.onnx`, return the number of rewrites of each.
+
+    params: component, patches (names in order; none copies the graph).
+    """
+    component, names = str(params["component"]), params["patches"]
+    assert isinstance(names, Sequence)
+    source = graph.onnx_file(inputs["onnx"])
+    model = graph.load(source)
+    nodes = len(model.graph)
+    rewrites: dict[str, int] = {}
+    if names:
+        import onnx
+        import onnx_graphsurgeon as gs
+        import onnx_ir as ir
+
+        infer_types(model)
+        proto = ir.to_proto(model)
+        del model
+        onnx.load_external_data_for_model(proto, str(source.parent))
+        surgeon = gs.import_onnx(proto)
+        for name in names:
+            rewrites[str(name)] = apply(registry.patch(str(name)), surgeon, component)
+            logger.info("%s: %s made %d rewrites", component, name, rewrites[str(name)])
+        proto = gs.export_onnx(surgeon)
+        del surgeon
+        model = ir.from_proto(proto)
+        naming.complete_names(model)
+    target = out / f"{component}.onnx"
+    graph.save(model, target)
+    facts: dict[str, Json] = {"rewrites": rewrites, "nodes_before": nodes, "nodes": len(model.graph)}
+    del model
+    _check(target, component, [str(name) for name in names])
+    return facts
+
+
+def apply(patch: Patch, surgeon: object, component: str) -> int:
+    """Apply one patch to a `onnx_graphsurgeon.Graph`, in place; return the number of rewrites, which is never zero."""
+    if missing := patch.requires(surgeon):
+        raise BuildError(f"{component}: patch {patch.name!r} cannot be applied: {missing}")
+    interface = _interface(surgeon)
+    rewrites = patch.apply(surgeon)
+    if rewrites == 0:
+        raise BuildError(
+            f"{component}: patch {patch.name!r} found nothing to rewrite ({patch.summary}); "
+            f"remove it from the patches of {component} in the manifest"
+        )
+    if wrong := patch.ensures(surgeon):
+        raise BuildError(f"{component}: patch {patch.name!r} made {rewrites} rewrites, but {wrong}")
+    if _interface(surgeon) != interface:
+        raise BuildError(f"{component}: patch {patch.name!r} changed the inputs or outputs of the graph")
+    return rewrites
+
+
+def _interface(surgeon: object) -> list[tuple[str, str, str]]:
+    import onnx_graphsurgeon as gs
+
+    assert isinstance(surgeon, gs.Graph)
+    return [(t.name, str(t.dtype), str(t.shape)) for t in (*surgeon.inputs, *surgeon.outputs)]
+
+
+def _check(path: Path, component: str, patches: Sequence[str]) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BuildError(f"{component}: not valid ONNX after {', '.join(patches) or 'no patch'}: {error}") from error
+
+
+STAGE = Stage(
+    name="patch",
+    summary="rewrite the graph with ONNX GraphSurgeon patches, each of which must find something to do",
+    tools=("numpy", "onnx", "onnx-graphsurgeon", "onnx-ir", "onnxruntime"),
+    run=run,
+)

@@ -1,0 +1,125 @@
+"""A component's ONNX and a precision recipe in; `<component>.<precision>.onnx` out, its types written into the graph.
+
+Inputs and outputs keep names, types and dims, whatever the recipe: callers see one contract.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build import graph, registry
+from sam3_build.errors import BuildError
+from sam3_build.spec import Json, Stage
+from sam3_build.typed_edges import infer_types, write_types
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+logger = logging.getLogger(__name__)
+
+
+def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+    """Write the recipe's types and return what became low, what stayed FP32 and why.
+
+    params: component, precision, keep_fp32 (the manifest's patterns; each must match a node) and fp32_nodes (the
+    family's patterns for coordinate arithmetic). inputs: onnx.
+    """
+    component, precision = str(params["component"]), str(params["precision"])
+    recipe = registry.precision(precision)
+    model = graph.load(inputs["onnx"])
+    names = [node.name or "" for node in model.graph]
+    asked, declared = _patterns(params, "keep_fp32"), _patterns(params, "fp32_nodes")
+    for pattern in asked:
+        if not _matching(pattern, names):
+            raise BuildError(
+                f"{component}.{precision}: keep_fp32 pattern {pattern!r} matches none of the {len(names)} nodes"
+                f"{_nearest(pattern, names)}"
+            )
+    unmatched = [pattern for pattern in (*recipe.keep_fp32, *declared) if not _matching(pattern, names)]
+    for pattern in unmatched:
+        logger.warning("%s.%s: pattern %r of the recipe or family matches no node", component, precision, pattern)
+
+    weights_before = _weights(model)
+    if recipe.onnx_type == "FLOAT":
+        facts: dict[str, Json] = {"fp32_tensors": _require_fp32(model, component)}
+    else:
+        patterns = (*recipe.keep_fp32, *declared, *asked)
+        keep = {name for pattern in patterns for name in _matching(pattern, names)}
+        facts = {**asdict(write_types(model, recipe.onnx_type, keep.__contains__))}
+    facts |= {
+        "nodes": len(model.graph),
+        "weight_bytes_before": weights_before,
+        "weight_bytes": _weights(model),
+        "unmatched_patterns": unmatched,
+    }
+    target = out / f"{component}.{precision}.onnx"
+    graph.save(model, target)
+    del model
+    _check(target, component, precision)
+    logger.info("%s.%s: %s", component, precision, facts)
+    return facts
+
+
+def _patterns(params: Mapping[str, Json], key: str) -> tuple[str, ...]:
+    given = params.get(key, ())
+    assert isinstance(given, Sequence)
+    return tuple(str(pattern) for pattern in given)
+
+
+def _matching(pattern: str, names: Sequence[str]) -> list[str]:
+    return [name for name in names if fnmatchcase(name, pattern)]
+
+
+def _nearest(pattern: str, names: Sequence[str]) -> str:
+    """Return a hint: nodes with a part that looks like a part of `pattern`."""
+    parts = {part for name in names for part in re.split(r"[./]", name)}
+    for wanted in sorted(re.split(r"[./*?\[\]]+", pattern), key=len, reverse=True):
+        near = get_close_matches(wanted, sorted(parts), n=1)
+        if near:
+            examples = [name for name in names if near[0] in re.split(r"[./]", name)][:3]
+            return f"; did you mean {near[0]!r}, as in {', '.join(examples)}?"
+    return f"; node names look like {', '.join(names[:3])}"
+
+
+def _weights(model: ir.Model) -> int:
+    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+
+
+def _require_fp32(model: ir.Model, component: str) -> int:
+    """Return the number of floating tensors; BuildError when one of them is not FP32."""
+    infer_types(model)
+    values = [*model.graph.inputs, *model.graph.initializers.values(), *(o for n in model.graph for o in n.outputs)]
+    floating = [value for value in values if value.dtype is not None and value.dtype.is_floating_point()]
+    for value in floating:
+        if value.dtype is not None and value.dtype.name != "FLOAT":
+            producer = value.producer()
+            origin = f"written by node {producer.name!r}" if producer else "an input or a weight"
+            raise BuildError(
+                f"{component}: tensor {value.name!r} ({origin}) is {value.dtype.name}, but every floating tensor of an "
+                "exported graph must be FLOAT; cast it in the family's forward code"
+            )
+    return len(floating)
+
+
+def _check(path: Path, component: str, precision: str) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BuildError(f"{component}.{precision}: the typed graph is not valid ONNX: {error}") from error
+
+
+STAGE = Stage(
+    name="precision",
+    summary="write a precision recipe's types into the graph; inputs and outputs stay FP32",
+    tools=("ml_dtypes", "numpy", "onnx", "onnx-ir"),
+    run=run,
+)

@@ -1,0 +1,101 @@
+"""A component's ONNX in; the graph without no-ops and constant arithmetic out. Runs onnxsim and checks its work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from sam3_build import graph, naming
+from sam3_build.errors import BuildError
+from sam3_build.spec import Json, Stage
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+logger = logging.getLogger(__name__)
+
+# What these passes build has more nodes, and other names, than what they replace:
+# fuse_qkv joins q, k and v projections, so that no pattern can name one of them any more; the batched Gemm fusion turns
+# each MatMul and Add of a projection into Reshape, Gemm, Reshape (with shape arithmetic, where a length is dynamic).
+SKIPPED = ["fuse_qkv", "fuse_matmul_add_bias_into_gemm_batched"]
+
+
+def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+    """Simplify `inputs["onnx"]` into `<component>.onnx` and return node and weight counts, before and after."""
+    component = str(params["component"])
+    source = graph.onnx_file(inputs["onnx"])
+    target = out / f"{component}.onnx"
+    with TemporaryDirectory(dir=out) as scratch:
+        simplified = Path(scratch) / target.name
+        _simplify(source, simplified, component)
+        before, model = graph.load(source), graph.load(simplified)
+        _restore_interface(model, before, component)
+        model.graph.name = before.graph.name
+        naming.complete_names(model)
+        graph.save(model, target)
+        facts = {"nodes_before": len(before.graph), "nodes": len(model.graph)}
+        del before, model
+    _check(target, component)
+    logger.info("%s: %d nodes, %d after simplification", component, facts["nodes_before"], facts["nodes"])
+    return facts
+
+
+def _simplify(source: Path, target: Path, component: str) -> None:
+    import onnxsim
+
+    try:
+        # By path, so that models above protobuf's 2 GiB work. The returned flag says nothing: without random inputs to
+        # compare on it is always True.
+        onnxsim.simplify(str(source), skipped_optimizers=SKIPPED, certify=False, output_path=str(target))
+    except Exception as error:  # whatever C++ throws; never go on with the graph as it was
+        raise BuildError(f"{component}: onnxsim failed: {type(error).__name__}: {error}") from error
+    if not target.is_file():
+        raise BuildError(f"{component}: onnxsim ended without an error, but wrote no model")
+
+
+def _restore_interface(model: ir.Model, before: ir.Model, component: str) -> None:
+    """Name symbolic dims as before: onnxsim may rename them. BuildError when anything else is not as it was."""
+    if dict(model.graph.opset_imports) != dict(before.graph.opset_imports):
+        raise BuildError(
+            f"{component}: onnxsim changed the opset from {before.graph.opset_imports} to {model.graph.opset_imports}"
+        )
+    for kind, old, new in (
+        ("inputs", before.graph.inputs, model.graph.inputs),
+        ("outputs", before.graph.outputs, model.graph.outputs),
+    ):
+        if [v.name for v in old] != [v.name for v in new]:
+            raise BuildError(
+                f"{component}: onnxsim changed the {kind} from {[v.name for v in old]} to {[v.name for v in new]}"
+            )
+        for declared, value in zip(old, new, strict=True):
+            if declared.dtype != value.dtype or _sizes(declared) != _sizes(value):
+                raise BuildError(
+                    f"{component}: onnxsim changed {value.name!r} of the {kind} from {declared.dtype} {declared.shape} "
+                    f"to {value.dtype} {value.shape}"
+                )
+            value.shape = declared.shape
+
+
+def _sizes(value: ir.Value) -> list[int | None] | None:
+    """Return the dims, None for a symbolic one."""
+    return None if value.shape is None else [dim if isinstance(dim, int) else None for dim in value.shape]
+
+
+def _check(path: Path, component: str) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BuildError(f"{component}: onnxsim wrote a model that is not valid ONNX: {error}") from error
+
+
+STAGE = Stage(
+    name="simplify",
+    summary="fold constants and remove no-ops with onnxsim; inputs and outputs stay as they are",
+    tools=("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxsim"),
+    run=run,
+)

@@ -1,4 +1,4 @@
-"""A built file in, a JSON-able description out: I/O, operators and weights of an ONNX; an engine's record.."""
+"""A built file in, a JSON-able description out: I/O, operators and weights of an ONNX; an engine's record."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ def _onnx(path: Path) -> dict[str, Json]:
     except DecodeError as error:
         raise BuildError(f"{path}: not an ONNX file ({error})") from error
     graph = model.graph
+    if not graph.output:
+        raise BuildError(f"{path}: not an ONNX file (it holds no graph)")
     inputs, outputs = interface(graph)
     weights: Counter[str] = Counter()
     for tensor in graph.initializer:

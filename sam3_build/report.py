@@ -20,7 +20,12 @@ from sam3_build.spec import Gate, Json, Plan
 from sam3_build.store import write_atomically, writing
 
 # What a column is called; `max_abs_over_std` reads badly in a table.
-TITLES = {"max_abs_over_std": "max abs / std", "max_abs_over_range": "max abs / range", "std_ratio": "std ratio"}
+TITLES = {
+    "max_abs_over_std": "max abs/std",
+    "max_abs_over_range": "max abs/range",
+    "std_ratio": "std ratio",
+    "mismatches": "unequal",
+}
 WIDTH = 100
 
 
@@ -109,7 +114,7 @@ def _table(label: str, rows: list[Row]) -> list[str]:
     usual: dict[str, str] = {}
     for metric in dict.fromkeys(row.metric for row in shown):
         usual[metric] = Counter(_condition(row) for row in shown if row.metric == metric).most_common(1)[0][0]
-    table = [["verdict", "component", "output", *(TITLES.get(m, m) for m in usual)], ["", "", "", *usual.values()]]
+    table = [["", "component", "output", *(TITLES.get(m, m) for m in usual)], ["", "", "", *usual.values()]]
     reasons: list[list[str]] = [[], []]
     for (component, _, output), group in groupby(rows, key=_line):
         judged = list(group)
@@ -123,7 +128,7 @@ def _table(label: str, rows: list[Row]) -> list[str]:
     for cells, why in zip(table, reasons, strict=True):
         lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
         for reason in why:
-            lines += textwrap.wrap(reason, WIDTH, initial_indent="           - ", subsequent_indent="             ")
+            lines += textwrap.wrap(reason, WIDTH, initial_indent="        - ", subsequent_indent="          ")
     return lines
 
 
@@ -134,7 +139,7 @@ def _condition(row: Row) -> str:
 def _cell(row: Row, usual: str) -> str:
     if row.value is None:
         return "-"
-    value = f"{row.value:.6f}" if row.metric in ("cosine", "std_ratio") else f"{row.value:.3g}"
+    value = f"{row.value:.5f}" if row.metric in ("cosine", "std_ratio") else f"{row.value:.3g}"
     return value if _condition(row) == usual else f"{value} {_condition(row)}"
 
 

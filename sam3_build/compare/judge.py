@@ -122,7 +122,10 @@ def _judged(comparison: Comparison, output: str, gate: Gate, found: Mapping[str,
         return _row(comparison, output, gate.metric, FAIL, reason, gate)
     if holds(gate, value):
         return _row(comparison, output, gate.metric, PASS, None, gate, float(value))
-    reason = f"{gate.metric} is {value:.4g}, not {condition(gate)}{_where(found, gate.metric)}"
+    shown = f"{value:.4g}"
+    if holds(gate, float(shown)):  # rounded to the right side
+        shown = repr(value)
+    reason = f"{gate.metric} is {shown}, not {condition(gate)}{_where(found, gate.metric)}"
     return _row(comparison, output, gate.metric, FAIL, reason, gate, float(value))
 
 

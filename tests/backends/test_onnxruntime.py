@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from sam3_build.backends.onnxruntime import BACKEND
+from sam3_build.errors import BuildError
+from sam3_build.spec import BuildRequest
+
+
+def save(path: Path, operator: str) -> BuildRequest:
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x"], ["y"], name=f"layer/{operator}_0")],
+        "toy",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return BuildRequest(path, "toy.fp32.cpu", {}, ())
+
+
+def test_build_proves_that_a_session_opens_and_writes_no_second_model(tmp_path: Path) -> None:
+    request = save(tmp_path / "toy.fp32.onnx", "Relu")
+    out = tmp_path / "out"
+    out.mkdir()
+    facts = BACKEND.build(request, out)
+    assert [f.name for f in out.iterdir()] == ["toy.fp32.cpu.json"]
+    written = json.loads((out / "toy.fp32.cpu.json").read_text())
+    assert (
+        written
+        == facts
+        == {
+            "onnx": "toy.fp32.onnx",
+            "providers": ["CPUExecutionProvider"],
+            "inputs": [{"name": "x", "type": "tensor(float)", "shape": ["batch", 8]}],
+            "outputs": [{"name": "y", "type": "tensor(float)", "shape": ["batch", 8]}],
+        }
+    )
+
+
+def test_what_onnx_runtime_refuses_is_an_error_in_its_own_words(tmp_path: Path) -> None:
+    request = save(tmp_path / "toy.fp32.onnx", "NoSuchOperator")
+    with pytest.raises(BuildError, match=r"toy\.fp32\.onnx: ONNX Runtime cannot open it: .*NoSuchOperator"):
+        BACKEND.build(request, tmp_path)
+    (tmp_path / "toy.fp32.onnx").write_bytes(b"junk")
+    with pytest.raises(BuildError, match="ONNX Runtime cannot open it"):
+        BACKEND.build(request, tmp_path)
+
+
+def test_bf16_is_impossible_and_other_precisions_are_not() -> None:
+    assert "bf16" in str(BACKEND.impossible({}, "bf16"))
+    assert BACKEND.impossible({}, "fp16") is None
+
+
+def test_no_device_and_no_profile_enters_the_key() -> None:
+    assert BACKEND.device_fields({}) == {}
+    assert not BACKEND.uses_profiles
+    assert BACKEND.missing() is None
+    assert BACKEND.cannot_run({}) is None

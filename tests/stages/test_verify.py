@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from sam3_build.errors import BuildError
+from sam3_build.spec import Json
+from sam3_build.stages.verify import STAGE
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A component that doubles x and tells which elements are positive, and two recorded cases of it."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Add", ["x", "x"], ["twice"], name="layer/Add_0"),
+            helper.make_node("Greater", ["x", "zero"], ["positive"], name="layer/Greater_0"),
+        ],
+        "toy",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+        [
+            helper.make_tensor_value_info("twice", TensorProto.FLOAT, ["batch", 3]),
+            helper.make_tensor_value_info("positive", TensorProto.BOOL, ["batch", 3]),
+        ],
+        [helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    for name in ("onnx", "reference", "out", "baseline"):
+        (tmp_path / name).mkdir()
+    for precision in ("fp32", "fp16"):
+        onnx.save(model, tmp_path / "onnx" / f"decoder.{precision}.onnx")
+    rng = np.random.default_rng(1)
+    for case, batch in (("scene1", 1), ("together", 2)):
+        record(tmp_path, case, rng.standard_normal((batch, 3)).astype(np.float32))
+    return tmp_path
+
+
+def record(folder: Path, case: str, x: np.ndarray, **changes: np.ndarray) -> None:
+    arrays = {"inputs/x": x, "outputs/twice": x + x, "outputs/positive": x > 0}
+    np.savez(folder / "reference" / f"{case}.npz", **(arrays | {k.replace("_", "/"): v for k, v in changes.items()}))
+
+
+def verify(folder: Path, *, keep: bool = False, baseline: bool = False) -> tuple[Mapping[str, Json], dict[str, Json]]:
+    inputs = {"onnx": folder / "onnx", "reference": folder / "reference"}
+    if baseline:
+        inputs["baseline"] = folder / "baseline"
+    params: dict[str, Json] = {
+        "component": "decoder",
+        "precision": "fp16" if baseline else "fp32",
+        "keep_outputs": keep,
+    }
+    facts = STAGE.run(params, inputs, folder / "out")
+    return facts, json.loads((folder / "out" / "statistics.json").read_text())
+
+
+def test_equal_outputs_over_all_cases(folder: Path) -> None:
+    facts, statistics = verify(folder)
+    assert facts == {"cases": 2, "outputs": 2}
+    assert statistics["cases"] == ["scene1", "together"]
+    twice, positive = statistics["outputs"]["twice"], statistics["outputs"]["positive"]
+    assert (twice["cases"], twice["elements"], twice["max_abs"]) == (2, 9, 0)
+    assert [twice["metrics"][name] for name in ("std_ratio", "cosine")] == pytest.approx([1, 1])
+    assert positive["metrics"] == {"mismatches": 0, "nonfinite": 0, "incomparable": 0}
+    assert [f.name for f in (folder / "out").iterdir()] == ["statistics.json"]
+
+
+def test_a_difference_in_one_case_is_measured_and_located(folder: Path) -> None:
+    x = np.array([[1, 2, 3], [4, 5, -6]], np.float32)
+    wrong, flags = x + x, x > 0
+    wrong[1, 2] += 1
+    flags[0, 1] = False
+    record(folder, "together", x, outputs_twice=wrong, outputs_positive=flags)
+    _, statistics = verify(folder)
+    assert statistics["outputs"]["twice"]["max_abs"] == 1
+    assert statistics["outputs"]["twice"]["worst"] == {
+        "case": "together",
+        "index": [1, 2],
+        "actual": -12.0,
+        "reference": -11.0,
+    }
+    assert statistics["outputs"]["positive"]["metrics"]["mismatches"] == 1
+    everything = np.concatenate([np.load(folder / "reference" / "scene1.npz")["outputs/twice"].ravel(), wrong.ravel()])
+    assert statistics["outputs"]["twice"]["metrics"]["max_abs_over_std"] == pytest.approx(
+        1 / everything.std(), rel=1e-6
+    )
+
+
+def test_kept_outputs_are_the_baseline_of_the_next_precision(folder: Path) -> None:
+    verify(folder, keep=True)
+    kept = folder / "out"
+    with np.load(kept / "together.npz") as arrays:
+        assert sorted(arrays.files) == ["positive", "twice"]
+        x = np.load(folder / "reference" / "together.npz")["inputs/x"]
+        np.testing.assert_array_equal(arrays["twice"], x + x)
+    (folder / "baseline").rmdir()
+    kept.rename(folder / "baseline")
+    (folder / "out").mkdir()
+    # What PyTorch recorded must play no part when there is a baseline.
+    for case in ("scene1", "together"):
+        x = np.load(folder / "reference" / f"{case}.npz")["inputs/x"]
+        record(folder, case, x, outputs_twice=x * 100)
+    _, statistics = verify(folder, baseline=True)
+    assert statistics["precision"] == "fp16"
+    assert statistics["outputs"]["twice"]["max_abs"] == 0
+    assert [f.name for f in (folder / "out").iterdir()] == ["statistics.json"]
+
+
+def test_output_files_are_the_same_bytes_each_time(folder: Path) -> None:
+    verify(folder, keep=True)
+    first = {f.name: f.read_bytes() for f in (folder / "out").iterdir()}
+    assert sorted(first) == ["scene1.npz", "statistics.json", "together.npz"]
+    for f in (folder / "out").iterdir():
+        f.unlink()
+    verify(folder, keep=True)
+    assert {f.name: f.read_bytes() for f in (folder / "out").iterdir()} == first
+
+
+def test_a_component_that_no_case_runs_is_an_error(folder: Path) -> None:
+    for case in (folder / "reference").iterdir():
+        case.unlink()
+    with pytest.raises(BuildError, match="no recorded case runs 'decoder', so nothing would be verified"):
+        verify(folder)
+
+
+def test_a_recorded_output_of_another_shape_or_dtype_is_a_failing_statistic(folder: Path) -> None:
+    x = np.ones((2, 3), np.float32)
+    record(folder, "together", x, outputs_twice=np.ones((2, 4), np.float32), outputs_positive=np.ones((2, 3), np.int64))
+    _, statistics = verify(folder)
+    for output in ("twice", "positive"):
+        assert statistics["outputs"][output]["metrics"]["incomparable"] == 1
+        assert "case 'together' has" in statistics["outputs"][output]["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs_x": np.ones((2, 3))}, "input 'x' is recorded as tensor(double)[2, 3], the ONNX takes tensor(float)"),
+        (
+            {"inputs_x": np.ones((2, 4), np.float32)},
+            "recorded as tensor(float)[2, 4], the ONNX takes tensor(float)['batch', 3]",
+        ),
+        ({"inputs_x": np.ones(3, np.float32)}, "recorded as tensor(float)[3]"),
+        ({"inputs_y": np.ones(3, np.float32)}, "records the inputs ['x', 'y'], the ONNX has ['x']"),
+        (
+            {"outputs_more": np.ones(3)},
+            "the ONNX has the outputs ['positive', 'twice'], expected ['more', 'positive', 'twice']",
+        ),
+    ],
+)
+def test_a_record_that_does_not_fit_the_onnx_is_an_error(
+    folder: Path, changes: dict[str, np.ndarray], message: str
+) -> None:
+    record(folder, "together", np.ones((2, 3), np.float32), **changes)
+    with pytest.raises(BuildError) as error:
+        verify(folder)
+    assert message in str(error.value)
+    assert "together" in str(error.value)
+
+
+def test_a_baseline_that_lacks_a_case_is_an_error(folder: Path) -> None:
+    np.savez(folder / "baseline" / "scene1.npz", twice=np.ones(3), positive=np.ones(3))
+    with pytest.raises(BuildError, match="case 'together' is missing from the outputs to compare with"):
+        verify(folder, baseline=True)
+
+
+def test_what_onnx_runtime_refuses_is_quoted(folder: Path) -> None:
+    (folder / "onnx" / "decoder.fp32.onnx").write_bytes(b"junk")
+    with pytest.raises(BuildError, match=r"decoder\.fp32\.onnx: ONNX Runtime cannot run it: "):
+        verify(folder)
+
+
+def test_an_onnx_that_computes_nan_fails_the_statistics(folder: Path) -> None:
+    x = np.array([[np.nan, 1, 2]], np.float32)
+    record(folder, "scene1", x, outputs_twice=np.ones((1, 3), np.float32), outputs_positive=x > 0)
+    _, statistics = verify(folder)
+    assert statistics["outputs"]["twice"]["metrics"]["nonfinite"] == 1

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sam3_build.compare.judge import gates_for
+from sam3_build.compare.statistics import OutputStatistics
+from sam3_build.errors import BuildError
+from sam3_build.report import Counts, report
+from sam3_build.spec import Comparison, Plan
+
+DTYPES = {"geometry_features": "float32", "pred_logits": "float32", "geometry_mask": "bool"}
+NO_GPU = "running TensorRT-RTX engines needs a CUDA GPU; none found on this machine"
+
+
+def plan(tolerances: dict[str, float] | None = None) -> Plan:
+    comparisons = []
+    for component in ("geometry_encoder", "decoder"):
+        for precision, against in (("fp32", "pytorch fp32"), ("fp16", "onnxruntime fp32")):
+            gates = {name: gates_for(precision, dtype) for name, dtype in DTYPES.items()}
+            if tolerances and precision == "fp16":
+                gates["geometry_features"] = gates_for(precision, "float32", tolerances)
+            outputs = tuple(DTYPES)
+            action = f"verify:{component}.{precision}"
+            label = f"{against} vs onnxruntime {precision}"
+            comparisons.append(Comparison(component, label, action, None, outputs, gates))
+            for target in ("ampere", "ada"):
+                label = f"onnxruntime fp32 vs {target} {precision}"
+                comparisons.append(Comparison(component, label, None, NO_GPU, outputs, gates))
+    return Plan("sam3_mini", (), tuple(comparisons))
+
+
+class Results:
+    """The outputs of the verify actions, as the store would hand them out."""
+
+    def __init__(self, root: Path, noise: float) -> None:
+        self.root = root
+        self.asked: list[str] = []
+        for action in (c.action for c in plan().comparisons):
+            if action:
+                self.write(action, noise if action.endswith("fp16") else noise / 1e3)
+
+    def write(self, action: str, noise: float) -> None:
+        rng = np.random.default_rng(5)
+        outputs = {}
+        for name, dtype in DTYPES.items():
+            reference = rng.standard_normal((2, 40)).astype(np.float32)
+            actual = (reference + noise * rng.standard_normal(reference.shape)).astype(np.float32)
+            found = OutputStatistics(dtype)
+            found.add("scene1", *((actual, reference) if dtype == "float32" else (reference > 0, reference > 0)))
+            outputs[name] = found.summary()
+        folder = self.root / action
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "statistics.json").write_text(json.dumps({"outputs": outputs}))
+
+    def __call__(self, action: str) -> Path | None:
+        self.asked.append(action)
+        return self.root / action if (self.root / action).is_dir() else None
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "store", 1e-3)
+
+
+def judged(results: Results, tmp_path: Path, what: Plan | None = None) -> tuple[Counts, str, list[dict[str, object]]]:
+    out = io.StringIO()
+    counts = report(what or plan(), results, tmp_path / "report.json", out)
+    return counts, out.getvalue(), json.loads((tmp_path / "report.json").read_text())
+
+
+def test_good_results_pass_and_engines_that_cannot_run_are_not_run(results: Results, tmp_path: Path) -> None:
+    counts, text, rows = judged(results, tmp_path)
+    assert counts == Counts(passed=12, failed=0, not_run=24)
+    assert text.splitlines()[-1] == "12 passed, 0 failed, 24 not run"
+    assert {row["verdict"] for row in rows} == {"pass", "not_run"}
+    engines = [row for row in rows if "ada" in row["comparison"]]
+    assert engines[0] == {
+        "component": "geometry_encoder",
+        "comparison": "onnxruntime fp32 vs ada fp32",
+        "output": "geometry_features",
+        "metric": "parity",
+        "value": None,
+        "threshold": None,
+        "verdict": "not_run",
+        "reason": NO_GPU,
+    }
+    assert {row["verdict"] for row in engines} == {"not_run"}
+
+
+def test_rows_have_exactly_the_promised_fields_and_no_nan(results: Results, tmp_path: Path) -> None:
+    (results.root / "verify:decoder.fp16" / "statistics.json").unlink()
+    (results.root / "verify:decoder.fp16").rmdir()
+    _, _, rows = judged(results, tmp_path)
+    fields = ["component", "comparison", "output", "metric", "value", "threshold", "verdict", "reason"]
+    assert all(list(row) == fields for row in rows)
+    assert "NaN" not in (tmp_path / "report.json").read_text()
+    assert all((row["reason"] is None) == (row["verdict"] == "pass") for row in rows)
+    gate = next(row for row in rows if row["metric"] == "std_ratio")
+    assert gate["threshold"] == [0.98, 1.02]
+
+
+def test_a_failed_gate_fails_its_output_and_says_why(results: Results, tmp_path: Path) -> None:
+    results.write("verify:decoder.fp16", 0.5)
+    counts, text, rows = judged(results, tmp_path)
+    assert counts == Counts(passed=10, failed=2, not_run=24)
+    failed = [line for line in text.splitlines() if line.startswith("  FAIL")]
+    assert [line.split()[1:3] for line in failed] == [["decoder", "geometry_features"], ["decoder", "pred_logits"]]
+    reason = next(row["reason"] for row in rows if row["verdict"] == "fail")
+    assert f"- {reason} - " in " ".join(text.split())
+    assert counts == report(plan(), results, tmp_path / "report.json", io.StringIO())
+
+
+def test_results_that_are_missing_fail(results: Results, tmp_path: Path) -> None:
+    (results.root / "verify:decoder.fp32" / "statistics.json").unlink()
+    (results.root / "verify:decoder.fp32").rmdir()
+    counts, text, _ = judged(results, tmp_path)
+    assert counts == Counts(passed=9, failed=3, not_run=24)
+    assert "no statistics: run `doit verify:decoder.fp32`" in text
+
+
+def test_results_that_cannot_be_read_are_an_error(results: Results, tmp_path: Path) -> None:
+    (results.root / "verify:decoder.fp32" / "statistics.json").write_text("{")
+    with pytest.raises(BuildError, match=r"the output of verify:decoder\.fp32 cannot be read"):
+        judged(results, tmp_path)
+
+
+def test_a_tolerance_changes_the_verdict_of_the_same_statistics(results: Results, tmp_path: Path) -> None:
+    results.write("verify:decoder.fp16", 0.05)
+    failed = judged(results, tmp_path)[0].failed
+    loose = {"cosine": 0.9, "max_abs_over_range": 0.5, "std_ratio": (0.5, 2.0)}
+    counts, text, _ = judged(results, tmp_path, plan(loose))
+    assert (failed, counts.failed) == (2, 1)
+    assert ">= 0.9 " in text  # a threshold that is not the usual one stands beside its value
+
+
+def test_the_file_is_written_only_when_it_changes(results: Results, tmp_path: Path) -> None:
+    judged(results, tmp_path)
+    before = (tmp_path / "report.json").stat()
+    judged(results, tmp_path)
+    assert (tmp_path / "report.json").stat() == before
+    results.write("verify:decoder.fp16", 0.5)
+    judged(results, tmp_path)
+    assert (tmp_path / "report.json").stat().st_mtime_ns != before.st_mtime_ns
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "store"]
+
+
+def test_the_table_fits_100_columns(results: Results, tmp_path: Path) -> None:
+    results.write("verify:decoder.fp16", 0.5)
+    _, text, _ = judged(results, tmp_path, plan({"cosine": 0.9}))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "\x1b" not in text
+
+
+def test_only_the_actions_of_the_plan_are_read(results: Results, tmp_path: Path) -> None:
+    judged(results, tmp_path)
+    assert results.asked == [c.action for c in plan().comparisons if c.action]

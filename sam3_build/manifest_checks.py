@@ -1,0 +1,277 @@
+"""What a manifest says, held against the families, backends, patches and files that exist; only reports."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
+
+from sam3_build import registry
+from sam3_build.errors import BuildError
+from sam3_build.manifest_file import ManifestFile, TargetFile
+from sam3_build.manifest_report import Report, unknown, wording
+from sam3_build.spec import Backend, Json, ModelFamily
+from sam3_build.yaml_source import Keys, missing_file
+
+NAME = "[a-z0-9][a-z0-9_-]*"
+
+# The precision that every other one is compared with: it is measured even where it is not selected.
+BASELINE = "fp32"
+
+# metric -> lowest and highest threshold that means something
+METRICS: Mapping[str, tuple[int, int | None]] = {
+    "max_abs_over_std": (0, None),
+    "max_abs_over_range": (0, None),
+    "cosine": (-1, 1),
+    "std_ratio": (0, None),
+    "mismatches": (0, None),
+    "nonfinite": (0, 0),
+}
+
+Options = Mapping[str, Mapping[str, Json]]
+
+
+def check(file: ManifestFile, report: Report) -> Options:
+    """Report all that names something unknown, missing or impossible; return the options of each target."""
+    family = _known(("family",), "family", file.family, registry.names("families"), report)
+    declared = registry.family(file.family) if family else None
+    if declared:
+        _known(("reference",), "reference", file.reference, declared.references, report)
+    _checkpoint(file, report)
+    _file(("tokenizer",), report)
+    _not_empty(file, report)
+    _listed(("precisions",), "precision", file.precisions, registry.names("precisions"), report)
+    _components(file, declared, report)
+    options = {name: _target(name, target, file, report) for name, target in file.targets.items()}
+    _profiles(file, declared, report)
+    _samples(file, report)
+    _tolerances(file, declared, report)
+    return options
+
+
+# ------------------------------------------------------------------ parts
+
+
+def _checkpoint(file: ManifestFile, report: Report) -> None:
+    keys: Keys = ("checkpoint",)
+    given = [name for name in ("random", "path") if getattr(file.checkpoint, name) is not None]
+    if len(given) != 1:
+        report.add(keys, f"takes exactly one of 'random' and 'path', found {' and '.join(given) or 'neither'}")
+        return
+    if file.checkpoint.random:
+        _file((*keys, "random", "config"), report)
+        if file.checkpoint.config is not None:
+            report.add_key((*keys, "config"), "stands beside 'path'; the config of 'random' goes inside 'random'")
+        return
+    path = report.root.path((*keys, "path"))
+    if not path.exists():
+        report.add((*keys, "path"), missing_file(path))
+    elif path.is_dir() and not (path / "model.safetensors").is_file():
+        report.add((*keys, "path"), f"folder {path.name!r} holds no model.safetensors")
+    if file.checkpoint.config is not None:
+        _file((*keys, "config"), report)
+    elif path.exists() and not ((path if path.is_dir() else path.parent) / "config.json").is_file():
+        report.add((*keys, "path"), "has no config.json beside it; name the model's config with 'config:'")
+
+
+def _not_empty(file: ManifestFile, report: Report) -> None:
+    for key in ("components", "precisions", "targets", "samples"):
+        if not getattr(file, key):
+            report.add((key,), "is empty; list at least one")
+
+
+def _components(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:
+    for name, component in file.components.items():
+        keys: Keys = ("components", name)
+        if family:
+            _known(keys, f"component of family {family.name!r}", name, [c.name for c in family.components], report)
+        _listed((*keys, "patches"), "patch", component.patches, registry.names("patches"), report)
+        for precision, options in component.precisions.items():
+            at = (*keys, "precisions", precision)
+            known = _known(at, "precision", precision, registry.names("precisions"), report)
+            if known and file.precisions and precision not in file.precisions:
+                selected = ", ".join(file.precisions)
+                report.add_key(at, f"has options, but 'precisions' does not select it (selected: {selected})")
+            _listed((*at, "keep_fp32"), "pattern", options.keep_fp32, None, report)
+
+
+def _profiles(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:
+    for name, dims in file.shape_profiles.items():
+        _name(("shape_profiles", name), "profile", name, report)
+        if family:
+            for dim in dims:
+                _known(("shape_profiles", name, dim), "dynamic dimension", dim, family.dynamic_dims, report)
+    if family:
+        _ranges(file, family, report)
+
+
+def _ranges(file: ManifestFile, family: ModelFamily, report: Report) -> None:
+    """Report the dynamic dimensions that a target's engines have and one of its profiles does not give a range for."""
+    users: dict[str, list[str]] = {}
+    for component in family.components:
+        dims = {d for t in component.inputs for d in t.dims if component.name in file.components}
+        for dim in family.dynamic_dims:
+            if dim in dims:
+                users.setdefault(dim, []).append(component.name)
+    missing: dict[Keys, list[str]] = {}
+    for name, target in file.targets.items():
+        if target.backend not in registry.names("backends") or not registry.backend(target.backend).uses_profiles:
+            continue
+        picked = target.shape_profiles if target.shape_profiles is not None else tuple(file.shape_profiles)
+        if not picked and users:
+            report.add(("targets", name), f"backend {target.backend!r} needs a shape profile with {', '.join(users)}")
+        for profile in picked:
+            for dim in users:
+                if dim not in file.shape_profiles.get(profile, {dim: ()}):
+                    missing.setdefault(("shape_profiles", profile, dim), []).append(name)
+    for keys, targets in missing.items():
+        dim = str(keys[-1])
+        where = f"{', '.join(users[dim])} for target {', '.join(targets)}"
+        report.add(keys, f"dynamic dimension {dim!r} of {where} has no range; write [min, opt, max], or one number")
+
+
+def _samples(file: ManifestFile, report: Report) -> None:
+    for i, sample in enumerate(file.samples):
+        keys: Keys = ("samples", i)
+        _file((*keys, "image"), report)
+        if sample.text is None and sample.boxes is None:
+            report.add(keys, "needs a prompt: text, boxes or both")
+        if sample.text is not None and not sample.text.strip():
+            report.add((*keys, "text"), "is empty; write a noun phrase, or leave the key out")
+        if sample in file.samples[:i]:
+            report.add(keys, f"is the same as samples[{file.samples.index(sample)}]")
+
+
+def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:
+    judged = dict.fromkeys((BASELINE, *file.precisions))
+    for precision, components in file.tolerances.items():
+        at: Keys = ("tolerances", precision)
+        _known(at, "precision of this manifest", precision, judged, report)
+        for name, outputs in components.items():
+            if not _known((*at, name), "component of this manifest", name, file.components, report):
+                continue
+            specs = [c for c in family.components if c.name == name] if family else []
+            dtypes = {t.name: t.dtype for spec in specs for t in spec.outputs}
+            for output, metrics in outputs.items():
+                if not specs or not _known((*at, name, output), f"output of {name}", output, dtypes, report):
+                    continue
+                for metric, threshold in metrics.items():
+                    _metric((*at, name, output, metric), dtypes[output], threshold, report)
+
+
+def _metric(keys: Keys, dtype: str, threshold: float | tuple[float, float], report: Report) -> None:
+    metric, exact = str(keys[-1]), not dtype.startswith(("float", "bfloat"))
+    if not _known(keys, "metric", metric, METRICS, report):
+        return
+    if metric == "nonfinite":
+        report.add_key(keys, "NaN and Inf always fail; leave this tolerance out")
+    elif exact != (metric == "mismatches"):
+        kind = "compared by equality: it takes only 'mismatches'" if exact else "never compared by equality"
+        report.add_key(keys, f"{keys[-2]} is {dtype} and {kind}")
+    elif isinstance(threshold, tuple) != (metric == "std_ratio"):
+        wanted = "a pair such as [0.98, 1.02]" if metric == "std_ratio" else "one number"
+        report.add(keys, f"{metric} takes {wanted}, found {json.dumps(threshold)}")
+    else:
+        low, high = METRICS[metric]
+        values = threshold if isinstance(threshold, tuple) else (threshold,)
+        if any(v < low or (high is not None and v > high) for v in values):
+            bounds = f"at least {low}" + ("" if high is None else f" and at most {high}")
+            report.add(keys, f"{metric} is {bounds}, found {json.dumps(threshold)}")
+
+
+# ------------------------------------------------------------------ targets
+
+
+def _target(name: str, target: TargetFile, file: ManifestFile, report: Report) -> Mapping[str, Json]:
+    keys: Keys = ("targets", name)
+    _name(keys, "target", name, report)
+    picked = target.shape_profiles
+    if picked is not None:
+        _listed((*keys, "shape_profiles"), "shape profile", picked, file.shape_profiles, report)
+        if not picked:
+            report.add((*keys, "shape_profiles"), "is empty; leave it out to use all profiles")
+    if not _known((*keys, "backend"), "backend", target.backend, registry.names("backends"), report):
+        return {}
+    backend = registry.backend(target.backend)
+    if picked is not None and not backend.uses_profiles:
+        report.add_key((*keys, "shape_profiles"), f"backend {backend.name!r} uses no shape profiles; leave it out")
+    options = _options(keys, target, backend, report)
+    if options is None:
+        return {}
+    reasons = [backend.impossible(options, p) for p in file.precisions if p in registry.names("precisions")]
+    for reason in dict.fromkeys(filter(None, reasons)):
+        report.add(keys, reason)
+    return options
+
+
+def _options(keys: Keys, target: TargetFile, backend: Backend, report: Report) -> Mapping[str, Json] | None:
+    """Return the target's options as the backend's dataclass reads them, or None after reporting what is wrong."""
+    given = dict(target.model_extra or {})
+    known = {f.name: f for f in fields(backend.options)}
+    allowed = ["backend", "shape_profiles", *known]
+    wrong = [key for key in given if key not in known]
+    for key in wrong:
+        report.add_key((*keys, key), unknown(f"key of backend {backend.name!r}", key, allowed))
+    required = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
+    for key in required:
+        if key not in given:
+            report.add((*keys, key), f"backend {backend.name!r} needs the key {key!r}")
+    if wrong or set(required) - set(given):
+        return None
+    if not known:
+        return {}
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter: TypeAdapter[object] = TypeAdapter(backend.options)
+    try:
+        found = adapter.dump_python(adapter.validate_json(json.dumps(given), strict=True), mode="json")
+    except ValidationError as e:
+        for error in e.errors(include_url=False):
+            report.add_broken((*keys, *error["loc"]), wording(error))
+        return None
+    except BuildError as e:
+        report.add(keys, str(e))
+        return None
+    for key, value in given.items():
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            _listed((*keys, key), "value", value, None, report)
+    return {str(key): value for key, value in found.items()}
+
+
+# ------------------------------------------------------------------ rules that several parts share
+
+
+def _known(keys: Keys, what: str, name: str, known: Iterable[str], report: Report) -> bool:
+    known = list(known)
+    if name in known:
+        return True
+    report.add(keys, unknown(what, name, known))
+    return False
+
+
+def _listed(keys: Keys, what: str, names: Sequence[object], known: Collection[str] | None, report: Report) -> None:
+    """Report the elements of a list that are not `known` (None: that are empty), or that stand in it twice."""
+    for i, name in enumerate(names):
+        if known is None and name == "":
+            report.add((*keys, i), f"{what} is empty")
+        elif known is not None and str(name) not in known:
+            report.add((*keys, i), unknown(what, str(name), known))
+        elif name in names[:i]:
+            report.add((*keys, i), f"{what} {json.dumps(name)} is listed twice")
+
+
+def _name(keys: Keys, what: str, name: str, report: Report) -> None:
+    if not re.fullmatch(NAME, name):
+        report.add_key(keys, f"{what} name {name!r} must match {NAME} (it becomes part of file names)")
+
+
+def _file(keys: Keys, report: Report) -> None:
+    value = report.root.get(keys)
+    if value is None:
+        return
+    path = report.root.path(keys)
+    if not path.exists():
+        report.add(keys, missing_file(path))
+    elif not path.is_file():
+        report.add(keys, f"{str(value.data)!r} is a folder, a file is needed")

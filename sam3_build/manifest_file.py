@@ -1,0 +1,220 @@
+"""The shape of a manifest file: a YAML tree in, a pydantic model and what is wrong out; knows nothing of plug-ins."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
+
+from sam3_build.manifest_report import Report, found, unknown, wording
+from sam3_build.spec import Json
+from sam3_build.yaml_source import Keys, Plain, Value
+
+
+class Box(NamedTuple):
+    """A box prompt in pixels of the picture: top left corner, width, height; label 1 is positive, 0 negative."""
+
+    label: int
+    x: float
+    y: float
+    w: float
+    h: float
+
+
+# ------------------------------------------------------------------ values with a notation of their own
+
+
+def _range(given: object) -> tuple[int, int, int]:
+    numbers = _numbers(given) if isinstance(given, list) else _numbers([given] * 3)
+    if len(numbers) != 3 or not all(isinstance(n, int) for n in numbers):
+        raise ValueError(f"must be one integer (fixed) or [min, opt, max], found {found(given)}")
+    low, usual, high = (int(n) for n in numbers)
+    if low < 1:
+        raise ValueError(f"min is {low}, but a dimension has at least 1")
+    if not low <= usual <= high:
+        raise ValueError(f"min <= opt <= max does not hold for [{low}, {usual}, {high}]")
+    return low, usual, high
+
+
+def _threshold(given: object) -> float | tuple[float, float]:
+    numbers = _numbers(given) if isinstance(given, list) else _numbers([given])
+    if len(numbers) != (2 if isinstance(given, list) else 1):
+        raise ValueError(f"must be a number or [low, high], found {found(given)}")
+    if numbers[0] > numbers[-1]:
+        raise ValueError(f"low <= high does not hold for {given}")
+    return (float(numbers[0]), float(numbers[1])) if isinstance(given, list) else float(numbers[0])
+
+
+def _numbers(given: list[object]) -> list[int | float]:
+    """Return `given` when it holds nothing but numbers, else nothing."""
+    numbers = [n for n in given if isinstance(n, int | float) and not isinstance(n, bool)]
+    return numbers if len(numbers) == len(given) else []
+
+
+BOX = "(pos|neg):" + ",".join([r"(-?[0-9]+(?:\.[0-9]+)?)"] * 4)
+
+
+def _boxes(given: object) -> tuple[Box, ...]:
+    if not isinstance(given, str):
+        raise ValueError(f"must be a string such as 'pos:40,40,30,30;neg:90,80,20,20', found {found(given)}")
+    boxes = []
+    for part in given.split(";"):
+        match = re.fullmatch(BOX, re.sub(r"\s", "", part))
+        if match is None:
+            raise ValueError(f"box {part!r} is not 'pos:x,y,w,h' or 'neg:x,y,w,h' (pixels, joined by ';')")
+        box = Box(int(match[1] == "pos"), *(float(n) for n in match.groups()[1:]))
+        if box.w <= 0 or box.h <= 0 or not all(map(math.isfinite, (box.x, box.y, box.w, box.h))):
+            raise ValueError(f"box {part!r} has no area; width and height must be above 0")
+        boxes.append(box)
+    return tuple(boxes)
+
+
+SIZE: Mapping[str, Json] = {"type": "integer", "minimum": 1}
+SIZES: Mapping[str, Json] = {"type": "array", "items": SIZE, "minItems": 3, "maxItems": 3}
+BOUNDS: Mapping[str, Json] = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+
+# What an editor is told of these; null, everywhere below the top, removes a key of an extended manifest.
+RANGE: Mapping[str, Json] = {"anyOf": [SIZE, SIZES, {"type": "null"}]}
+THRESHOLD: Mapping[str, Json] = {"anyOf": [{"type": "number"}, BOUNDS, {"type": "null"}]}
+BOXES: Mapping[str, Json] = {"type": "string", "pattern": "^ *(pos|neg) *:"}
+
+Range = Annotated[tuple[int, int, int], PlainValidator(_range), WithJsonSchema(dict(RANGE))]
+Threshold = Annotated[float | tuple[float, float], PlainValidator(_threshold), WithJsonSchema(dict(THRESHOLD))]
+Boxes = Annotated[tuple[Box, ...], PlainValidator(_boxes), WithJsonSchema(dict(BOXES))]
+
+
+# ------------------------------------------------------------------ models
+
+
+class _Mapping(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+
+
+class RandomFile(_Mapping):
+    """`checkpoint: {random: ...}`."""
+
+    seed: int = Field(ge=0, description="Seed of every tensor's generator")
+    config: str = Field(description="The model's config (JSON), relative to this file")
+
+
+class CheckpointFile(_Mapping):
+    """`checkpoint:`, exactly one of `random` and `path`."""
+
+    random: RandomFile | None = Field(None, description="Weights drawn from a seed; nothing is downloaded")
+    path: str | None = Field(None, description="A safetensors file, or a folder with one, relative to this file")
+    config: str | None = Field(None, description="Config beside `path`, when it is not config.json in its folder")
+
+
+class PrecisionFile(_Mapping):
+    """`components: {<component>: {precisions: {<precision>: ...}}}`."""
+
+    keep_fp32: tuple[str, ...] = Field((), description="fnmatch patterns on node names that stay FP32")
+
+
+class ComponentFile(_Mapping):
+    """`components: {<component>: ...}`."""
+
+    opset: int | None = Field(None, ge=18, le=23, description="ONNX opset of this component")
+    patches: tuple[str, ...] = Field((), description="Graph patches, in the order in which they run")
+    precisions: dict[str, PrecisionFile] = Field({}, description="Options of a precision; does not select it")
+
+
+class TargetFile(_Mapping):
+    """`targets: {<target>: ...}`; the other keys are the backend's options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    backend: str = Field(description="What builds and runs the engine")
+    shape_profiles: tuple[str, ...] | None = Field(None, description="The profiles of its engines; all when not given")
+
+
+class SampleFile(_Mapping):
+    """`samples: [...]`."""
+
+    image: str = Field(description="A picture, relative to this file")
+    text: str | None = Field(None, description="A noun phrase such as 'red circle'")
+    boxes: Boxes | None = Field(None, description="pos:x,y,w,h;neg:x,y,w,h in pixels")
+
+
+class ManifestFile(_Mapping):
+    """What is built, from what, for what, and how it is verified."""
+
+    family: str = Field(description="The model family")
+    checkpoint: CheckpointFile = Field(description="Where the weights come from: exactly one of random and path")
+    reference: str = Field(description="Whose way of feeding a text-only prompt is the reference")
+    tokenizer: str = Field(description="tokenizer.json, relative to this file")
+    opset: int = Field(ge=18, le=23, description="ONNX opset of all components that do not say their own")
+    components: dict[str, ComponentFile] = Field(description="The components to build")
+    shape_profiles: dict[str, dict[str, Range]] = Field({}, description="Ranges of the dynamic dimensions, by name")
+    precisions: tuple[str, ...] = Field(description="The precisions to build")
+    targets: dict[str, TargetFile] = Field(description="What to build for")
+    samples: tuple[SampleFile, ...] = Field(description="What PyTorch is shown, to verify against")
+    tolerances: dict[str, dict[str, dict[str, dict[str, Threshold]]]] = Field(
+        {}, description="Gates by precision, component, output and metric, instead of the default ones"
+    )
+
+
+# ------------------------------------------------------------------ what is wrong
+
+
+def parse(root: Value, report: Report) -> ManifestFile:
+    """Return the model of `root`. What has the wrong shape is reported and replaced by a stand-in, so that the rest can
+    still be judged; callers must not use the result once `report` holds a problem.
+    """
+    data = root.plain()
+    while True:
+        try:
+            return ManifestFile.model_validate_json(json.dumps(data))
+        except ValidationError as e:
+            for error in e.errors(include_url=False):
+                keys = tuple(error["loc"])
+                if error["type"] == "extra_forbidden":
+                    report.add_key(keys, unknown("key", str(keys[-1]), _model(keys[:-1]).model_fields))
+                else:
+                    report.add_broken(keys, wording(error))
+                _replace(data, keys, error["type"])
+
+
+def _model(keys: Keys) -> type[BaseModel]:
+    """Return the model of the mapping at `keys`."""
+    match keys:
+        case ("checkpoint",):
+            return CheckpointFile
+        case ("checkpoint", "random"):
+            return RandomFile
+        case ("components", _):
+            return ComponentFile
+        case ("components", _, "precisions", _):
+            return PrecisionFile
+        case ("samples", _):
+            return SampleFile
+    return ManifestFile
+
+
+def _replace(data: Plain, keys: Keys, kind: str) -> None:
+    """Put something of the right shape where `keys` points; an optional key just goes."""
+    parent = data
+    for key in keys[:-1]:
+        parent = _child(parent, key)
+    last = keys[-1]
+    if isinstance(parent, list):
+        assert isinstance(last, int)
+        parent[last] = "" if kind == "string_type" else {}
+        return
+    assert isinstance(parent, dict)
+    parent.pop(str(last), None)
+    if kind == "missing":
+        numbers: dict[str, Plain] = {"seed": 0, "opset": 18}
+        shapes: dict[str, Plain] = {"precisions": [], "samples": [], "checkpoint": {}, "components": {}, "targets": {}}
+        parent[str(last)] = {**numbers, **shapes}.get(str(last), "")
+
+
+def _child(data: Plain, key: str | int) -> Plain:
+    if isinstance(data, list):
+        return data[int(key)]
+    assert isinstance(data, dict)
+    return data[str(key)]

@@ -1,0 +1,92 @@
+"""What is wrong with a manifest: collected with its place, and put in a manifest's words, not in pydantic's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from pydantic_core import ErrorDetails
+
+from sam3_build.errors import did_you_mean
+from sam3_build.yaml_source import Keys, Place, Problem, Source, Value
+
+
+class Report:
+    """Collects problems with their places. What stands on something broken is not judged: it would only add noise."""
+
+    def __init__(self, source: Source, root: Value) -> None:
+        """Start with the problems of `source`, whose tree is `root`."""
+        self.root = root
+        self._files = source.files
+        self._problems = list(source.problems)
+        unread = (p.keys for p in source.problems)
+        self._broken = {k for k in unread if k and ((v := root.get(k)) is None or v.data is None)}
+
+    def add(self, keys: Keys, text: str) -> None:
+        """Note what is wrong with the value at `keys`."""
+        self._add(self.root.value_place(keys), keys, text)
+
+    def add_key(self, keys: Keys, text: str) -> None:
+        """Note what is wrong with the key at `keys` itself."""
+        self._add(self.root.key_place(keys), keys, text)
+
+    def add_broken(self, keys: Keys, text: str) -> None:
+        """Note what is wrong with the value at `keys`, of which nothing is left to judge."""
+        self.add(keys, text)
+        self._broken.add(keys)
+
+    def sorted(self) -> list[Problem]:
+        """Return all problems, by file and line, each once."""
+        return sorted(dict.fromkeys(self._problems), key=lambda p: (self._files.index(p.place.file), p.place.line))
+
+    def _add(self, place: Place, keys: Keys, text: str) -> None:
+        if not any(b[: len(keys)] == keys or keys[: len(b)] == b for b in self._broken):
+            self._problems.append(Problem(place, keys, text))
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """Say that there is no such thing, what is allowed, and what was perhaps meant."""
+    names = sorted(known)
+    hint = did_you_mean(name, names)
+    allowed = f" (allowed: {', '.join(names)})" if names and "did you mean" in hint else ""
+    return f"unknown {what} {name!r}{allowed}{hint.replace('; known', '; allowed')}"
+
+
+def wording(error: ErrorDetails) -> str:
+    """Return what pydantic found, in a manifest's words."""
+    kind, given, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "missing":
+        return f"required key {str(error['loc'][-1])!r} is missing"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_type":
+        quote = "; put it in quotes" if isinstance(given, bool | int | float) else ""
+        return f"must be a string, found {found(given)}{quote}"
+    if kind in ("greater_than_equal", "less_than_equal"):
+        side = f"at least {context['ge']}" if "ge" in context else f"at most {context['le']}"
+        return f"must be {side}, found {found(given)}"
+    types = {
+        "int_type": "an integer",
+        "int_from_float": "an integer",
+        "float_type": "a number",
+        "bool_type": "true or false",
+        "tuple_type": "a list",
+        "list_type": "a list",
+        "dict_type": "a mapping",
+        "model_type": "a mapping",
+        "dataclass_type": "a mapping",
+    }
+    return f"{f'must be {types[kind]}' if kind in types else error['msg']}, found {found(given)}"
+
+
+def found(given: object) -> str:
+    """Return a value as a message shows it."""
+    if given is None:
+        return "nothing (null)"
+    if isinstance(given, bool):
+        return f"the boolean {str(given).lower()}"
+    if isinstance(given, str):
+        return f"the string {given!r}"
+    if isinstance(given, int | float):
+        return f"the number {given}"
+    return "a mapping" if isinstance(given, Mapping) else f"the list {json.dumps(given)}"

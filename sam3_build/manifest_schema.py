@@ -1,0 +1,130 @@
+"""The JSON Schema of manifests, the names of all plug-ins in it, so that editors complete and check them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel, TypeAdapter
+
+from sam3_build import registry
+from sam3_build.manifest_checks import METRICS, NAME
+from sam3_build.manifest_file import (
+    RANGE,
+    THRESHOLD,
+    CheckpointFile,
+    ComponentFile,
+    ManifestFile,
+    PrecisionFile,
+    RandomFile,
+    SampleFile,
+    TargetFile,
+)
+from sam3_build.spec import Json
+
+Schema = Mapping[str, Json]
+
+
+def json_schema() -> Schema:
+    """Return the schema. It lists names and checks shapes; what belongs to what, `manifest.load` alone decides.
+
+    A manifest may extend another one, so mappings require no key and take null, which removes; what must be there is
+    checked in samples (lists are replaced as a whole) and at the top of a manifest that extends none.
+    """
+    families = [registry.family(name) for name in registry.names("families")]
+    components = [c for family in families for c in family.components]
+    precisions = registry.names("precisions")
+    definitions: Schema = {
+        "range": RANGE,
+        "profile": _named({dim: _ref("range") for family in families for dim in family.dynamic_dims}),
+        "component": _mapping(
+            ComponentFile,
+            {
+                "patches": _list(_enum(registry.names("patches"))),
+                "precisions": _named({p: _mapping(PrecisionFile, {}) for p in precisions}),
+            },
+        ),
+        "target": {"type": ["object", "null"], "anyOf": [_target(name) for name in registry.names("backends")]},
+        "sample": {**_mapping(SampleFile, {}), "type": "object", "required": ["image"]},
+        "metrics": _named({metric: THRESHOLD for metric in METRICS if metric != "nonfinite"}),
+        "gates": _named({c.name: _named({t.name: _ref("metrics") for t in c.outputs}) for c in components}),
+    }
+    whole = _mapping(
+        ManifestFile,
+        {
+            "family": _enum(family.name for family in families),
+            "checkpoint": _mapping(CheckpointFile, {"random": _mapping(RandomFile, {})}),
+            "reference": _enum(reference for family in families for reference in family.references),
+            "components": _named({c.name: _ref("component") for c in components}),
+            "shape_profiles": _chosen(_ref("profile")),
+            "precisions": _list(_enum(precisions)),
+            "targets": _chosen(_ref("target")),
+            "samples": _list(_ref("sample")),
+            "tolerances": _named({p: _ref("gates") for p in precisions}),
+        },
+    )
+    extends = "Another manifest, relative to this file: mappings merge, lists and scalars replace, null removes"
+    properties = whole["properties"]
+    assert isinstance(properties, Mapping)
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "sam3_build manifest",
+        **whole,
+        "type": "object",
+        "properties": {"extends": {"description": extends, "type": "string"}, **properties},
+        "if": {"not": {"required": ["extends"]}},
+        "then": {"required": [name for name, field in ManifestFile.model_fields.items() if field.is_required()]},
+        "definitions": definitions,
+    }
+
+
+def _target(backend_name: str) -> Schema:
+    backend = registry.backend(backend_name)
+    own = _mapping(TargetFile, {"backend": {"const": backend.name, "description": backend.summary}})
+    options = TypeAdapter(backend.options).json_schema().get("properties", {})
+    properties = own["properties"]
+    assert isinstance(properties, Mapping)
+    return {**own, "properties": {**properties, **{name: _tidy(option) for name, option in options.items()}}}
+
+
+def _mapping(model: type[BaseModel], parts: Mapping[str, Schema]) -> Schema:
+    """Return the schema of `model`, `parts` standing for what pydantic knows of these fields."""
+    found = model.model_json_schema()["properties"]
+    described = {name: {"description": field["description"]} for name, field in found.items()}
+    own = {name: {**described[name], **_or_null(parts.get(name, _tidy(field)))} for name, field in found.items()}
+    return {"type": ["object", "null"], "properties": own, "additionalProperties": False}
+
+
+def _tidy(field: Schema) -> Schema:
+    """Return what pydantic generated without titles and defaults, which only repeat or mislead."""
+    return {key: value for key, value in field.items() if key not in ("title", "default")}
+
+
+def _or_null(schema: Schema) -> Schema:
+    if isinstance(schema.get("type"), str):
+        schema = {**schema, "type": [schema["type"], "null"]}
+    if isinstance(known := schema.get("enum"), list):
+        schema = {**schema, "enum": [*known, None]}
+    return schema
+
+
+def _named(entries: Mapping[str, Schema]) -> Schema:
+    """Return a mapping with no other keys than these."""
+    return {"type": ["object", "null"], "properties": entries, "additionalProperties": False}
+
+
+def _chosen(entry: Schema) -> Schema:
+    """Return a mapping whose keys the user chooses."""
+    names: Schema = {"pattern": f"^{NAME}$"}
+    return {"type": ["object", "null"], "additionalProperties": entry, "propertyNames": names}
+
+
+def _list(item: Schema) -> Schema:
+    return {"type": "array", "items": item}
+
+
+def _enum(names: Iterable[str]) -> Schema:
+    return {"type": "string", "enum": list(dict.fromkeys(names))}
+
+
+def _ref(definition: str) -> Schema:
+    return {"$ref": f"#/definitions/{definition}"}

@@ -1,0 +1,161 @@
+"""Samples (a picture, words, boxes) in, the network inputs of every case that parity is measured on out. No torch.
+
+Conventions of SAM 3: RGB squashed to a square, values -1 to 1; text padded to a fixed length; boxes as centre, width
+and height relative to the picture; labels 1 positive, 0 negative, -10 ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from sam3_build.errors import BuildError, did_you_mean
+from sam3_build.families.sam3_image.family import FAMILY
+from sam3_build.spec import Json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    Array = NDArray[np.generic]
+
+IGNORED_LABEL = -10
+
+# What SAM 3 reads when boxes come without words.
+TEXT_OF_BOXES = "visual"
+
+# A batched case holds this many samples at most: at full size each costs as much as a case of its own.
+LARGEST_BATCH = 4
+
+
+class Box(TypedDict):
+    """A box prompt: label 1 or 0, and x, y, width, height in the original picture's pixels."""
+
+    label: int
+    xywh: tuple[float, float, float, float]
+
+
+class Sample(TypedDict):
+    """The role of a picture among the input files, a text or None, and boxes."""
+
+    image: str
+    text: str | None
+    boxes: Sequence[Box]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of the whole model: which samples it holds, and its inputs by name, batch first."""
+
+    name: str
+    samples: tuple[int, ...]
+    arrays: Mapping[str, Array]
+
+
+def make_cases(
+    reference: str, samples: Sequence[Sample], tokenizer: Path, images: Mapping[str, Path], config: Mapping[str, Json]
+) -> list[Case]:
+    """Return every sample alone, then samples together in one batch, so that padding is measured too.
+
+    `meta`, as in Meta's code, always runs the geometry encoder: without boxes it gets one ignored box, and its CLS
+    token joins the prompt. `hf`, as in transformers, leaves it out; then samples with boxes and without make a batch
+    each. A batch has one box more than any of its samples, an ignored one, and never fewer than two rows.
+    """
+    if reference not in FAMILY.references:
+        raise BuildError(f"no reference named {reference!r}{did_you_mean(reference, FAMILY.references)}")
+    everyone = range(len(samples))
+    with_boxes = [i for i in everyone if samples[i]["boxes"] or reference == "meta"]
+    without = [i for i in everyone if i not in with_boxes]
+    rows = [_row(sample, tokenizer, images, config) for sample in samples]
+    cases = [_case(f"sample{i}", [i], rows, max(len(rows[i].labels), int(i in with_boxes))) for i in everyone]
+    for name, group in (("batch", with_boxes), ("batch_without_boxes", without)):
+        if group:
+            together = (group * 2)[: max(2, min(len(group), LARGEST_BATCH))]
+            boxes = max(len(rows[i].labels) for i in together) + 1 if group is with_boxes else 0
+            cases.append(_case(name, together, rows, boxes))
+    return cases
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample's inputs without the batch dim and without padding of boxes."""
+
+    image: Array
+    input_ids: Sequence[int]
+    attention_mask: Sequence[int]
+    boxes: Sequence[tuple[float, float, float, float]]
+    labels: Sequence[int]
+
+
+def _row(sample: Sample, tokenizer: Path, images: Mapping[str, Path], config: Mapping[str, Json]) -> Row:
+    from PIL import Image
+
+    dims = FAMILY.static_dims(config)
+    ids, mask = tokenize(sample["text"] or TEXT_OF_BOXES, tokenizer, dims["text_len"])
+    with Image.open(images[sample["image"]]) as picture:
+        width, height = picture.size
+        pixels = preprocess(picture, dims["image_size"])
+    boxes = [
+        ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+        for x, y, w, h in (box["xywh"] for box in sample["boxes"])
+    ]
+    return Row(pixels, ids, mask, boxes, [box["label"] for box in sample["boxes"]])
+
+
+def _case(name: str, indices: Sequence[int], rows: Sequence[Row], boxes: int) -> Case:
+    import numpy as np
+
+    chosen = [rows[i] for i in indices]
+    arrays: dict[str, Array] = {
+        "images": np.stack([r.image for r in chosen]),
+        "input_ids": np.array([r.input_ids for r in chosen], np.int64),
+        "attention_mask": np.array([r.attention_mask for r in chosen], np.int64),
+    }
+    if boxes:
+        padding = [boxes - len(r.labels) for r in chosen]
+        empty = (0.0, 0.0, 0.0, 0.0)
+        padded = [[*r.boxes, *[empty] * n] for r, n in zip(chosen, padding, strict=True)]
+        labels = [[*r.labels, *[IGNORED_LABEL] * n] for r, n in zip(chosen, padding, strict=True)]
+        arrays["input_boxes"] = np.array(padded, np.float32)
+        arrays["input_boxes_labels"] = np.array(labels, np.int64)
+    return Case(name, tuple(indices), arrays)
+
+
+def preprocess(picture: Image.Image, size: int) -> Array:
+    """Return [3, size, size] float32 in -1 to 1: RGB, squashed with antialiased bilinear filtering, x / 127.5 - 1."""
+    import numpy as np
+    from PIL import Image
+
+    squashed = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(squashed, np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1.0)
+
+
+def tokenize(text: str, tokenizer: Path, length: int) -> tuple[list[int], list[int]]:
+    """Return token ids, cut or padded to `length`, and 1 for each that is no padding.
+
+    A tokenizer file that says nothing about padding is CLIP's, which pads with its end token.
+    """
+    from tokenizers import Tokenizer
+
+    reader = Tokenizer.from_file(str(tokenizer))
+    padding = reader.padding or {"pad_id": reader.token_to_id("<|endoftext|>"), "pad_token": "<|endoftext|>"}
+    if padding["pad_id"] is None:
+        raise BuildError(f"{tokenizer.name} neither says how to pad nor has CLIP's end token <|endoftext|>")
+    reader.enable_truncation(length)
+    reader.enable_padding(length=length, pad_id=padding["pad_id"], pad_token=padding["pad_token"])
+    encoded = reader.encode(text)
+    unknown = reader.token_to_id("<unk>")
+    if unknown is not None and unknown in encoded.ids:
+        raise BuildError(f"{tokenizer.name} has no token for some word of {text!r}{_vocabulary_hint(text, reader)}")
+    return encoded.ids, encoded.attention_mask
+
+
+def _vocabulary_hint(text: str, reader: object) -> str:
+    from tokenizers import Tokenizer
+
+    assert isinstance(reader, Tokenizer)
+    vocabulary = [word for word in reader.get_vocab() if word.isalpha()]
+    return "".join(f" ({w}{did_you_mean(w, vocabulary)})" for w in text.lower().split() if w not in vocabulary)

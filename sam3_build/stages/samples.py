@@ -1,0 +1,31 @@
+"""Pictures, words and boxes in; the inputs of the whole network for every case that parity is measured on out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+from sam3_build.digest import canonical
+from sam3_build.spec import Json, Stage
+
+
+def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+    """Write `cases.json`, a list of `{"name", "samples"}`, and `<case>.npz` with its input arrays."""
+    import numpy as np
+
+    family = import_module(f"sam3_build.families.{params['family']}.prompts")
+    config = json.loads(inputs["config"].read_bytes())
+    cases = family.make_cases(params["reference"], params["samples"], inputs["tokenizer"], inputs, config)
+    for case in cases:
+        np.savez(out / f"{case.name}.npz", **case.arrays)
+        shapes = {name: list(array.shape) for name, array in case.arrays.items()}
+        logging.getLogger(__name__).info("%s: samples %s, %s", case.name, list(case.samples), shapes)
+    listed: list[Json] = [{"name": case.name, "samples": list(case.samples)} for case in cases]
+    (out / "cases.json").write_bytes(canonical(listed))
+    return {"cases": [case.name for case in cases]}
+
+
+STAGE = Stage("samples", "turn samples into the network's inputs", ("numpy", "pillow", "tokenizers"), run)

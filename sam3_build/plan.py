@@ -214,24 +214,22 @@ def _build(
 ) -> Action:
     target = manifest.targets[target_name]
     backend = registry.backend(target.backend)
-    stem = f"{spec.name}.{precision}.{target_name}"
-    file = f"{stem}{backend.extension}"
+    stem = f"{spec.name}.{precision}"
     return Action(
-        name=f"build:{stem}",
+        name=f"build:{stem}.{target_name}",
         stage="build",
         params={
             "component": spec.name,
             "precision": precision,
-            "target": target_name,
             "backend": backend.name,
             "options": target.options,
             "profiles": _profiles(manifest, spec, target) if backend.uses_profiles else [],
         },
-        inputs={"onnx": Input(f"precision:{spec.name}.{precision}")},
+        inputs={"onnx": Input(f"precision:{stem}")},
         recipe=("stages.build", f"backends.{backend.name}"),
         tools=(*registry.stage("build").tools, *backend.tools),
         device=backend.device_fields(target.options),
-        view={file: f"{spec.name}/{file}"},
+        view={f"{stem}{backend.extension}": f"{spec.name}/{stem}.{target_name}{backend.extension}"},
         env=backend.env,
         blocked=missing[backend.name],
     )

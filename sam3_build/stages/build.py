@@ -20,14 +20,14 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
-    """Write `<component>.<precision>.<target><extension>` into `out`.
+    """Write `<component>.<precision><extension>` into `out`.
 
-    params: component, precision, target, backend, options, profiles ([{dim: [min, opt, max]}], in engine order)
+    params: component, precision, backend, options, profiles ([{dim: [min, opt, max]}], in engine order)
     inputs: onnx, the folder that holds `<component>.<precision>.onnx`
     """
     import onnx
 
-    component, precision, target, name = (str(params[k]) for k in ("component", "precision", "target", "backend"))
+    component, precision, name = (str(params[k]) for k in ("component", "precision", "backend"))
     options, profiles = params["options"], params["profiles"]
     assert isinstance(options, Mapping) and isinstance(profiles, Sequence)
     backend = registry.backend(name)
@@ -40,7 +40,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         resolve(onnx_file.name, graph_inputs, _ranges(profile), number)
         for number, profile in enumerate(profiles if backend.uses_profiles else (), start=1)
     )
-    request = BuildRequest(onnx_file, f"{component}.{precision}.{target}", options, resolved)
+    request = BuildRequest(onnx_file, f"{component}.{precision}", options, resolved)
     started = time.monotonic()
     facts = backend.build(request, out)
     seconds = round(time.monotonic() - started, 3)

@@ -45,7 +45,6 @@ def params(**changes: Json) -> Params:
     return {
         "component": "decoder",
         "precision": "fp32",
-        "target": "gpu",
         "backend": "toy",
         "options": {"level": 3},
         "profiles": [
@@ -83,7 +82,7 @@ def test_profiles_are_resolved_against_the_files_own_inputs(monkeypatch: pytest.
         {"x": ((1, 1, 8), (2, 4, 8), (8, 16, 8)), "mask": ((1, 1, 1), (2, 4, 1), (8, 16, 1))},
         {"x": ((1, 4, 8), (1, 4, 8), (1, 4, 8)), "mask": ((1, 4, 1), (1, 4, 1), (1, 4, 1))},
     )
-    assert seen[0].stem == "decoder.fp32.gpu"
+    assert seen[0].stem == "decoder.fp32"
     assert seen[0].onnx == folder / "onnx" / "decoder.fp32.onnx"
     assert (facts["level"], facts["bytes"]) == (3, 6)
     assert json.loads(json.dumps(facts))["inputs"] == [
@@ -128,9 +127,9 @@ def test_a_backend_without_profiles_sees_none(monkeypatch: pytest.MonkeyPatch, f
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "backend 'toy' had to write 'decoder.fp32.gpu.engine' and wrote []"),
-        ({"decoder.fp32.gpu.engine": b""}, "backend 'toy' wrote an empty 'decoder.fp32.gpu.engine'"),
-        ({"decoder.fp32.gpu.engine": b"e", "cache": b"c"}, "and wrote ['cache', 'decoder.fp32.gpu.engine']"),
+        ({}, "backend 'toy' had to write 'decoder.fp32.engine' and wrote []"),
+        ({"decoder.fp32.engine": b""}, "backend 'toy' wrote an empty 'decoder.fp32.engine'"),
+        ({"decoder.fp32.engine": b"e", "cache": b"c"}, "and wrote ['cache', 'decoder.fp32.engine']"),
     ],
 )
 def test_what_a_backend_writes_is_checked(
@@ -156,8 +155,8 @@ def test_a_missing_onnx_is_named(monkeypatch: pytest.MonkeyPatch, folder: Path) 
 
 
 def test_onnx_runtime_is_built_through_the_stage(folder: Path) -> None:
-    facts = run(folder, params(backend="onnxruntime", target="cpu", options={}))
-    assert [f.name for f in (folder / "out").iterdir()] == ["decoder.fp32.cpu.json"]
+    facts = run(folder, params(backend="onnxruntime", options={}))
+    assert [f.name for f in (folder / "out").iterdir()] == ["decoder.fp32.json"]
     assert facts["providers"] == ["CPUExecutionProvider"]
 
 

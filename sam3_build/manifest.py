@@ -11,10 +11,11 @@ from pathlib import Path
 
 from sam3_build.errors import ManifestError
 from sam3_build.manifest_checks import NAME, check
+from sam3_build.manifest_extends import Source, read
 from sam3_build.manifest_file import Box, ManifestFile, parse
-from sam3_build.manifest_report import Report, unknown
+from sam3_build.manifest_report import Report, missing_file, unknown
 from sam3_build.spec import Json
-from sam3_build.yaml_source import Problem, Source, missing_file, read, shown
+from sam3_build.yaml_source import Problem, shown
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def load(name_or_path: str, root: Path) -> Manifest:
     source = read(path)
     if source.root is None:
         raise ManifestError(map(_line, source.problems))
-    report = Report(source, source.root)
+    report = Report(source.root, source.files, source.problems)
     file = parse(source.root, report)
     if not re.fullmatch(NAME, path.stem):
         report.add((), f"a manifest's file name must match {NAME}, found {path.stem!r}")

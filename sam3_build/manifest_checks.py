@@ -10,9 +10,9 @@ from dataclasses import MISSING, fields
 from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.manifest_file import ManifestFile, TargetFile
-from sam3_build.manifest_report import Report, unknown, wording
+from sam3_build.manifest_report import Report, missing_file, unknown, wording
 from sam3_build.spec import Backend, Json, ModelFamily
-from sam3_build.yaml_source import Keys, missing_file
+from sam3_build.yaml_source import Keys
 
 NAME = "[a-z0-9][a-z0-9_-]*"
 
@@ -132,6 +132,8 @@ def _ranges(file: ManifestFile, family: ModelFamily, report: Report) -> None:
 
 
 def _samples(file: ManifestFile, report: Report) -> None:
+    root = report.root.get(("samples",))
+    raw = [value.plain() for value in root.data] if root and isinstance(root.data, tuple) else []
     for i, sample in enumerate(file.samples):
         keys: Keys = ("samples", i)
         _file((*keys, "image"), report)
@@ -139,8 +141,8 @@ def _samples(file: ManifestFile, report: Report) -> None:
             report.add(keys, "needs a prompt: text, boxes or both")
         if sample.text is not None and not sample.text.strip():
             report.add((*keys, "text"), "is empty; write a noun phrase, or leave the key out")
-        if sample in file.samples[:i]:
-            report.add(keys, f"is the same as samples[{file.samples.index(sample)}]")
+        if raw[i] in raw[:i]:
+            report.add(keys, f"is the same as samples[{raw.index(raw[i])}]")
 
 
 def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
@@ -173,26 +173,26 @@ def parse(root: Value, report: Report) -> ManifestFile:
             for error in e.errors(include_url=False):
                 keys = tuple(error["loc"])
                 if error["type"] == "extra_forbidden":
-                    report.add_key(keys, unknown("key", str(keys[-1]), _model(keys[:-1]).model_fields))
+                    report.add_key(keys, unknown("key", str(keys[-1]), _allowed(keys[:-1])))
                 else:
                     report.add_broken(keys, wording(error))
                 _replace(data, keys, error["type"])
 
 
-def _model(keys: Keys) -> type[BaseModel]:
-    """Return the model of the mapping at `keys`."""
+def _allowed(keys: Keys) -> Iterable[str]:
+    """Return the keys that the mapping at `keys` may have."""
     match keys:
         case ("checkpoint",):
-            return CheckpointFile
+            return CheckpointFile.model_fields
         case ("checkpoint", "random"):
-            return RandomFile
+            return RandomFile.model_fields
         case ("components", _):
-            return ComponentFile
+            return ComponentFile.model_fields
         case ("components", _, "precisions", _):
-            return PrecisionFile
+            return PrecisionFile.model_fields
         case ("samples", _):
-            return SampleFile
-    return ManifestFile
+            return SampleFile.model_fields
+    return ("extends", *ManifestFile.model_fields)
 
 
 def _replace(data: Plain, keys: Keys, kind: str) -> None:

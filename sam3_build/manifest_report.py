@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from pydantic_core import ErrorDetails
 
 from sam3_build.errors import did_you_mean
-from sam3_build.yaml_source import Keys, Place, Problem, Source, Value
+from sam3_build.yaml_source import Keys, Place, Problem, Value
 
 
 class Report:
     """Collects problems with their places. What stands on something broken is not judged: it would only add noise."""
 
-    def __init__(self, source: Source, root: Value) -> None:
-        """Start with the problems of `source`, whose tree is `root`."""
+    def __init__(self, root: Value, files: tuple[Path, ...], problems: Iterable[Problem]) -> None:
+        """Start with the problems found while `root` was read from `files`."""
         self.root = root
-        self._files = source.files
-        self._problems = list(source.problems)
-        unread = (p.keys for p in source.problems)
+        self._files = files
+        self._problems = list(problems)
+        unread = (p.keys for p in self._problems)
         self._broken = {k for k in unread if k and ((v := root.get(k)) is None or v.data is None)}
 
     def add(self, keys: Keys, text: str) -> None:
@@ -50,6 +51,14 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     hint = did_you_mean(name, names)
     allowed = f" (allowed: {', '.join(names)})" if names and "did you mean" in hint else ""
     return f"unknown {what} {name!r}{allowed}{hint.replace('; known', '; allowed')}"
+
+
+def missing_file(path: Path, pattern: str = "*") -> str:
+    """Say that `path` does not exist, and which of its siblings (matching `pattern`) comes nearest."""
+    if not path.parent.is_dir():
+        return f"no such file {path.name!r}: its folder {str(path.parent)!r} does not exist"
+    hint = did_you_mean(path.name, (p.name for p in path.parent.glob(pattern)))
+    return f"no such file {path.name!r}{hint if len(hint) < 200 else ''}"
 
 
 def wording(error: ErrorDetails) -> str:

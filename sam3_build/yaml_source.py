@@ -1,4 +1,4 @@
-"""A YAML file in, one tree of values out, each with its file and line; alone reads YAML, and follows `extends`."""
+"""One YAML file in, a tree of plain values out, each with the file and line it came from; alone reads YAML."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from typing import NamedTuple
 
 import yaml
 
-from sam3_build.errors import did_you_mean
-
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 # A path into the tree: mapping keys and list positions.
 Keys = tuple[str | int, ...]
 Plain = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
 
-LARGEST_TREE = 100_000
-DEEPEST_TREE = 50
+LARGEST = 100_000
+DEEPEST = 50
 NO_KEYS: Mapping[str, Place] = MappingProxyType({})
 BOOLEANS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
 
@@ -88,20 +84,9 @@ class Value(NamedTuple):
             yield place, here
 
 
-class Source(NamedTuple):
-    """What was read: the merged tree (None when there is nothing to go on with), every file, and what is wrong."""
-
-    root: Value | None
-    files: tuple[Path, ...]
-    problems: tuple[Problem, ...]
-
-
-def read(file: Path) -> Source:
-    """Read `file` and what it extends. Mappings merge, lists and scalars replace, null removes."""
-    problems: list[Problem] = []
-    files: list[Path] = []
-    root = _read(file, (), files, problems)
-    return Source(root, tuple(files), tuple(problems))
+def read_yaml(file: Path, problems: list[Problem]) -> Value | None:
+    """Return the mapping that `file` holds; what is wrong goes to `problems`. None: there is nothing to go on with."""
+    return _Tree(file, problems).read()
 
 
 def shown(keys: Keys) -> str:
@@ -109,60 +94,20 @@ def shown(keys: Keys) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
-def missing_file(path: Path, pattern: str = "*") -> str:
-    """Say that `path` does not exist, and which of its siblings (matching `pattern`) comes nearest."""
-    if not path.parent.is_dir():
-        return f"no such file {path.name!r}: its folder {str(path.parent)!r} does not exist"
-    hint = did_you_mean(path.name, (p.name for p in path.parent.glob(pattern)))
-    return f"no such file {path.name!r}{hint if len(hint) < 200 else ''}"
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The safe loader, which stops before deep nesting overflows the stack (in C: a crash)."""
 
+    depth = 0
 
-# ------------------------------------------------------------------ extends
+    def descend_resolver(self, node: yaml.Node | None, index: object) -> None:
+        """Called by the composer as it enters a node that `node` holds."""
+        self.depth += 1
+        if self.depth > DEEPEST and node is not None:
+            raise yaml.MarkedYAMLError(problem=f"nested more than {DEEPEST} levels deep", problem_mark=node.start_mark)
 
-
-def _read(file: Path, chain: tuple[Path, ...], files: list[Path], problems: list[Problem]) -> Value | None:
-    files.append(file)
-    tree = _Tree(file, problems).read()
-    if tree is None or not isinstance(tree.data, dict) or "extends" not in tree.data:
-        return tree
-    extends, place = tree.data["extends"], tree.keys["extends"]
-    over = Value({k: v for k, v in tree.data.items() if k != "extends"}, tree.place, tree.keys)
-    chain = (*chain, file.resolve())
-    if not isinstance(extends.data, str) or not extends.data:
-        problems.append(Problem(place, ("extends",), "must be the path of another manifest, relative to this file"))
-        return None
-    base_file = file.parent / extends.data
-    if base_file.resolve() in chain:
-        circle = [*chain[chain.index(base_file.resolve()) :], base_file.resolve()]
-        names = " -> ".join(p.name for p in circle)
-        problems.append(Problem(extends.place, ("extends",), f"a manifest cannot extend itself: {names}"))
-        return None
-    if not base_file.is_file():
-        problems.append(Problem(extends.place, ("extends",), missing_file(base_file, "*.y*ml")))
-        return None
-    base = _read(base_file, chain, files, problems)
-    return None if base is None else _merge(base, over, (), problems)
-
-
-def _merge(base: Value, over: Value, keys: Keys, problems: list[Problem]) -> Value:
-    if not isinstance(base.data, dict) or not isinstance(over.data, dict):
-        return over
-    data, places = dict(base.data), dict(base.keys)
-    for key, value in over.data.items():
-        if value.data is None:
-            if data.pop(key, None) is None:
-                problems.append(Problem(over.keys[key], (*keys, key), _nothing_to_remove(key, base.data)))
-            continue
-        data[key] = _merge(data[key], value, (*keys, key), problems) if key in data else value
-        places[key] = over.keys[key]
-    return Value(data, over.place, places)
-
-
-def _nothing_to_remove(key: str, known: Mapping[str, Value]) -> str:
-    return f"null removes a key of the extended manifest, which has no {key!r} here{did_you_mean(key, known)}"
-
-
-# ------------------------------------------------------------------ one file
+    def ascend_resolver(self) -> None:
+        """Called by the composer as it leaves a node."""
+        self.depth -= 1
 
 
 class _Tree:
@@ -171,14 +116,14 @@ class _Tree:
     def __init__(self, file: Path, problems: list[Problem]) -> None:
         self.file = file
         self.problems = problems
-        self.done: dict[int, tuple[Value, int]] = {}
+        self.size = 0
 
     def read(self) -> Value | None:
         """Return the file's mapping, or None (with a problem noted) when there is none to go on with."""
         data = b""
         try:
             data = self.file.read_bytes()
-            node = yaml.compose(data, Loader=Loader)
+            node = yaml.compose(data, Loader=_Loader)
         except OSError as e:
             self._stop(0, f"cannot be read: {e.strerror}")
         except yaml.MarkedYAMLError as e:
@@ -187,8 +132,6 @@ class _Tree:
             self._stop(mark.line + 1 if mark else 0, f"not valid YAML: {e.problem}{context}")
         except yaml.reader.ReaderError as e:
             self._stop(data[: e.position].count(b"\n") + 1, f"not valid YAML text: {e.reason}; save it as UTF-8")
-        except RecursionError:
-            self._stop(0, "is nested too deeply")
         else:
             return self._mapping_of(node)
         return None
@@ -196,7 +139,7 @@ class _Tree:
     def _mapping_of(self, node: yaml.Node | None) -> Value | None:
         if node is None:
             self._stop(1, "is empty; a manifest is a mapping that starts with 'family:' or 'extends:'")
-        elif isinstance((value := self._value(node, (), ())[0]).data, dict):
+        elif isinstance((value := self._value(node, (), ())).data, dict):
             return value
         else:
             self._stop(value.place.line, "must be a mapping of keys to values, such as 'family: sam3_image'")
@@ -211,36 +154,33 @@ class _Tree:
     def _place(self, node: yaml.Node) -> Place:
         return Place(self.file, node.start_mark.line + 1)
 
-    def _value(self, node: yaml.Node, keys: Keys, inside: tuple[int, ...]) -> tuple[Value, int]:
-        """Return the value and how many values it is made of, aliases written out."""
+    def _value(self, node: yaml.Node, keys: Keys, inside: tuple[int, ...]) -> Value:
+        """Return the value of a node; `inside` are the nodes around it. What an alias names is written out again."""
+        self.size += 1
+        wrong = None
         if id(node) in inside:
-            self._problem(node, keys, "an alias (*) may not stand inside the value that its anchor (&) names")
-            return Value(None, self._place(node)), 1
-        if len(inside) > DEEPEST_TREE:
-            self._problem(node, keys, f"is nested more than {DEEPEST_TREE} levels deep")
-            return Value(None, self._place(node)), 1
-        if id(node) not in self.done:
-            inside = (*inside, id(node))
-            if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
-                value, size = self._mapping(node, keys, inside)
-            elif isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-                items = [self._value(child, (*keys, i), inside) for i, child in enumerate(node.value)]
-                value = Value(tuple(v for v, _ in items), self._place(node))
-                size = 1 + sum(n for _, n in items)
-            else:
-                value, size = Value(self._scalar(node, keys), self._place(node)), 1
-            if size > LARGEST_TREE:
-                self._problem(node, keys, f"its aliases write out to more than {LARGEST_TREE} values")
-                value, size = Value(None, self._place(node)), 1
-            self.done[id(node)] = value, size
-        return self.done[id(node)]
+            wrong = "an alias (*) may not stand inside the value that its anchor (&) names"
+        elif len(inside) > DEEPEST:
+            wrong = f"is nested more than {DEEPEST} levels deep"
+        elif self.size == LARGEST:
+            wrong = f"its aliases write out to more than {LARGEST} values"
+        if wrong:
+            self._problem(node, keys, wrong)
+        if wrong or self.size > LARGEST:
+            return Value(None, self._place(node))
+        inside = (*inside, id(node))
+        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+            return self._mapping(node, keys, inside)
+        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+            items = (self._value(child, (*keys, i), inside) for i, child in enumerate(node.value))
+            return Value(tuple(items), self._place(node))
+        return Value(self._scalar(node, keys), self._place(node))
 
-    def _mapping(self, node: yaml.MappingNode, keys: Keys, inside: tuple[int, ...]) -> tuple[Value, int]:
+    def _mapping(self, node: yaml.MappingNode, keys: Keys, inside: tuple[int, ...]) -> Value:
         own: dict[str, Value] = {}
         places: dict[str, Place] = {}
         merged: dict[str, Value] = {}
         merged_places: dict[str, Place] = {}
-        size = 1
         for key_node, value_node in node.value:
             key = self._key(key_node, keys)
             if key is None:
@@ -251,18 +191,16 @@ class _Tree:
                 continue
             places[key] = self._place(key_node)
             if key_node.tag != "tag:yaml.org,2002:merge":
-                own[key], n = self._value(value_node, (*keys, key), inside)
-                size += n
+                own[key] = self._value(value_node, (*keys, key), inside)
                 continue
             for part_node in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
-                part, n = self._value(part_node, keys, inside)
-                size += n
+                part = self._value(part_node, keys, inside)
                 if not isinstance(part.data, dict):
                     self._problem(part_node, (*keys, key), "'<<' takes an alias of a mapping, or a list of these")
                     continue
                 merged = {**merged, **{k: v for k, v in part.data.items() if k not in merged}}
                 merged_places = {**part.keys, **merged_places}
-        return Value({**merged, **own}, self._place(node), {**merged_places, **places}), size
+        return Value({**merged, **own}, self._place(node), {**merged_places, **places})
 
     def _key(self, node: yaml.Node, keys: Keys) -> str | None:
         if node.tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
@@ -280,7 +218,9 @@ class _Tree:
         if kind == "int" and (integer := _integer(text)) is not None:
             return integer
         # 1e-3 is a string in YAML 1.1, and a number to everybody else.
-        plain = isinstance(node, yaml.ScalarNode) and node.style is None and text[:1] in "+-.0123456789"
+        plain = (
+            isinstance(node, yaml.ScalarNode) and not node.style and text[:1] in "+-.0123456789" and "e" in text.lower()
+        )
         if (kind == "float" or (kind == "str" and plain)) and (decimal := _decimal(text)) is not None:
             return decimal
         if kind in ("str", "timestamp"):

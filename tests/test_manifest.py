@@ -1,0 +1,614 @@
+"""`manifest.load` against fake plug-ins: what comes out, and the exact words about everything that may be wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sam3_build import registry
+from sam3_build.errors import ManifestError
+from sam3_build.manifest import Manifest, load
+from sam3_build.manifest_file import Box
+from sam3_build.spec import Backend, ComponentSpec, Json, ModelFamily, TensorSpec
+
+GOOD = """\
+family: toy
+checkpoint: {random: {seed: 0, config: toy.json}}
+reference: meta
+tokenizer: toy_tokenizer.json
+opset: 20
+components:
+  encoder: {patches: [fold]}
+  head:
+    opset: 21
+    precisions: {fp16: {keep_fp32: ["*norm*"]}}
+shape_profiles:
+  small: {batch: [1, 2, 4], num_boxes: 3}
+  large: {batch: [1, 4, 16], num_boxes: [1, 8, 20]}
+precisions: [fp32, fp16]
+targets:
+  cpu: {backend: plain}
+  ada:
+    backend: fast
+    capabilities: ["8.9"]
+    shape_profiles: [small]
+samples:
+  - {image: scene.png, text: red circle}
+  - {image: scene.png, boxes: "pos:40,40,30,30;neg: 90,80.5,20,20"}
+tolerances: {fp16: {head: {masks: {cosine: 0.99, std_ratio: [0.9, 1.1]}}}}
+"""
+
+
+@dataclass(frozen=True)
+class FastOptions:
+    capabilities: tuple[str, ...]
+    level: int = 3
+
+
+@dataclass(frozen=True)
+class PlainOptions:
+    pass
+
+
+def _impossible(options: Mapping[str, Json], precision: str) -> str | None:
+    capabilities = options.get("capabilities", [])
+    assert isinstance(capabilities, list)
+    if "9.0" in capabilities:
+        return "9.0 cannot be built; this release takes 7.5, 8.9"
+    return "no fp32 on 7.5" if "7.5" in capabilities and precision == "fp32" else None
+
+
+def _backend(name: str, options: type, *, profiles: bool) -> Backend:
+    return Backend(
+        name=name,
+        summary=name,
+        extension=".x",
+        options=options,
+        tools=(),
+        uses_profiles=profiles,
+        env={},
+        impossible=_impossible,
+        missing=lambda: None,
+        cannot_run=lambda _: None,
+        device_fields=lambda _: {},
+        build=lambda *_: {},
+    )
+
+
+FAMILY = ModelFamily(
+    name="toy",
+    components=(
+        ComponentSpec(
+            "encoder",
+            (TensorSpec("images", "float32", ("batch", 3, "size")),),
+            (TensorSpec("features", "float32", ("batch", "size")),),
+            ("encoder",),
+        ),
+        ComponentSpec(
+            "head",
+            (TensorSpec("features", "float32", ("batch", "size")), TensorSpec("boxes", "float32", ("num_boxes", 4))),
+            (TensorSpec("masks", "float32", ("batch", "size")), TensorSpec("valid", "bool", ("batch",))),
+            ("head",),
+        ),
+    ),
+    feeds=(),
+    dynamic_dims=("batch", "num_boxes"),
+    references=("meta", "hf"),
+    static_dims=lambda _: {"size": 8},
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that GOOD names, as the current directory, and toy plug-ins in the registry."""
+    names = {
+        "families": ("toy",),
+        "patches": ("drop", "fold"),
+        "precisions": ("fp16", "fp32"),
+        "backends": ("fast", "plain"),
+    }
+    backends = {
+        "fast": _backend("fast", FastOptions, profiles=True),
+        "plain": _backend("plain", PlainOptions, profiles=False),
+    }
+    monkeypatch.setattr(registry, "names", names.__getitem__)
+    monkeypatch.setattr(registry, "family", {"toy": FAMILY}.__getitem__)
+    monkeypatch.setattr(registry, "backend", backends.__getitem__)
+    (tmp_path / "manifests").mkdir()
+    monkeypatch.chdir(tmp_path / "manifests")
+    for name in ("toy.json", "toy_tokenizer.json", "scene.png"):
+        Path(name).write_bytes(b"x")
+    return tmp_path
+
+
+def loaded(project: Path, text: str) -> Manifest:
+    Path("m.yaml").write_text(text)
+    return load("m", project)
+
+
+def problems(project: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(ManifestError) as caught:
+        loaded(project, text)
+    return caught.value.problems
+
+
+def edited(*edits: tuple[str, str]) -> str:
+    text = GOOD
+    for old, new in edits:
+        assert text.count(old) == 1, f"{old!r} must stand in GOOD once"
+        text = text.replace(old, new)
+    return text
+
+
+# ------------------------------------------------------------------ what comes out
+
+
+def test_everything_in_a_manifest_reaches_the_result(project: Path) -> None:
+    manifest = loaded(project, GOOD)
+    here = project / "manifests"
+    assert (manifest.name, manifest.path, manifest.files) == ("m", here / "m.yaml", (here / "m.yaml",))
+    assert (manifest.family, manifest.reference, manifest.opset) == ("toy", "meta", 20)
+    assert manifest.checkpoint.random is not None
+    assert (manifest.checkpoint.random.seed, manifest.checkpoint.random.config) == (0, here / "toy.json")
+    assert (manifest.checkpoint.path, manifest.checkpoint.config) == (None, None)
+    assert manifest.tokenizer == here / "toy_tokenizer.json"
+    assert manifest.components["encoder"].patches == ("fold",)
+    assert manifest.components["encoder"].opset is None
+    assert manifest.components["head"].opset == 21
+    assert manifest.components["head"].precisions["fp16"].keep_fp32 == ("*norm*",)
+    assert list(manifest.shape_profiles) == ["small", "large"]
+    assert manifest.shape_profiles["small"] == {"batch": (1, 2, 4), "num_boxes": (3, 3, 3)}
+    assert manifest.precisions == ("fp32", "fp16")
+    assert manifest.targets["cpu"].options == {}
+    assert manifest.targets["cpu"].shape_profiles == ("small", "large")
+    assert manifest.targets["ada"].options == {"capabilities": ["8.9"], "level": 3}
+    assert manifest.targets["ada"].shape_profiles == ("small",)
+    assert manifest.samples[0].text == "red circle"
+    assert manifest.samples[0].boxes == ()
+    assert manifest.samples[1].boxes == (Box(1, 40, 40, 30, 30), Box(0, 90, 80.5, 20, 20))
+    assert manifest.tolerances == {"fp16": {"head": {"masks": {"cosine": 0.99, "std_ratio": (0.9, 1.1)}}}}
+
+
+def test_a_manifest_cannot_be_changed(project: Path) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loaded(project, GOOD).opset = 21  # type: ignore[misc]
+
+
+def test_a_path_finds_a_manifest_from_the_current_folder(project: Path) -> None:
+    Path("m.yaml").write_text(GOOD)
+    assert load("m.yaml", project) == load("./m.yaml", Path("/elsewhere")) == load("m", project)
+    assert load(str(Path("m.yaml").absolute()), project).name == "m"
+
+
+def test_files_are_looked_for_beside_the_manifest_not_in_the_current_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("m.yaml").write_text(GOOD)
+    monkeypatch.chdir(project)
+    assert load("m", project).tokenizer == project / "manifests" / "toy_tokenizer.json"
+
+
+def test_a_checkpoint_can_be_a_folder_or_a_file_with_its_config_beside_it(project: Path) -> None:
+    Path("weights").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (Path("weights") / name).write_text("")
+    random = "{random: {seed: 0, config: toy.json}}"
+    for source in ("{path: weights}", "{path: weights/model.safetensors}", "{path: scene.png, config: toy.json}"):
+        checkpoint = loaded(project, edited((random, source))).checkpoint
+        assert checkpoint.random is None
+        assert checkpoint.path is not None
+        assert checkpoint.path.exists()
+        assert (checkpoint.config is None) == ("config" not in source)
+
+
+def test_a_dimension_that_only_unlisted_components_have_may_keep_its_range(project: Path) -> None:
+    head = GOOD[GOOD.index("  head:") : GOOD.index("shape_profiles:\n")]
+    tolerances = GOOD[GOOD.index("tolerances") :]
+    assert loaded(project, edited((head, ""), (tolerances, ""))).shape_profiles["small"]["num_boxes"] == (3, 3, 3)
+
+
+def test_the_baseline_may_have_tolerances_where_it_is_not_selected(project: Path) -> None:
+    text = edited(("precisions: [fp32, fp16]", "precisions: [fp16]"), ("{fp16: {head: {masks", "{fp32: {head: {masks"))
+    assert "fp32" in loaded(project, text).tolerances
+
+
+def test_anchors_and_merge_keys_work_and_explicit_keys_win(project: Path) -> None:
+    targets = GOOD[GOOD.index("  cpu:") : GOOD.index("samples:")]
+    text = edited(
+        (
+            targets,
+            '  ada: &gpu {backend: fast, capabilities: ["8.9"], level: 2}\n'
+            '  old: {<<: *gpu, capabilities: ["8.6"]}\n'
+            "  twin: *gpu\n",
+        )
+    )
+    manifest = loaded(project, text)
+    assert manifest.targets["old"].options == {"capabilities": ["8.6"], "level": 2}
+    assert manifest.targets["twin"] == manifest.targets["ada"]
+
+
+# ------------------------------------------------------------------ what is wrong
+
+WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
+    "an unknown family": (
+        (("family: toy", "family: toi"),),
+        ("m.yaml:1: family: unknown family 'toi' (allowed: toy); did you mean 'toy'?",),
+    ),
+    "an unknown reference": (
+        (("reference: meta", "reference: mata"),),
+        ("m.yaml:3: reference: unknown reference 'mata' (allowed: hf, meta); did you mean 'meta'?",),
+    ),
+    "an unknown key at the top": (
+        (("tolerances:", "tolerance:"),),
+        (
+            "m.yaml:24: tolerance: unknown key 'tolerance' (allowed: checkpoint, components, extends, family, "
+            "opset, precisions, reference, samples, shape_profiles, targets, tokenizer, tolerances); "
+            "did you mean 'tolerances'?",
+        ),
+    ),
+    "an unknown key in a component": (
+        (("    opset: 21", "    opsets: 21"),),
+        (
+            "m.yaml:9: components.head.opsets: unknown key 'opsets' (allowed: opset, patches, precisions); "
+            "did you mean 'opset'?",
+        ),
+    ),
+    "unknown names in a component": (
+        (("[fold]", "[folt, drop, drop]"), ("  head:", "  haed:"), ("{head: {masks", "{haed: {masks")),
+        (
+            "m.yaml:7: components.encoder.patches[0]: unknown patch 'folt' (allowed: drop, fold); did you mean 'fold'?",
+            'm.yaml:7: components.encoder.patches[2]: patch "drop" is listed twice',
+            "m.yaml:8: components.haed: unknown component of family 'toy' 'haed' (allowed: encoder, head); "
+            "did you mean 'head'?",
+        ),
+    ),
+    "missing keys": (
+        (
+            ("reference: meta\n", ""),
+            ("seed: 0, ", ""),
+            ("    backend: fast\n", ""),
+            ("{image: scene.png, text", "{text"),
+        ),
+        (
+            "m.yaml:1: reference: required key 'reference' is missing",
+            "m.yaml:2: checkpoint.random.seed: required key 'seed' is missing",
+            "m.yaml:16: targets.ada.backend: required key 'backend' is missing",
+            "m.yaml:20: samples[0].image: required key 'image' is missing",
+        ),
+    ),
+    "wrong types": (
+        (
+            ("family: toy", "family: [toy]"),
+            ("seed: 0", "seed: '0'"),
+            ("opset: 20", "opset: true"),
+            ("[fold]", "fold"),
+            ("opset: 21", "opset: 21.5"),
+            ("text: red circle", "text: no"),
+            ('capabilities: ["8.9"]', "capabilities: [8.9]"),
+        ),
+        (
+            'm.yaml:1: family: must be a string, found the list ["toy"]',
+            "m.yaml:2: checkpoint.random.seed: must be an integer, found the string '0'",
+            "m.yaml:5: opset: must be an integer, found the boolean true",
+            "m.yaml:7: components.encoder.patches: must be a list, found the string 'fold'",
+            "m.yaml:9: components.head.opset: must be an integer, found the number 21.5",
+            "m.yaml:19: targets.ada.capabilities[0]: must be a string, found the number 8.9; put it in quotes",
+            "m.yaml:22: samples[0].text: must be a string, found the boolean false; put it in quotes",
+        ),
+    ),
+    "null where something is needed": (
+        (("opset: 20", "opset:"), ("  cpu: {backend: plain}", "  cpu:")),
+        (
+            "m.yaml:5: opset: must be an integer, found nothing (null)",
+            "m.yaml:16: targets.cpu: must be a mapping, found nothing (null)",
+        ),
+    ),
+    "opsets out of range and a negative seed": (
+        (("opset: 20", "opset: 17"), ("opset: 21", "opset: 24"), ("seed: 0", "seed: -1")),
+        (
+            "m.yaml:2: checkpoint.random.seed: must be at least 0, found the number -1",
+            "m.yaml:5: opset: must be at least 18, found the number 17",
+            "m.yaml:9: components.head.opset: must be at most 23, found the number 24",
+        ),
+    ),
+    "two checkpoints": (
+        (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, path: x}"),),
+        ("m.yaml:2: checkpoint: takes exactly one of 'random' and 'path', found random and path",),
+    ),
+    "no checkpoint": (
+        (("{random: {seed: 0, config: toy.json}}", "{}"),),
+        ("m.yaml:2: checkpoint: takes exactly one of 'random' and 'path', found neither",),
+    ),
+    "a config beside random": (
+        (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, config: toy.json}"),),
+        ("m.yaml:2: checkpoint.config: stands beside 'path'; the config of 'random' goes inside 'random'",),
+    ),
+    "a checkpoint file without its config": (
+        (("{random: {seed: 0, config: toy.json}}", "{path: scene.png}"),),
+        ("m.yaml:2: checkpoint.path: has no config.json beside it; name the model's config with 'config:'",),
+    ),
+    "files that do not exist": (
+        (
+            ("config: toy.json", "config: to.json"),
+            ("toy_tokenizer.json", "tokenizers/toy.json"),
+            ("{image: scene.png, text", "{image: scen.png, text"),
+        ),
+        (
+            "m.yaml:2: checkpoint.random.config: no such file 'to.json'; did you mean 'toy.json'?",
+            "m.yaml:4: tokenizer: no such file 'toy.json': its folder '{here}/tokenizers' does not exist",
+            "m.yaml:22: samples[0].image: no such file 'scen.png'; did you mean 'scene.png'?",
+        ),
+    ),
+    "a folder in the place of a file": (
+        (("toy_tokenizer.json", "."),),
+        ("m.yaml:4: tokenizer: '.' is a folder, a file is needed",),
+    ),
+    "empty collections": (
+        (("precisions: [fp32, fp16]", "precisions: []"), (GOOD[GOOD.index("samples:") :], "samples: []\n")),
+        ("m.yaml:14: precisions: is empty; list at least one", "m.yaml:21: samples: is empty; list at least one"),
+    ),
+    "an unknown precision and a repeated one": (
+        (("precisions: [fp32, fp16]", "precisions: [fp32, fp17, fp32, fp16]"),),
+        (
+            "m.yaml:14: precisions[1]: unknown precision 'fp17' (allowed: fp16, fp32); did you mean 'fp16'?",
+            'm.yaml:14: precisions[2]: precision "fp32" is listed twice',
+        ),
+    ),
+    "options and tolerances of a precision that is not selected": (
+        (("precisions: [fp32, fp16]", "precisions: [fp32]"),),
+        (
+            "m.yaml:10: components.head.precisions.fp16: has options, but 'precisions' does not select it "
+            "(selected: fp32)",
+            "m.yaml:24: tolerances.fp16: unknown precision of this manifest 'fp16'; allowed: fp32",
+        ),
+    ),
+    "an empty and a repeated pattern": (
+        (('["*norm*"]', '["", "*norm*", "*norm*"]'),),
+        (
+            "m.yaml:10: components.head.precisions.fp16.keep_fp32[0]: pattern is empty",
+            'm.yaml:10: components.head.precisions.fp16.keep_fp32[2]: pattern "*norm*" is listed twice',
+        ),
+    ),
+    "ranges": (
+        (("batch: [1, 2, 4], num_boxes: 3", "batch: [4, 2, 1], num_boxes: 0"), ("batch: [1, 4, 16]", "batch: [1, 4]")),
+        (
+            "m.yaml:12: shape_profiles.small.batch: min <= opt <= max does not hold for [4, 2, 1]",
+            "m.yaml:12: shape_profiles.small.num_boxes: min is 0, but a dimension has at least 1",
+            "m.yaml:13: shape_profiles.large.batch: must be one integer (fixed) or [min, opt, max], "
+            "found the list [1, 4]",
+        ),
+    ),
+    "an unknown dimension, and so one without a range": (
+        (("num_boxes: 3", "num_box: 3"),),
+        (
+            "m.yaml:12: shape_profiles.small.num_box: unknown dynamic dimension 'num_box' (allowed: batch, num_boxes); "
+            "did you mean 'num_boxes'?",
+            "m.yaml:12: shape_profiles.small.num_boxes: dynamic dimension 'num_boxes' of head for target ada has no "
+            "range; write [min, opt, max], or one number",
+        ),
+    ),
+    "a target that picks an unknown profile": (
+        (("    shape_profiles: [small]", "    shape_profiles: [smal, large, large]"),),
+        (
+            "m.yaml:20: targets.ada.shape_profiles[0]: unknown shape profile 'smal' (allowed: large, small); "
+            "did you mean 'small'?",
+            'm.yaml:20: targets.ada.shape_profiles[2]: shape profile "large" is listed twice',
+        ),
+    ),
+    "profiles for a backend that has none, and none for one that needs them": (
+        (("{backend: plain}", "{backend: plain, shape_profiles: [large]}"), ("[small]", "[]")),
+        (
+            "m.yaml:16: targets.cpu.shape_profiles: backend 'plain' uses no shape profiles; leave it out",
+            "m.yaml:17: targets.ada: backend 'fast' needs a shape profile with batch, num_boxes",
+            "m.yaml:20: targets.ada.shape_profiles: is empty; leave it out to use all profiles",
+        ),
+    ),
+    "an unknown backend": (
+        (("backend: fast", "backend: fest"),),
+        ("m.yaml:18: targets.ada.backend: unknown backend 'fest' (allowed: fast, plain); did you mean 'fast'?",),
+    ),
+    "an unknown option": (
+        (("    capabilities:", "    capability:"),),
+        (
+            "m.yaml:17: targets.ada.capabilities: backend 'fast' needs the key 'capabilities'",
+            "m.yaml:19: targets.ada.capability: unknown key of backend 'fast' 'capability' "
+            "(allowed: backend, capabilities, level, shape_profiles); did you mean 'capabilities'?",
+        ),
+    ),
+    "an option given twice": (
+        (('["8.9"]', '["8.9", "8.9"]'),),
+        ('m.yaml:19: targets.ada.capabilities[1]: value "8.9" is listed twice',),
+    ),
+    "what no machine can build": (
+        (('["8.9"]', '["9.0"]'),),
+        ("m.yaml:17: targets.ada: 9.0 cannot be built; this release takes 7.5, 8.9",),
+    ),
+    "what no machine can build in one of the precisions": (
+        (('["8.9"]', '["7.5"]'),),
+        ("m.yaml:17: targets.ada: no fp32 on 7.5",),
+    ),
+    "names that cannot be file names": (
+        (("  ada:", "  Ada 1:"), ("  large:", "  ../large:")),
+        (
+            "m.yaml:13: shape_profiles.../large: profile name '../large' must match [a-z0-9][a-z0-9_-]* "
+            "(it becomes part of file names)",
+            "m.yaml:17: targets.Ada 1: target name 'Ada 1' must match [a-z0-9][a-z0-9_-]* "
+            "(it becomes part of file names)",
+        ),
+    ),
+    "samples": (
+        (
+            ("text: red circle", "text: ' '"),
+            ('boxes: "pos:40,40,30,30;neg: 90,80.5,20,20"}', 'boxes: "pos:1,2,3;top:1,2,3,4"}\n  - {image: scene.png}'),
+        ),
+        (
+            "m.yaml:22: samples[0].text: is empty; write a noun phrase, or leave the key out",
+            "m.yaml:23: samples[1].boxes: box 'pos:1,2,3' is not 'pos:x,y,w,h' or 'neg:x,y,w,h' "
+            "(pixels, joined by ';')",
+            "m.yaml:24: samples[2]: needs a prompt: text, boxes or both",
+        ),
+    ),
+    "a box without area": (
+        (("pos:40,40,30,30", "pos:40,40,0,30"),),
+        ("m.yaml:23: samples[1].boxes: box 'pos:40,40,0,30' has no area; width and height must be above 0",),
+    ),
+    "a sample given twice": (
+        (("  - {image: scene.png, text: red circle}", "  - {image: scene.png, text: a}\n" * 2),),
+        ("m.yaml:23: samples[1]: is the same as samples[0]",),
+    ),
+    "tolerances of unknown things": (
+        (("{masks: {cosine: 0.99, std_ratio: [0.9, 1.1]}}", "{mask: {cosine: 0.99}, masks: {cosin: 1}}"),),
+        (
+            "m.yaml:24: tolerances.fp16.head.mask: unknown output of head 'mask' (allowed: masks, valid); "
+            "did you mean 'masks'?",
+            "m.yaml:24: tolerances.fp16.head.masks.cosin: unknown metric 'cosin' (allowed: cosine, max_abs_over_range, "
+            "max_abs_over_std, mismatches, nonfinite, std_ratio); did you mean 'cosine'?",
+        ),
+    ),
+    "tolerances of a component that is not built": (
+        (("{fp16: {head: {masks", "{fp16: {neck: {masks"),),
+        ("m.yaml:24: tolerances.fp16.neck: unknown component of this manifest 'neck'; allowed: encoder, head",),
+    ),
+    "thresholds that mean nothing": (
+        (
+            (
+                "{masks: {cosine: 0.99, std_ratio: [0.9, 1.1]}}",
+                "{masks: {cosine: [0.9, 1], std_ratio: 1, mismatches: 1, nonfinite: 3, max_abs_over_std: -1,"
+                " max_abs_over_range: x}, valid: {cosine: 0.9}}",
+            ),
+        ),
+        (
+            "m.yaml:24: tolerances.fp16.head.masks.max_abs_over_range: must be a number or [low, high], "
+            "found the string 'x'",
+            "m.yaml:24: tolerances.fp16.head.masks.cosine: cosine takes one number, found [0.9, 1.0]",
+            "m.yaml:24: tolerances.fp16.head.masks.std_ratio: std_ratio takes a pair such as [0.98, 1.02], found 1.0",
+            "m.yaml:24: tolerances.fp16.head.masks.mismatches: masks is float32 and never compared by equality",
+            "m.yaml:24: tolerances.fp16.head.masks.nonfinite: NaN and Inf always fail; leave this tolerance out",
+            "m.yaml:24: tolerances.fp16.head.masks.max_abs_over_std: max_abs_over_std is at least 0, found -1.0",
+            "m.yaml:24: tolerances.fp16.head.valid.cosine: valid is bool and compared by equality: "
+            "it takes only 'mismatches'",
+        ),
+    ),
+    "a duplicate key and what is wrong besides": (
+        (("opset: 20", "opset: 20\nfamily: other"), ("reference: meta", "reference: mata")),
+        (
+            "m.yaml:3: reference: unknown reference 'mata' (allowed: hf, meta); did you mean 'meta'?",
+            "m.yaml:6: family: key 'family' stands on line 1 already; keep one",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_every_problem_is_named_with_its_line(project: Path, case: str) -> None:
+    edits, expected = WRONG[case]
+    assert problems(project, edited(*edits)) == tuple(p.replace("{here}", str(Path.cwd())) for p in expected)
+
+
+def test_the_message_is_all_problems_one_a_line(project: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        loaded(project, edited(("family: toy", "family: 1"), ("opset: 20", "opset: 2")))
+    assert str(caught.value).splitlines() == [
+        "m.yaml:1: family: must be a string, found the number 1; put it in quotes",
+        "m.yaml:5: opset: must be at least 18, found the number 2",
+    ]
+
+
+def test_an_unknown_manifest_name_lists_the_others(project: Path) -> None:
+    Path("sam3_mini.yaml").write_text(GOOD)
+    with pytest.raises(
+        ManifestError, match=r"^sam3_min\.yaml: unknown manifest 'sam3_min' \(allowed: sam3_mini\); did"
+    ):
+        load("sam3_min", project)
+    with pytest.raises(ManifestError, match=r"^sam3_min\.yaml: no such file 'sam3_min.yaml'; did you mean 'sam3_mini"):
+        load("./sam3_min.yaml", project)
+
+
+def test_a_manifest_outside_the_current_folder_is_named_by_its_whole_path(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    Path("m.yaml").write_text("family: 1")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    with pytest.raises(ManifestError) as caught:
+        load("m", project)
+    assert all(p.startswith(f"{project}/manifests/m.yaml:1: ") for p in caught.value.problems)
+
+
+def test_a_manifest_name_becomes_a_folder_so_it_is_restricted(project: Path) -> None:
+    Path("My Manifest.yaml").write_text(GOOD)
+    with pytest.raises(ManifestError, match=r"a manifest's file name must match \[a-z0-9\]"):
+        load("My Manifest.yaml", project)
+
+
+# ------------------------------------------------------------------ extends
+
+
+def test_extending_merges_mappings_replaces_lists_and_removes_with_null(project: Path) -> None:
+    Path("base.yaml").write_text(GOOD)
+    manifest = loaded(
+        project,
+        """\
+extends: base.yaml
+components: {head: {opset: null, precisions: {fp16: {keep_fp32: ["*softmax*"]}}}}
+shape_profiles: {large: null, small: {batch: 2}}
+targets: {cpu: null, ada: {level: 5}}
+tolerances: null
+""",
+    )
+    assert manifest.name == "m"
+    assert [f.name for f in manifest.files] == ["m.yaml", "base.yaml"]
+    assert list(manifest.components) == ["encoder", "head"]
+    assert manifest.components["head"].opset is None
+    assert manifest.components["head"].precisions["fp16"].keep_fp32 == ("*softmax*",)
+    assert manifest.shape_profiles == {"small": {"batch": (2, 2, 2), "num_boxes": (3, 3, 3)}}
+    assert manifest.targets.keys() == {"ada"}
+    assert manifest.targets["ada"].options == {"capabilities": ["8.9"], "level": 5}
+    assert manifest.tolerances == {}
+
+
+def test_a_path_is_relative_to_the_file_that_it_was_written_in(project: Path) -> None:
+    Path("sub").mkdir()
+    Path("base.yaml").write_text(GOOD)
+    Path("sub/tokens.json").write_text("")
+    Path("sub/n.yaml").write_text("extends: ../base.yaml\ntokenizer: tokens.json\n")
+    manifest = load("sub/n.yaml", project)
+    assert manifest.tokenizer.samefile("sub/tokens.json")
+    assert manifest.samples[0].image.samefile("scene.png")
+
+
+def test_an_error_names_the_file_and_line_that_the_value_came_from(project: Path) -> None:
+    Path("base.yaml").write_text(edited(("opset: 21", "opset: 99"), ("reference: meta", "reference: mata")))
+    Path("middle.yaml").write_text("extends: base.yaml\n\nopset: 7\n")
+    assert problems(project, "extends: middle.yaml\nprecisions: [fp16, fp8]\n") == (
+        "m.yaml:2: precisions[1]: unknown precision 'fp8'; allowed: fp16, fp32",
+        "middle.yaml:3: opset: must be at least 18, found the number 7",
+        "base.yaml:3: reference: unknown reference 'mata' (allowed: hf, meta); did you mean 'meta'?",
+        "base.yaml:9: components.head.opset: must be at most 23, found the number 99",
+    )
+
+
+def test_removing_what_is_not_there_is_an_error(project: Path) -> None:
+    Path("base.yaml").write_text(GOOD)
+    assert problems(project, "extends: base.yaml\ntargets: {adda: null}\n") == (
+        "m.yaml:2: targets.adda: null removes a key of the extended manifest, which has no 'adda' here; "
+        "did you mean 'ada'?",
+    )
+
+
+@pytest.mark.parametrize(
+    ("extends", "expected"),
+    [
+        ("m.yaml", "m.yaml:1: extends: a manifest cannot extend itself: m.yaml -> m.yaml"),
+        ("loop.yaml", "loop.yaml:1: extends: a manifest cannot extend itself: m.yaml -> loop.yaml -> m.yaml"),
+        ("base", "m.yaml:1: extends: no such file 'base'; did you mean 'base.yaml'?"),
+        ("[base.yaml]", "m.yaml:1: extends: must be the path of another manifest, relative to this file"),
+    ],
+)
+def test_extends_must_name_another_manifest(project: Path, extends: str, expected: str) -> None:
+    Path("base.yaml").write_text(GOOD)
+    Path("loop.yaml").write_text("extends: m.yaml\n")
+    assert problems(project, f"extends: {extends}\n") == (expected,)

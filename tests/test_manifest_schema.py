@@ -1,0 +1,158 @@
+"""The manifests that ship: they load, and their JSON Schema is up to date and agrees with the loader."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sam3_build.errors import ManifestError
+from sam3_build.manifest import load, write_schema
+from sam3_build.manifest_file import ManifestFile
+from sam3_build.manifest_schema import json_schema
+from sam3_build.spec import Json
+from sam3_build.yaml_source import Problem, read_yaml
+
+ROOT = Path(__file__).parents[1]
+MANIFESTS = sorted((ROOT / "manifests").glob("*.yaml"))
+
+
+def plain(text: str, folder: Path) -> Json:
+    (folder / "m.yaml").write_text(text)
+    problems: list[Problem] = []
+    root = read_yaml(folder / "m.yaml", problems)
+    assert root is not None
+    assert not problems
+    return root.plain()
+
+
+def accepts(schema: Json, value: Json, top: Json) -> bool:
+    """Validate as JSON Schema does, for the keywords that our schema uses; any other keyword is an error here."""
+    assert isinstance(schema, dict)
+    kinds = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "number": int | float,
+        "integer": int,
+        "boolean": bool,
+        "null": type(None),
+    }
+
+    def of_type(name: str) -> bool:
+        return isinstance(value, kinds[name]) and (isinstance(value, bool) == (name == "boolean"))
+
+    items = value if isinstance(value, list) else []
+    entries = value if isinstance(value, dict) else {}
+    known = schema.get("properties", {})
+    rules: dict[str, Callable[[Json], bool]] = {
+        "$ref": lambda ref: accepts(top["definitions"][ref.removeprefix("#/definitions/")], value, top),
+        "type": lambda t: any(map(of_type, t if isinstance(t, list) else [t])),
+        "enum": lambda names: value in names,
+        "const": lambda name: value == name,
+        "anyOf": lambda parts: any(accepts(part, value, top) for part in parts),
+        "not": lambda part: not accepts(part, value, top),
+        "if": lambda part: not accepts(part, value, top) or accepts(schema["then"], value, top),
+        "required": lambda names: not isinstance(value, dict) or all(n in value for n in names),
+        "properties": lambda parts: all(accepts(parts[k], v, top) for k, v in entries.items() if k in parts),
+        "additionalProperties": lambda p: all(p and accepts(p, v, top) for k, v in entries.items() if k not in known),
+        "propertyNames": lambda part: all(accepts(part, k, top) for k in entries),
+        "items": lambda part: all(accepts(part, item, top) for item in items),
+        "minItems": lambda n: not isinstance(value, list) or len(items) >= n,
+        "maxItems": lambda n: not isinstance(value, list) or len(items) <= n,
+        "minimum": lambda n: not isinstance(value, int | float) or value >= n,
+        "maximum": lambda n: not isinstance(value, int | float) or value <= n,
+        "pattern": lambda p: not isinstance(value, str) or re.search(p, value) is not None,
+    }
+    words = {"$schema", "title", "description", "definitions", "then"}
+    return all(rules[key](part) for key, part in schema.items() if key not in words)
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_every_manifest_that_ships_loads_and_fits_the_schema(path: Path, tmp_path: Path) -> None:
+    assert load(path.stem, ROOT).name == path.stem
+    assert accepts(json_schema(), plain(path.read_text(), tmp_path), json_schema())
+
+
+def test_the_default_manifest_is_what_the_readme_shows() -> None:
+    manifest = load("sam3_mini", ROOT)
+    assert list(manifest.components) == ["vision_encoder", "text_encoder", "geometry_encoder", "decoder"]
+    assert manifest.precisions == ("fp32", "fp16")
+    assert list(manifest.targets) == ["cpu", "ampere", "ada", "blackwell"]
+    assert manifest.targets["ada"].options == {"compute_capabilities": ["8.9"]}
+    assert manifest.shape_profiles == {
+        "default": {"batch": (1, 1, 8), "num_boxes": (1, 8, 20), "prompt_len": (1, 34, 60)}
+    }
+    assert [(s.text, [b.label for b in s.boxes]) for s in manifest.samples] == [
+        ("red circle", []),
+        (None, [1, 0]),
+        ("star", [0]),
+    ]
+
+
+def test_the_schema_file_is_up_to_date(tmp_path: Path) -> None:
+    write_schema(tmp_path / "schema.json")
+    shipped = (ROOT / "manifests" / "schema.json").read_text()
+    assert shipped == (tmp_path / "schema.json").read_text(), "run: python -m sam3_build schema"
+
+
+def test_the_schema_knows_every_key_of_the_model_and_extends() -> None:
+    properties = json_schema()["properties"]
+    assert isinstance(properties, dict)
+    assert set(properties) == {"extends", *ManifestFile.model_fields}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("family: sam3_image", "family: sam3_imag"),
+        ("reference: meta ", "reference: mata "),
+        ("opset: 20\ncomponents", "opset: 17\ncomponents"),
+        ("opset: 20\ncomponents", "components"),
+        ("  text_encoder: {}", "  text_encode: {}"),
+        ("[drop_dead_casts]", "[drop_dead_cast]"),
+        ("[drop_dead_casts]", "drop_dead_casts"),
+        ("{fp16: {keep_fp32", "{fp17: {keep_fp32"),
+        ('keep_fp32: ["*layer_norm*"]', 'keep: ["*layer_norm*"]'),
+        ("[fp32, fp16]", "[fp32, fp17]"),
+        ("batch: [1, 1, 8]", "batch: [1, 8]"),
+        ("batch: [1, 1, 8]", "batch: 0"),
+        ("batch: [1, 1, 8]", "batches: 1"),
+        ("backend: onnxruntime", "backend: onnxruntim"),
+        ('compute_capabilities: ["8.9"]', "compute_capabilities: [8.9]"),
+        ('compute_capabilities: ["8.9"]', 'compute_capability: ["8.9"]'),
+        ("  ada: ", "  Ada: "),
+        ("text: red circle", "texts: red circle"),
+        ("text: red circle", "text: 3"),
+        ('"neg:10,10,40,40"', '"10,10,40,40"'),
+        ("{cosine: 0.999}", "{cosin: 0.999}"),
+        ("{cosine: 0.999}", "{cosine: [0.999]}"),
+        ("{cosine: 0.999}", "{nonfinite: 1}"),
+        ("seed: 0", "seed: -1"),
+    ],
+)
+def test_what_the_schema_refuses_the_loader_refuses_too(
+    old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = (ROOT / "manifests" / "sam3_mini.yaml").read_text()
+    assert base.count(old) == 1
+    text = base.replace(old, new)
+    monkeypatch.chdir(tmp_path)
+    value = plain(text, tmp_path)
+    for name in ("sam3_mini.json", "sam3_mini_tokenizer.json", "samples"):
+        (tmp_path / name).symlink_to(ROOT / "manifests" / name)
+    with pytest.raises(ManifestError):
+        load("m.yaml", tmp_path)
+    assert not accepts(json_schema(), value, json_schema())
+
+
+def test_a_manifest_that_extends_another_needs_no_more_and_may_remove(tmp_path: Path) -> None:
+    text = """\
+extends: sam3_mini.yaml
+targets: {ada: null, cpu: {}}
+shape_profiles: {default: {batch: null}}
+tolerances: null
+"""
+    assert accepts(json_schema(), plain(text, tmp_path), json_schema())

@@ -2,30 +2,58 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TOY = Path(__file__).parent / "toy"
 
+# Every action of tests/toy/manifest.yaml, and those whose output the view shows.
+COMPONENTS = ("encoder", "head")
+STEMS = tuple(f"{component}.{precision}" for component in COMPONENTS for precision in ("fp32", "fp16"))
+SHOWN = frozenset(
+    {f"precision:{stem}" for stem in STEMS} | {f"build:{stem}.{target}" for stem in STEMS for target in ("cpu", "ada")}
+)
+ACTIONS = SHOWN | {
+    "checkpoint",
+    "samples",
+    "patch:encoder",
+    *(f"{stage}:{component}" for stage in ("reference", "export", "simplify") for component in COMPONENTS),
+    *(f"verify:{stem}" for stem in STEMS),
+}
+
+
+def matching(*patterns: str, among: frozenset[str] = ACTIONS) -> set[str]:
+    """Return the toy actions that any pattern matches; each pattern must match one."""
+    found = {pattern: {name for name in among if fnmatchcase(name, pattern)} for pattern in patterns}
+    assert all(found.values()), f"some of these match no action: {found}"
+    return set().union(*found.values())
+
 
 @dataclass(frozen=True)
 class Run:
-    """The exit code and output of one doit process, and the actions that workers built or the view got back."""
+    """The exit code and output of one process, and the actions that workers built or the view got back."""
 
     code: int
     output: str
 
     @property
+    def built_lines(self) -> list[str]:
+        return re.findall(r"^  built +(\S+)", self.output, re.M)
+
+    @property
     def built(self) -> set[str]:
-        return set(re.findall(r"^  built +(\S+)", self.output, re.M))
+        return set(self.built_lines)
 
     @property
     def restored(self) -> set[str]:
@@ -34,9 +62,10 @@ class Run:
 
 @dataclass(frozen=True)
 class BuildSpace:
-    """A project folder that doit runs in."""
+    """A project folder that doit runs in; `prefix` is an argv that each command is run through."""
 
     root: Path
+    prefix: tuple[str, ...] = ()
 
     @classmethod
     def create(cls, root: Path) -> BuildSpace:
@@ -54,22 +83,72 @@ class BuildSpace:
         return cls(root)
 
     def copy(self, root: Path) -> BuildSpace:
-        """Copy the project with its artifacts (other inodes, other times, other path)."""
+        """Copy the project with its artifacts (other inodes, other times of change, another path)."""
         shutil.copytree(self.root, root, symlinks=True)
-        return BuildSpace(root)
+        return replace(self, root=root)
+
+    def clone(self, root: Path) -> BuildSpace:
+        """Copy the project without its artifacts, as `git clone` would."""
+        shutil.copytree(self.root, root, ignore=shutil.ignore_patterns("artifacts"))
+        return replace(self, root=root)
+
+    # ------------------------------------------------------------ what it holds
 
     @property
     def artifacts(self) -> Path:
         return self.root / "artifacts"
 
+    @property
+    def store(self) -> Path:
+        return self.artifacts / ".store"
+
+    @property
+    def view(self) -> Path:
+        return self.artifacts / "toy"
+
+    @property
+    def report(self) -> bytes:
+        return (self.view / "report.json").read_bytes()
+
+    def verdicts(self) -> dict[str, int]:
+        """Return verdict -> number of rows of the report."""
+        found = [row["verdict"] for row in json.loads(self.report)]
+        return {verdict: found.count(verdict) for verdict in sorted(set(found))}
+
+    def shown(self) -> dict[str, str]:
+        """Return path -> digest of every file of the view; logs left out, and of sidecars what enters no key."""
+        found = {}
+        for path in self.view.rglob("*"):
+            if path.is_file() and path.parent.name != "logs":
+                data = path.read_bytes()
+                if path.name.endswith((".onnx.json", ".engine.json")):
+                    data = json.dumps({**json.loads(data), "provenance": None}).encode()
+                found[str(path.relative_to(self.view))] = hashlib.sha256(data).hexdigest()
+        return found
+
+    def record(self, action: str, store: Path | None = None) -> Path:
+        """Return the file of the newest record of an action."""
+        store = store or self.store
+        (names,) = store.glob(f"names/*/toy/{action.replace(':', '.')}.json")
+        key = json.loads(names.read_bytes())[0]
+        return store / "records" / key[:2] / f"{key}.json"
+
+    def object(self, action: str, store: Path | None = None) -> Path:
+        """Return the folder of the newest output of an action."""
+        store = store or self.store
+        digest = json.loads(self.record(action, store).read_bytes())["object"]
+        return store / "objects" / digest[:2] / digest
+
+    # ------------------------------------------------------------ running
+
     def environ(self, **extra: str) -> dict[str, str]:
         path = os.pathsep.join([str(self.root), str(self.root / "site")])
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("SAM3_")}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SAM3_", "TOY_", "PYTEST_"))}
         return {**kept, "PYTHONPATH": path, "SAM3_MANIFEST": "toy", "PYTHONDONTWRITEBYTECODE": "1", **extra}
 
     def start(self, *args: str, **extra: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "doit", *args],
+            [*self.prefix, sys.executable, "-m", "doit", *args],
             cwd=self.root,
             env=self.environ(**extra),
             stdout=subprocess.PIPE,
@@ -79,9 +158,7 @@ class BuildSpace:
         )
 
     def doit(self, *args: str, **extra: str) -> Run:
-        process = self.start(*args, **extra)
-        output, _ = process.communicate(timeout=120)
-        return Run(process.returncode, output)
+        return finish(self.start(*args, **extra))
 
     def build(self, *args: str, **extra: str) -> Run:
         """Run `doit` to the end; it must succeed."""
@@ -91,7 +168,7 @@ class BuildSpace:
 
     def cli(self, *args: str, **extra: str) -> Run:
         done = subprocess.run(
-            [sys.executable, "-m", "sam3_build", *args],
+            [*self.prefix, sys.executable, "-m", "sam3_build", *args],
             cwd=self.root,
             env=self.environ(**extra),
             capture_output=True,
@@ -106,6 +183,8 @@ class BuildSpace:
         assert run.code == 0, run.output
         return {row["action"]: row["state"] for row in json.loads(run.output)}
 
+    # ------------------------------------------------------------ changing
+
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace text in a file of the project; the text must be there."""
         path = self.root / file
@@ -113,15 +192,42 @@ class BuildSpace:
         assert old in text, f"{file} has no {old!r}"
         path.write_text(text.replace(old, new))
 
+    def append(self, file: str, text: str) -> None:
+        """Add text to the end of a file of the project."""
+        path = self.root / file
+        path.write_text(path.read_text() + text)
+
     def install(self, distribution: str, version: str) -> None:
         """Pretend that another version of a distribution is installed: a dist-info folder that is found first."""
         folder = self.root / "site" / f"{distribution}-{version}.dist-info"
         folder.mkdir(parents=True)
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
 
+    def sources(self) -> dict[Path, bytes]:
+        """Return all files of the project that no build writes."""
+        kept = (p for p in self.root.rglob("*") if p.is_file() and self.artifacts not in p.parents)
+        return {path: path.read_bytes() for path in kept}
 
-def workers_of(root: Path) -> list[int]:
-    """Return the processes that still run with `root` as their working folder."""
+    def restore(self, sources: dict[Path, bytes]) -> None:
+        """Bring the files back to what `sources` returned."""
+        for path in self.sources().keys() - sources.keys():
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        for path, data in sources.items():
+            if not path.is_file() or path.read_bytes() != data:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+
+
+def finish(process: subprocess.Popen[str]) -> Run:
+    """Wait for a process that `start` began."""
+    output, _ = process.communicate(timeout=120)
+    return Run(process.returncode, output)
+
+
+def processes_in(root: Path) -> list[int]:
+    """Return the processes that run with `root` as their working folder."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -133,7 +239,9 @@ def workers_of(root: Path) -> list[int]:
     return found
 
 
-def kill_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    """Send a signal to the doit process alone, as a supervisor or the OOM killer does; never to its workers."""
-    process.send_signal(number)
-    process.communicate(timeout=30)
+def wait_until(claim: Callable[[], bool], seconds: float) -> bool:
+    """Tell whether `claim` came true within so many seconds."""
+    end = time.monotonic() + seconds
+    while not (true := claim()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return true

@@ -1,6 +1,5 @@
 """Toy: what PyTorch would say."""
 
-
 from sam3_build.families.toy.forward import FORWARD
 
 from sam3_build.spec import Stage

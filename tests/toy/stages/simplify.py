@@ -1,6 +1,5 @@
 """Toy: drop the spaces."""
 
-
 from sam3_build.spec import Stage
 
 

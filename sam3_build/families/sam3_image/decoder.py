@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sam3_build.families.sam3_image.modules import (
     additive,
     container,
-    drop_key_bias,
+    drop_bias,
     modeling,
     named,
     override,
@@ -31,6 +31,8 @@ def decoder(config: Sam3Config) -> nn.Module:
 
     sam3 = modeling()
     detr_decoder = sam3.Sam3DetrDecoder(config.detr_decoder_config)
+    drop_bias(detr_decoder.box_rpb_embed_x.layer2)
+    drop_bias(detr_decoder.box_rpb_embed_y.layer2)
     detr_decoder.coordinates = container(
         start=named(lambda points: points.sigmoid()),
         sine=named(detr_decoder.position_encoding.encode_boxes),
@@ -80,7 +82,7 @@ def decoder(config: Sam3Config) -> nn.Module:
     )
     for module in model.modules():
         if isinstance(module, sam3.Sam3Attention):
-            drop_key_bias(module)
+            drop_bias(module.k_proj)
     return override(model, forward)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sam3_build.families.sam3_image.decoder import decoder
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.geometry import geometry_encoder
-from sam3_build.families.sam3_image.modules import additive, container, drop_key_bias, modeling, override
+from sam3_build.families.sam3_image.modules import additive, container, drop_bias, modeling, override
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def text_encoder(config: Sam3Config) -> nn.Module:
 
     text_model = CLIPTextModel(config.text_config)
     for layer in text_model.encoder.layers:
-        drop_key_bias(layer.self_attn)
+        drop_bias(layer.self_attn.k_proj)
     projection = nn.Linear(config.text_config.hidden_size, config.detr_encoder_config.hidden_size)
 
     def forward(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sam3_build.families.sam3_image.modules import (
     additive,
     container,
-    drop_key_bias,
+    drop_bias,
     modeling,
     named,
     override,
@@ -27,8 +27,8 @@ def geometry_encoder(config: Sam3Config) -> nn.Module:
     """Return the component; inputs and outputs are those of the family's `geometry_encoder`."""
     encoder = modeling().Sam3GeometryEncoder(config.geometry_encoder_config)
     for layer in encoder.layers:
-        drop_key_bias(layer.self_attn)
-        drop_key_bias(layer.cross_attn)
+        drop_bias(layer.self_attn.k_proj)
+        drop_bias(layer.cross_attn.k_proj)
 
     def sine(boxes: Tensor) -> Tensor:
         encoded: Tensor = encoder._encode_box_coordinates(*boxes.flatten(0, 1).unbind(-1))

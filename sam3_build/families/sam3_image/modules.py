@@ -42,12 +42,13 @@ def named(function: Callable[..., object]) -> nn.Module:
     return override(nn.Identity(), function)
 
 
-def drop_key_bias(attention: nn.Module) -> None:
-    """Take the key projection's bias out of an attention without position rotation.
+def drop_bias(linear: nn.Module) -> None:
+    """Take the bias out of a layer whose output reaches nothing but a softmax, as the same constant for all keys.
 
-    It adds one constant per query to all of that query's scores, which softmax does not see: no output depends on it.
+    Softmax does not see such a constant, so no output depends on it: a key projection without position rotation, and
+    the last layer of a relative position bias.
     """
-    attention.get_submodule("k_proj").register_parameter("bias", None)
+    linear.register_parameter("bias", None)
 
 
 def additive(mask: Tensor) -> Tensor:

@@ -1,0 +1,86 @@
+"""Safetensors files in; where each tensor lies, the digest of its bytes, and single tensors out. Only ever reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build.errors import BuildError
+from sam3_build.spec import Json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The types that hold trained weights, as safetensors and as numpy call them.
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a file: its bytes lie from `start` to `end`."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def read_headers(path: Path) -> dict[str, Stored]:
+    """Return every tensor of a file, or of all files that an index (`*.index.json`) names, by key."""
+    if not path.name.endswith(".index.json"):
+        return _read_header(path)
+    shards = set(json.loads(path.read_bytes())["weight_map"].values())
+    return {key: tensor for name in sorted(shards) for key, tensor in _read_header(path.with_name(name)).items()}
+
+
+def _read_header(path: Path) -> dict[str, Stored]:
+    # The length of the header (8 bytes, little endian), the header (JSON), then the tensors' bytes.
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if 8 + length > size:
+            raise BuildError(f"{path.name} is not a safetensors file, or cut short: its header does not fit into it")
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        tensors = {k: _stored(path, e["dtype"], e["shape"], e["data_offsets"], 8 + length) for k, e in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BuildError(f"{path.name} is not a safetensors file: its header cannot be read ({error})") from error
+    missing = max((tensor.end for tensor in tensors.values()), default=0) - size
+    if missing > 0:
+        raise BuildError(f"{path.name} is cut short: it lacks the last {missing} bytes that its header lists")
+    return tensors
+
+
+def _stored(path: Path, dtype: str, shape: list[int], span: tuple[int, int], data: int) -> Stored:
+    begin, end = span
+    return Stored(path, dtype, tuple(shape), data + begin, data + end)
+
+
+def entry(tensor: Stored) -> dict[str, Json]:
+    """Return the inventory's line for a stored tensor; its digest is that of the bytes as they lie in the file."""
+    sha = hashlib.sha256()
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.start)
+        for start in range(tensor.start, tensor.end, BLOCK):
+            sha.update(file.read(min(BLOCK, tensor.end - start)))
+    return {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "digest": sha.hexdigest()}
+
+
+def read(key: str, tensor: Stored) -> Tensor:
+    """Return the tensor as FP32."""
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(tensor.file, framework="pt") as file:
+        found: Tensor = file.get_tensor(key)
+    return found.to(torch.float32)

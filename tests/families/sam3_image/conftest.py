@@ -1,0 +1,87 @@
+"""What the tests of this family share: the miniature's config, its weights from seed 0, its samples' cases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SOURCE = {"random": {"seed": 0}}
+
+SAMPLES = [
+    {"image": "image0", "text": "red circle", "boxes": []},
+    {
+        "image": "image0",
+        "text": None,
+        "boxes": [{"label": 1, "xywh": (40, 40, 30, 30)}, {"label": 0, "xywh": (90, 80, 20, 20)}],
+    },
+    {"image": "image1", "text": "star", "boxes": [{"label": 0, "xywh": (10, 10, 40, 40)}]},
+]
+IMAGES = {
+    "image0": ROOT / "manifests" / "samples" / "scene1.png",
+    "image1": ROOT / "manifests" / "samples" / "scene2.png",
+}
+TOKENIZER = ROOT / "manifests" / "sam3_mini_tokenizer.json"
+
+
+@pytest.fixture(scope="session")
+def config():
+    return json.loads((ROOT / "manifests" / "sam3_mini.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def tensors(config):
+    """Component -> checkpoint key -> tensor, from seed 0."""
+    from sam3_build.families.sam3_image import weights
+    from sam3_build.families.sam3_image.family import FAMILY
+
+    return {c.name: weights.load(c.name, SOURCE, config, None) for c in FAMILY.components}
+
+
+@pytest.fixture(scope="session")
+def modules(config, tensors):
+    """Component -> module with the weights of seed 0."""
+    from sam3_build.families.sam3_image import forward
+
+    return {name: forward.assemble(name, config, loaded) for name, loaded in tensors.items()}
+
+
+@pytest.fixture(scope="session")
+def cases(config):
+    """Reference -> case name -> input name -> tensor."""
+    import torch
+
+    from sam3_build.families.sam3_image.prompts import make_cases
+
+    return {
+        reference: {
+            case.name: {name: torch.from_numpy(array) for name, array in case.arrays.items()}
+            for case in make_cases(reference, SAMPLES, TOKENIZER, IMAGES, config)
+        }
+        for reference in ("meta", "hf")
+    }
+
+
+@pytest.fixture(scope="session")
+def run(modules):
+    """Return a function that runs all components on the inputs of a case and gives every tensor by name."""
+    import torch
+
+    from sam3_build.families.sam3_image.family import FAMILY
+
+    def run_all(case):
+        known = dict(case)
+        for component in FAMILY.components:
+            for feed in FAMILY.feeds:
+                if feed.component == component.name:
+                    parts = [known[output] for _, output in feed.sources if output in known]
+                    known[feed.input] = torch.cat(parts, dim=feed.axis) if len(parts) > 1 else parts[0]
+            if all(tensor.name in known for tensor in component.inputs):
+                with torch.no_grad():
+                    outputs = modules[component.name](**{t.name: known[t.name] for t in component.inputs})
+                known.update(zip([t.name for t in component.outputs], outputs, strict=True))
+        return known
+
+    return run_all

@@ -1,0 +1,123 @@
+"""Samples become inputs: pictures, words and boxes, and the cases that parity is measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sam3_build.errors import BuildError
+from sam3_build.families.sam3_image.prompts import make_cases, preprocess, tokenize
+
+ROOT = Path(__file__).parents[3]
+TOKENIZER = ROOT / "manifests" / "sam3_mini_tokenizer.json"
+SCENE = ROOT / "manifests" / "samples" / "scene1.png"
+CLIP = ROOT.parent / "shared" / "data" / "vocab" / "clip_hf" / "tokenizer.json"
+
+
+def case(config, samples, reference="meta", name="sample0"):
+    made = make_cases(reference, samples, TOKENIZER, {"image0": SCENE}, config)
+    return {c.name: c for c in made}[name].arrays
+
+
+def sample(text=None, boxes=()):
+    return {"image": "image0", "text": text, "boxes": [{"label": label, "xywh": xywh} for label, xywh in boxes]}
+
+
+def test_a_picture_is_squashed_as_transformers_does_it():
+    with Image.open(SCENE) as picture:
+        found = preprocess(picture, 168)
+        pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(pixels, size=(168, 168), mode="bilinear", antialias=True)[0]
+    expected = (resized.float() / 255 - 0.5) / 0.5
+    levels = np.abs(found - expected.numpy()) * 127.5
+    assert found.shape == (3, 168, 168) and found.dtype == np.float32
+    assert levels.max() <= 1.01, "more than one grey level apart"
+    assert (levels > 0.01).mean() < 0.05
+
+
+def test_values_run_from_minus_one_to_one():
+    black_white = Image.fromarray(np.array([[0, 255]], np.uint8)).resize((8, 8), Image.Resampling.NEAREST)
+    found = preprocess(black_white, 8)
+    assert found.min() == -1 and found.max() == 1
+
+
+def test_transparency_and_grey_pictures_become_rgb():
+    assert preprocess(Image.new("LA", (30, 20), (128, 10)), 14).shape == (3, 14, 14)
+
+
+def test_boxes_are_centres_and_sizes_relative_to_the_original_picture(config):
+    with Image.open(SCENE) as picture:
+        width, height = picture.size
+    arrays = case(config, [sample(boxes=[(1, (40, 40, 30, 30)), (0, (90, 80, 20, 10))])])
+    expected = [[55 / width, 55 / height, 30 / width, 30 / height], [100 / width, 85 / height, 20 / width, 10 / height]]
+    np.testing.assert_allclose(arrays["input_boxes"][0], np.array(expected, np.float32))
+    assert arrays["input_boxes_labels"].tolist() == [[1, 0]]
+
+
+def test_text_is_padded_to_its_length_and_masked(config):
+    arrays = case(config, [sample("red circle")])
+    assert arrays["input_ids"][0].tolist() == [1, 3, 11] + [2] * 29
+    assert arrays["attention_mask"][0].tolist() == [1] * 4 + [0] * 28
+    assert arrays["input_ids"].dtype == arrays["attention_mask"].dtype == np.int64
+
+
+def test_boxes_without_words_read_as_visual(config):
+    boxes = [(1, (1, 1, 9, 9))]
+    alone, worded = case(config, [sample(boxes=boxes)]), case(config, [sample("visual", boxes)])
+    assert alone["input_ids"].tolist() == worded["input_ids"].tolist()
+
+
+def test_long_text_is_cut_and_keeps_its_end_token():
+    ids, mask = tokenize("red " * 50, TOKENIZER, 32)
+    assert len(ids) == 32 and ids[-1] == 2 and mask == [1] * 32
+
+
+def test_a_word_that_the_tokenizer_lacks_is_an_error_that_suggests_another():
+    with pytest.raises(BuildError, match=r"no token for some word of 'red cirle'.*cirle; did you mean 'circle'\?"):
+        tokenize("red cirle", TOKENIZER, 32)
+
+
+@pytest.mark.skipif(not CLIP.exists(), reason="CLIP's vocabulary is not part of the project")
+def test_clips_tokenizer_pads_with_its_end_token():
+    ids, mask = tokenize("A truck", CLIP, 32)
+    assert ids[0] == 49406 and ids[3:] == [49407] * 29
+    assert mask == [1] * 4 + [0] * 28
+
+
+def test_meta_gives_a_prompt_without_boxes_one_ignored_box(config):
+    arrays = case(config, [sample("star")], "meta")
+    assert arrays["input_boxes"].tolist() == [[[0, 0, 0, 0]]]
+    assert arrays["input_boxes_labels"].tolist() == [[-10]]
+
+
+def test_hf_gives_a_prompt_without_boxes_no_geometry_at_all(config):
+    assert set(case(config, [sample("star")], "hf")) == {"images", "input_ids", "attention_mask"}
+
+
+def test_a_batch_pads_with_ignored_boxes_and_has_one_more_than_needed(config):
+    samples = [sample("star"), sample(boxes=[(1, (1, 1, 9, 9)), (0, (2, 2, 9, 9))])]
+    labels = case(config, samples, "meta", "batch")["input_boxes_labels"]
+    assert labels.tolist() == [[-10, -10, -10], [1, 0, -10]]
+
+
+def test_hf_batches_samples_with_and_without_boxes_apart(config):
+    samples = [sample("star"), sample(boxes=[(1, (1, 1, 9, 9))]), sample("circle")]
+    made = {c.name: c for c in make_cases("hf", samples, TOKENIZER, {"image0": SCENE}, config)}
+    assert made["batch"].samples == (1, 1), "a batch has two rows at least"
+    assert made["batch_without_boxes"].samples == (0, 2)
+    assert "input_boxes" not in made["batch_without_boxes"].arrays
+
+
+def test_every_sample_is_a_case_of_its_own(config):
+    made = make_cases("meta", [sample("star")] * 6, TOKENIZER, {"image0": SCENE}, config)
+    assert [c.name for c in made] == [*(f"sample{i}" for i in range(6)), "batch"]
+    assert made[-1].samples == (0, 1, 2, 3)
+
+
+def test_an_unknown_reference_is_refused(config):
+    with pytest.raises(BuildError, match="no reference named 'mets'; did you mean 'meta'"):
+        make_cases("mets", [sample("star")], TOKENIZER, {"image0": SCENE}, config)

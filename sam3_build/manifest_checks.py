@@ -85,7 +85,7 @@ def _components(file: ManifestFile, family: ModelFamily | None, report: Report) 
     for name, component in file.components.items():
         keys: Keys = ("components", name)
         if family:
-            _known(keys, f"component of family {family.name!r}", name, [c.name for c in family.components], report)
+            _known(keys, "component", name, [c.name for c in family.components], report, f" of family {family.name!r}")
         _listed((*keys, "patches"), "patch", component.patches, registry.names("patches"), report)
         for precision, options in component.precisions.items():
             at = (*keys, "precisions", precision)
@@ -149,14 +149,14 @@ def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) 
     judged = dict.fromkeys((BASELINE, *file.precisions))
     for precision, components in file.tolerances.items():
         at: Keys = ("tolerances", precision)
-        _known(at, "precision of this manifest", precision, judged, report)
+        _known(at, "precision", precision, judged, report, " of this manifest")
         for name, outputs in components.items():
-            if not _known((*at, name), "component of this manifest", name, file.components, report):
+            if not _known((*at, name), "component", name, file.components, report, " of this manifest"):
                 continue
             specs = [c for c in family.components if c.name == name] if family else []
             dtypes = {t.name: t.dtype for spec in specs for t in spec.outputs}
             for output, metrics in outputs.items():
-                if not specs or not _known((*at, name, output), f"output of {name}", output, dtypes, report):
+                if not specs or not _known((*at, name, output), "output", output, dtypes, report, f" of {name}"):
                     continue
                 for metric, threshold in metrics.items():
                     _metric((*at, name, output, metric), dtypes[output], threshold, report)
@@ -214,7 +214,7 @@ def _options(keys: Keys, target: TargetFile, backend: Backend, report: Report) -
     allowed = ["backend", "shape_profiles", *known]
     wrong = [key for key in given if key not in known]
     for key in wrong:
-        report.add_key((*keys, key), unknown(f"key of backend {backend.name!r}", key, allowed))
+        report.add_key((*keys, key), unknown("key", key, allowed, f" of backend {backend.name!r}"))
     required = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
     for key in required:
         if key not in given:
@@ -244,11 +244,11 @@ def _options(keys: Keys, target: TargetFile, backend: Backend, report: Report) -
 # ------------------------------------------------------------------ rules that several parts share
 
 
-def _known(keys: Keys, what: str, name: str, known: Iterable[str], report: Report) -> bool:
+def _known(keys: Keys, what: str, name: str, known: Iterable[str], report: Report, whose: str = "") -> bool:
     known = list(known)
     if name in known:
         return True
-    report.add(keys, unknown(what, name, known))
+    report.add(keys, unknown(what, name, known, whose))
     return False
 
 

@@ -45,12 +45,12 @@ class Report:
             self._problems.append(Problem(place, keys, text))
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
+def unknown(what: str, name: str, known: Iterable[str], whose: str = "") -> str:
     """Say that there is no such thing, what is allowed, and what was perhaps meant."""
     names = sorted(known)
     hint = did_you_mean(name, names)
     allowed = f" (allowed: {', '.join(names)})" if names and "did you mean" in hint else ""
-    return f"unknown {what} {name!r}{allowed}{hint.replace('; known', '; allowed')}"
+    return f"unknown {what} {name!r}{whose}{allowed}{hint.replace('; known', '; allowed')}"
 
 
 def missing_file(path: Path, pattern: str = "*") -> str:

@@ -262,7 +262,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (
             "m.yaml:7: components.encoder.patches[0]: unknown patch 'folt' (allowed: drop, fold); did you mean 'fold'?",
             'm.yaml:7: components.encoder.patches[2]: patch "drop" is listed twice',
-            "m.yaml:8: components.haed: unknown component of family 'toy' 'haed' (allowed: encoder, head); "
+            "m.yaml:8: components.haed: unknown component 'haed' of family 'toy' (allowed: encoder, head); "
             "did you mean 'head'?",
         ),
     ),
@@ -363,7 +363,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (
             "m.yaml:10: components.head.precisions.fp16: has options, but 'precisions' does not select it "
             "(selected: fp32)",
-            "m.yaml:24: tolerances.fp16: unknown precision of this manifest 'fp16'; allowed: fp32",
+            "m.yaml:24: tolerances.fp16: unknown precision 'fp16' of this manifest; allowed: fp32",
         ),
     ),
     "an empty and a repeated pattern": (
@@ -415,7 +415,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (("    capabilities:", "    capability:"),),
         (
             "m.yaml:17: targets.ada.capabilities: backend 'fast' needs the key 'capabilities'",
-            "m.yaml:19: targets.ada.capability: unknown key of backend 'fast' 'capability' "
+            "m.yaml:19: targets.ada.capability: unknown key 'capability' of backend 'fast' "
             "(allowed: backend, capabilities, level, shape_profiles); did you mean 'capabilities'?",
         ),
     ),
@@ -463,7 +463,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     "tolerances of unknown things": (
         (("{masks: {cosine: 0.99, std_ratio: [0.9, 1.1]}}", "{mask: {cosine: 0.99}, masks: {cosin: 1}}"),),
         (
-            "m.yaml:24: tolerances.fp16.head.mask: unknown output of head 'mask' (allowed: masks, valid); "
+            "m.yaml:24: tolerances.fp16.head.mask: unknown output 'mask' of head (allowed: masks, valid); "
             "did you mean 'masks'?",
             "m.yaml:24: tolerances.fp16.head.masks.cosin: unknown metric 'cosin' (allowed: cosine, max_abs_over_range, "
             "max_abs_over_std, mismatches, nonfinite, std_ratio); did you mean 'cosine'?",
@@ -471,7 +471,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     ),
     "tolerances of a component that is not built": (
         (("{fp16: {head: {masks", "{fp16: {neck: {masks"),),
-        ("m.yaml:24: tolerances.fp16.neck: unknown component of this manifest 'neck'; allowed: encoder, head",),
+        ("m.yaml:24: tolerances.fp16.neck: unknown component 'neck' of this manifest; allowed: encoder, head",),
     ),
     "thresholds that mean nothing": (
         (

@@ -7,40 +7,25 @@ operator schemas of the model's opset: the only operators known by name are thos
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
 from sam3_build import rounding
 from sam3_build.errors import BuildError
+from sam3_build.operator_types import INDIFFERENT, MOVERS, TYPE_ATTRIBUTES, Signature, is_float, signature
 
 if TYPE_CHECKING:
-    import onnx
     import onnx_ir as ir
-
-# Operators whose output type an attribute decides (ConstantOfShape: the type of its `value`).
-TYPE_ATTRIBUTES = {
-    "BlackmanWindow": "output_datatype",
-    "Bernoulli": "dtype",
-    "Cast": "to",
-    "ConstantOfShape": "value",
-    "EyeLike": "dtype",
-    "HammingWindow": "output_datatype",
-    "HannWindow": "output_datatype",
-    "RandomNormal": "dtype",
-    "RandomNormalLike": "dtype",
-    "RandomUniform": "dtype",
-    "RandomUniformLike": "dtype",
-}
-# Operators that read no value, or that convert what they read: they take a tensor in the type it has.
-INDIFFERENT = ("Cast", "Shape", "Size")
 
 
 @dataclass(frozen=True)
 class TypedEdges:
     """What the pass did. Nodes without floating tensors are in none of the counts.
 
+    kept_by_output: nodes that turn floating tensors into others (comparisons, Shape, Cast to an integer)
+    kept_by_reader: nodes that only move FP32 values to where FP32 is read
     clamped: finite constants beyond the type's range, set to its largest finite value
     flushed: constants that are not zero but are zero in the low type
     """
@@ -49,17 +34,10 @@ class TypedEdges:
     kept_by_pattern: int
     kept_by_schema: dict[str, int]
     kept_by_output: int
+    kept_by_reader: int
     casts: int
     clamped: int
     flushed: int
-
-
-@dataclass(frozen=True)
-class _Signature:
-    """Which inputs and outputs of a low node carry the low type."""
-
-    inputs: tuple[bool, ...]
-    outputs: tuple[bool, ...]
 
 
 def write_types(model: ir.Model, onnx_type: str, keep: Callable[[str], bool]) -> TypedEdges:
@@ -76,18 +54,19 @@ def write_types(model: ir.Model, onnx_type: str, keep: Callable[[str], bool]) ->
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     infer_types(model)
     kept_by_pattern, kept_by_output, kept_by_schema = 0, 0, Counter[str]()
-    signatures: dict[ir.Node, _Signature] = {}
+    signatures: dict[ir.Node, Signature] = {}
     for node in model.graph:
-        if not any(map(_is_float, (*node.inputs, *node.outputs))):
+        if not any(map(is_float, (*node.inputs, *node.outputs))):
             continue
-        if not any(map(_is_float, node.outputs)):
+        if not any(map(is_float, node.outputs)):
             kept_by_output += 1
         elif keep(node.name or ""):
             kept_by_pattern += 1
-        elif signature := _signature(node, low, model.graph.opset_imports.get(node.domain, 0)):
-            signatures[node] = signature
+        elif found := signature(node, low, model.graph.opset_imports.get(node.domain, 0)):
+            signatures[node] = found
         else:
             kept_by_schema[node.op_type] += 1
+    kept_by_reader = _keep_moved_values(model.graph, signatures)
     losses = [_retarget(node, low) for node in signatures]
     losses += _type_initializers(model.graph, signatures, low)
     casts = _cast_edges(model.graph, signatures, low)
@@ -96,6 +75,7 @@ def write_types(model: ir.Model, onnx_type: str, keep: Callable[[str], bool]) ->
         kept_by_pattern=kept_by_pattern,
         kept_by_schema=dict(sorted(kept_by_schema.items())),
         kept_by_output=kept_by_output,
+        kept_by_reader=kept_by_reader,
         casts=casts,
         clamped=sum(clamped for clamped, _ in losses),
         flushed=sum(flushed for _, flushed in losses),
@@ -107,9 +87,13 @@ def infer_types(model: ir.Model) -> None:
     from onnx_ir.passes.common import ShapeInferencePass
 
     contract = [(value, value.type, value.shape) for value in (*model.graph.inputs, *model.graph.outputs)]
+    initializers = list(model.graph.initializers.values())
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
     for value, declared, shape in contract:
         value.type, value.shape = declared, shape
+    model.graph.initializers.clear()  # the pass put the large ones at the end
+    for value in initializers:
+        model.graph.initializers.add(value)
     for node in model.graph:
         for value in node.outputs:
             if value.name and value.type is None:
@@ -132,47 +116,24 @@ def _refuse_nesting(model: ir.Model) -> None:
             )
 
 
-def _is_float(value: ir.Value | None) -> bool:
-    return value is not None and value.dtype is not None and value.dtype.name == "FLOAT"
+def _keep_moved_values(graph: ir.Graph, signatures: dict[ir.Node, Signature]) -> int:
+    """Take out of `signatures` the nodes that move values from FP32 to FP32, where a low type could only round them."""
+    exact: dict[ir.Node, None] = {}
+    for node in graph:
+        sources = [value.producer() for value in node.inputs if value is not None and is_float(value)]
+        if node.op_type in MOVERS and all(s not in signatures or s in exact for s in sources if s is not None):
+            exact[node] = None
+    kept = 0
+    for node in reversed(exact):
+        readers = [(reader, index) for value in node.outputs for reader, index in value.uses()]
+        leaves = any(is_float(value) and value.is_graph_output() for value in node.outputs)
+        if node in signatures and (leaves or any(_wants(r, index, signatures) is False for r, index in readers)):
+            del signatures[node]
+            kept += 1
+    return kept
 
 
-def _signature(node: ir.Node, low: ir.DataType, opset: int) -> _Signature | None:
-    """Return which tensors of `node` become low, or None when the operator's schema does not admit that."""
-    import onnx
-    import onnx_ir as ir
-
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-    except onnx.defs.SchemaError:
-        return None
-    if any(
-        v is not None and v.type is not None and not isinstance(v.type, ir.TensorType)
-        for v in (*node.inputs, *node.outputs)
-    ):
-        return None
-    variables = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
-
-    def formal(parameters: Sequence[onnx.defs.OpSchema.FormalParameter], index: int) -> str:
-        return parameters[min(index, len(parameters) - 1)].type_str
-
-    def admits(type_str: str) -> bool:
-        return f"tensor({low.name.lower()})" in variables.get(type_str, [type_str])
-
-    read = [(formal(schema.inputs, i), _is_float(value)) for i, value in enumerate(node.inputs)]
-    written = [(formal(schema.outputs, i), _is_float(value)) for i, value in enumerate(node.outputs)]
-    follows = {type_str for type_str, floating in read if floating and admits(type_str)}
-    for type_str, floating in written:
-        if floating and not (type_str in follows or (node.op_type in TYPE_ATTRIBUTES and admits(type_str))):
-            return None
-    return _Signature(
-        inputs=tuple(
-            floating and type_str in follows and node.op_type not in INDIFFERENT for type_str, floating in read
-        ),
-        outputs=tuple(floating for _, floating in written),
-    )
-
-
-def _wants(node: ir.Node, index: int, signatures: dict[ir.Node, _Signature]) -> bool | None:
+def _wants(node: ir.Node, index: int, signatures: dict[ir.Node, Signature]) -> bool | None:
     """Return True when input `index` of `node` must be low, False when it must be FP32, None when either will do."""
     if node.op_type in INDIFFERENT:
         return None
@@ -198,13 +159,13 @@ def _retarget(node: ir.Node, low: ir.DataType) -> tuple[int, int]:
 
 
 def _type_initializers(
-    graph: ir.Graph, signatures: dict[ir.Node, _Signature], low: ir.DataType
+    graph: ir.Graph, signatures: dict[ir.Node, Signature], low: ir.DataType
 ) -> list[tuple[int, int]]:
     """Give low users of a constant a low one: in its place when nobody else reads it, else a second one beside it."""
     import onnx_ir as ir
 
     losses = []
-    for value in [v for v in graph.initializers.values() if _is_float(v) and not v.is_graph_input()]:
+    for value in [v for v in graph.initializers.values() if is_float(v) and not v.is_graph_input()]:
         users = [(node, index, _wants(node, index, signatures)) for node, index in value.uses()]
         if not any(wants for _, _, wants in users):
             continue
@@ -224,14 +185,14 @@ def _type_initializers(
     return losses
 
 
-def _cast_edges(graph: ir.Graph, signatures: dict[ir.Node, _Signature], low: ir.DataType) -> int:
+def _cast_edges(graph: ir.Graph, signatures: dict[ir.Node, Signature], low: ir.DataType) -> int:
     """Put one cast on every tensor that is read in the other type than it is written in; return how many."""
     import onnx_ir as ir
 
     position = {node: index for index, node in enumerate(graph)}
     names = {node.name for node in graph}
     casts = 0
-    for value in [v for v in (*graph.inputs, *(o for node in graph for o in node.outputs)) if _is_float(v)]:
+    for value in [v for v in (*graph.inputs, *(o for node in graph for o in node.outputs)) if is_float(v)]:
         producer = value.producer()
         is_low = producer in signatures
         readers = [(n, i) for n, i in value.uses() if _wants(n, i, signatures) is (not is_low)]

@@ -85,7 +85,7 @@ def test_a_chain_becomes_low_between_one_cast_at_the_input_and_one_at_the_output
     )
     result, done = lower(model)
     assert done == TypedEdges(
-        low=2, kept_by_pattern=0, kept_by_schema={}, kept_by_output=0, casts=2, clamped=0, flushed=0
+        low=2, kept_by_pattern=0, kept_by_schema={}, kept_by_output=0, kept_by_reader=0, casts=2, clamped=0, flushed=0
     )
     assert types(result)["w"] == F16
     assert types(result)["a"] == F16
@@ -269,6 +269,29 @@ def test_shape_and_cast_to_integer_read_a_tensor_in_the_type_it_has():
     assert done.casts == 1
     assert node(result, "m/Shape_0").input[0] == node(result, "m/Source_0").input[0] == "a"
     assert types(result)["a"] == F16
+
+
+def test_values_that_are_only_moved_from_fp32_to_fp32_are_not_rounded_on_the_way():
+    model = toy(
+        [
+            n("Transpose", ["x"], ["a"], "m/Transpose_0"),
+            n("Unsqueeze", ["a", "axis"], ["b"], "m/Unsqueeze_0"),
+            n("Sin", ["b"], ["y"], "kept/Sin_0"),
+            n("Neg", ["b"], ["z"], "m/Neg_0"),
+            n("Expand", ["table", "shape"], ["positions"], "m/Expand_0"),
+            n("Identity", ["z"], ["w"], "m/Identity_0"),
+        ],
+        [info("x")],
+        [info("y", dims=(1, 4, "n")), info("w", dims=(1, 4, "n")), info("positions", dims=(2, 4))],
+        {"axis": np.array([0]), "table": np.array([[1e-3, 1 / 3, 1e5, 1e-9]], np.float32), "shape": np.array([2, 4])},
+    )
+    result, done = lower(model, keep=("kept/Sin_0",))
+    assert (done.kept_by_reader, done.low, done.casts, done.clamped) == (3, 2, 2, 0)
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    full, low = run(model, x=x), run(result, x=x)
+    np.testing.assert_array_equal(low[0], full[0])
+    np.testing.assert_array_equal(low[2], full[2])
+    assert types(result)[node(result, "m/Neg_0").input[0]] == F16
 
 
 def test_clip_and_a_cast_to_float_of_a_float_are_typed_right():

@@ -13,7 +13,6 @@ import typer
 
 from sam3_build import explain as explaining
 from sam3_build import gc as collecting
-from sam3_build import manifest as manifests
 from sam3_build.errors import BuildError
 from sam3_build.session import Session, open_session
 
@@ -108,7 +107,7 @@ def gc(
         garbage = collecting.find_garbage(store, sessions, keep)
         if not dry_run:
             collecting.remove(garbage)
-    paths = [str(path.relative_to(store.root)) for path in garbage.paths]
+    paths = [str(path.relative_to(store.root) if path.is_relative_to(store.root) else path) for path in garbage.paths]
     if as_json:
         print(json.dumps({"dry_run": dry_run, "bytes": garbage.size, "paths": paths}, indent=1))
         return
@@ -121,7 +120,9 @@ def gc(
 def schema() -> None:
     """Write manifests/schema.json, which editors complete and check manifests with."""
     path = _root() / "manifests" / "schema.json"
-    manifests.write_schema(path)
+    from sam3_build.manifest.schema import write_schema
+
+    write_schema(path)
     print(f"wrote {path.relative_to(_root())}")
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+from sam3_build.errors import BuildError
 from sam3_build.spec import Json
 
 PACKAGE = Path(__file__).parent
@@ -18,9 +19,8 @@ PACKAGE = Path(__file__).parent
 # When such a change does alter outputs, raise KEY_VERSION below: it is part of every key.
 # fmt: off
 CORE = frozenset({
-    "__main__", "digest", "errors", "executor", "explain", "frontend", "gc", "inspect", "manifest",
-    "manifest_checks", "manifest_file", "manifest_schema", "plan", "progress", "registry", "report", "resolve",
-    "session", "spec", "store", "toolchain", "view", "worker", "yaml_source",
+    "__main__", "digest", "errors", "executor", "explain", "frontend", "gc", "inspect", "manifest", "plan", "progress",
+    "registry", "report", "resolve", "session", "spec", "store", "toolchain", "view", "worker",
 })
 # fmt: on
 KEY_VERSION = 1
@@ -104,7 +104,11 @@ class DigestCache:
         stat = path.stat()
         slot, known = self._recall("module", stat)
         if known is None:
-            tree = ast.parse(path.read_bytes())
+            try:
+                tree = ast.parse(path.read_bytes())
+            except (SyntaxError, ValueError) as error:
+                at = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+                raise BuildError(f"{path.relative_to(PACKAGE.parent)}{at}: this is not Python: {error}") from error
             known = [_tree_digest(tree), *_imports(tree)]
             self._remember(slot, stat, known)
         return str(known[0]), tuple(str(k) for k in known[1:])
@@ -115,7 +119,7 @@ class DigestCache:
         queue = list(names)
         while queue:
             name = queue.pop()
-            if name in found or name in CORE:
+            if name in found or name.split(".")[0] in CORE:
                 continue
             found[name], imports = self.module(name)
             queue.extend(imports)

@@ -53,16 +53,20 @@ def execute(action: Action, session: Session) -> Outcome:
     if answer.key is None:
         raise ActionError(f"{action.name}: its inputs are not built: {', '.join(answer.waits_for)}")
     log = None
-    with store.using(), store.lock(answer.key, lambda: _say_waiting(action)) as lock:
-        answer = resolver.resolve(action.name)
-        if answer.record is None:
-            log = log_path(view, action)
-            record = _build(action, answer, resolver, store, log, lock)
-            answer = resolver.settle(action.name, replace(answer, state="fresh", record=record))
-    assert answer.key and answer.record
-    with store.lock(f"view.{manifest}"):
-        view.publish(action, answer.record)
-        store.remember(manifest, action.name, answer.key)
+    with store.using():
+        key = answer.key
+        with store.lock(key, lambda: _say_waiting(action)) as lock:
+            answer = resolver.resolve(action.name)
+            if answer.key != key:
+                raise ActionError(f"{action.name}: an input changed while it waited for another run; run it again")
+            if answer.record is None:
+                log = log_path(view, action)
+                record = _build(action, answer, resolver, store, log, lock)
+                answer = resolver.settle(action.name, replace(answer, state="fresh", record=record))
+        assert answer.record
+        with store.lock(f"view.{manifest}"):
+            view.publish(action, answer.record)
+            store.remember(manifest, action.name, key)
     return Outcome("built" if log else "restored", time.monotonic() - started, log)
 
 
@@ -84,6 +88,9 @@ def _build(action: Action, answer: Answer, resolver: Resolver, store: Store, log
         }
         facts = result["facts"]
         assert isinstance(facts, dict)
+        if missing := [name for name in action.view if not (out / name).is_file()]:
+            wrote = ", ".join(sorted(path.name for path in out.iterdir())) or "nothing"
+            raise ActionError(f"{action.name}: its stage had to write {', '.join(missing)} and wrote {wrote}")
         if resolver.reconsider(action.name).key != answer.key:
             raise ActionError(f"{action.name}: an input changed while it was running; nothing was kept, run it again")
         return store.commit(
@@ -153,7 +160,7 @@ def _say_waiting(action: Action) -> None:
 
 
 def _judge_exit(action: Action, code: int, said: bytes, log: Path, out: Path) -> dict[str, Json]:
-    result: dict[str, Json] = json.loads(said) if said else {}
+    result: dict[str, Json] = json.loads(said) if said and code >= 0 else {}
     if code == 0 and "facts" in result:
         return result
     if code < 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from doit import get_var
@@ -89,7 +90,8 @@ def _run(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Call
         try:
             outcomes[action.name] = execute(action, session)
         except BuildError as error:
-            report_path(session).unlink(missing_ok=True)  # it would go on telling of what no longer is
+            with suppress(OSError):
+                report_path(session).unlink()  # it would go on telling of what no longer is
             return TaskFailed(str(error))
         return None
 

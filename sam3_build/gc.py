@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sam3_build.session import Session
-from sam3_build.store import Store, writing
+from sam3_build.store import Store, read_history, writing
+
+_YOUNG_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,16 @@ def find_garbage(store: Store, sessions: tuple[Session, ...], keep: int) -> Garb
     """
     keys = {answer.key for s in sessions for a in s.plan.actions if (answer := s.resolver.resolve(a.name)).record}
     for history in (store.root / "names").glob("*/*/*.json"):
-        keys.update(json.loads(history.read_bytes())[:keep])
+        keys.update(read_history(history)[:keep])
     objects = {record.object for key in keys if key and (record := store.record(key))}
     found = [
         *(p for p in (store.root / "records").glob("*/*.json") if p.stem not in keys),
         *(p for p in (store.root / "objects").glob("*/*") if p.name not in objects),
         *_abandoned(store),
+        *_scratch(store.root, "records/*/.*", "names/*/*/.*"),
+        *(p for s in sessions for p in _scratch(s.view.root, "../.digests.json.*", ".*", "*/.*")),
     ]
-    return Garbage(tuple(sorted(found)), sum(_size(path) for path in found))
+    return Garbage(tuple(sorted(set(found))), sum(_size(path) for path in found))
 
 
 def remove(garbage: Garbage) -> None:
@@ -65,6 +69,13 @@ def _abandoned(store: Store) -> Iterator[Path]:
             pass  # somebody is building there right now
         finally:
             os.close(descriptor)
+
+
+def _scratch(folder: Path, *patterns: str) -> Iterator[Path]:
+    """Yield temporary files that killed runs left. A young one may be on its way: nobody locks a report."""
+    for path in (p.resolve() for pattern in patterns for p in folder.glob(pattern)):
+        if path.is_file() and time.time() - path.stat().st_mtime > _YOUNG_SECONDS:
+            yield path
 
 
 def _size(path: Path) -> int:

@@ -99,7 +99,10 @@ class Resolver:
     def _recipe(self, names: tuple[str, ...]) -> dict[str, str]:
         found = self._recipes.get(names)
         if found is None:
-            found = self._recipes[names] = self._store.digests.recipe(names)
+            try:
+                found = self._recipes[names] = self._store.digests.recipe(names)
+            except OSError as error:
+                raise BuildError(f"cannot read {error.filename}: {error.strerror}") from error
         return found
 
     def _file(self, action: Action, path: Path) -> str:

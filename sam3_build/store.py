@@ -98,11 +98,7 @@ class Store:
 
     def history(self, manifest: str, action: str) -> tuple[str, ...]:
         """Return the last keys of an action name under a manifest, newest first."""
-        try:
-            keys = json.loads(self._history_path(manifest, action).read_bytes())
-            return tuple(str(k) for k in keys)
-        except (OSError, ValueError, TypeError):
-            return ()
+        return read_history(self._history_path(manifest, action))
 
     def _history_path(self, manifest: str, action: str) -> Path:
         return self.root / "names" / self._checkout / manifest / f"{action.replace(':', '.')}.json"
@@ -216,6 +212,14 @@ class Store:
             path = self._history_path(manifest, action)
             with writing(path):
                 write_atomically(path, canonical(newest))
+
+
+def read_history(path: Path) -> tuple[str, ...]:
+    """Return the keys that a file below `names/` lists, newest first; none when it cannot be read."""
+    try:
+        return tuple(str(key) for key in json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return ()
 
 
 @contextmanager

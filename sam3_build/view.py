@@ -50,9 +50,11 @@ class View:
                 path = self.root / shown
                 with writing(path):
                     path.parent.mkdir(parents=True, exist_ok=True)
+                    for abandoned in path.parent.glob(f".{path.name}.*"):
+                        abandoned.unlink()  # by a run that was killed: publishing is done under a lock
                     _place(source / name, path)
                     if _has_sidecar(shown):
-                        write_atomically(_sidecar(path), _pretty(asdict(record)))
+                        write_atomically(_sidecar(path), _pretty({**asdict(record), "action": action.name}))
 
     def remove(self, action: Action) -> None:
         """Take the action's files and sidecars out of the view; the store keeps them."""

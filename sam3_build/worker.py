@@ -59,10 +59,12 @@ def main(argv: list[str]) -> int:
     request = json.load(sys.stdin)
     try:
         result = run(request)
+        said = json.dumps(result, allow_nan=False)
     except Exception as error:
         logging.getLogger(__name__).exception("the stage failed")
         result = {"error": f"{type(error).__name__}: {error}"}
-    os.write(descriptor, json.dumps(result).encode())
+        said = json.dumps(result)
+    os.write(descriptor, said.encode())
     return 1 if "error" in result else 0
 
 

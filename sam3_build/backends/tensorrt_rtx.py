@@ -34,6 +34,8 @@ def build(request: BuildRequest, out: Path) -> Mapping[str, Json]:
     """Build `<stem>.engine` for all compute capabilities of the options; return what it is made for.
 
     TF32 is off, though this builder has it on by default: what the graph calls FP32 is computed in FP32.
+    The bytes of a large engine differ from process to process (the builder orders things by address), so nothing
+    may be keyed by them.
     Raises BuildError with TensorRT's own words and the nodes that they name.
     """
     from polygraphy import config as polygraphy_config

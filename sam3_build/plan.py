@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sam3_build import registry
 from sam3_build.compare.judge import gates_for
-from sam3_build.manifest import Manifest, Target
+from sam3_build.manifest.model import Manifest, Target
 from sam3_build.spec import Action, Comparison, ComponentSpec, Input, Json, ModelFamily, Plan, TensorSpec
 
 # Every reduced precision is compared with this one, so it is always planned.

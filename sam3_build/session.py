@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sam3_build import toolchain
 from sam3_build.digest import DigestCache
-from sam3_build.manifest import Manifest, load
+from sam3_build.manifest.cache import load
+from sam3_build.manifest.model import Manifest
 from sam3_build.plan import make_plan
 from sam3_build.resolve import Resolver
 from sam3_build.spec import Plan
@@ -36,10 +37,10 @@ def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -
     Artifacts lie in `root/artifacts`, the store in `root/artifacts/.store` or where SAM3_STORE points.
     BuildError when the manifest cannot be used.
     """
-    loaded = load(manifest or environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, root)
-    plan = make_plan(loaded)
     artifacts = root / "artifacts"
     digests = DigestCache(artifacts / ".digests.json")
+    loaded = load(manifest or environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, root, digests, artifacts / ".manifests")
+    plan = make_plan(loaded)
     place = Path(environ.get("SAM3_STORE") or artifacts / ".store").absolute()
     store = Store(place, digests, checkout_name(artifacts))
     return Session(

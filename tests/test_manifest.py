@@ -11,8 +11,8 @@ import pytest
 
 from sam3_build import registry
 from sam3_build.errors import ManifestError
-from sam3_build.manifest import Manifest, load
-from sam3_build.manifest_file import Box
+from sam3_build.manifest.load import load
+from sam3_build.manifest.model import Box, Manifest
 from sam3_build.spec import Backend, ComponentSpec, Json, ModelFamily, TensorSpec
 
 GOOD = """\

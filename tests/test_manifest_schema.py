@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from sam3_build.errors import ManifestError
-from sam3_build.manifest import load, write_schema
-from sam3_build.manifest_file import ManifestFile
-from sam3_build.manifest_schema import json_schema
+from sam3_build.manifest.file import ManifestFile
+from sam3_build.manifest.load import load
+from sam3_build.manifest.schema import json_schema, write_schema
+from sam3_build.manifest.yaml_source import Problem, read_yaml
 from sam3_build.spec import Json
-from sam3_build.yaml_source import Problem, read_yaml
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = sorted((ROOT / "manifests").glob("*.yaml"))

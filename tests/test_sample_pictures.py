@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sam3_build.manifest import load
+from sam3_build.manifest.load import load
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "manifests" / "samples"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sam3_build.yaml_source import Plain, Problem, Value, read_yaml
+from sam3_build.manifest.yaml_source import Plain, Problem, Value, read_yaml
 
 
 def read(file: Path) -> tuple[Value | None, list[Problem]]:

@@ -6,24 +6,14 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
-from sam3_build.manifest_report import Report, found, unknown, wording
+from sam3_build.manifest.model import Box
+from sam3_build.manifest.problems import Report, found, unknown, wording
+from sam3_build.manifest.yaml_source import Keys, Plain, Value
 from sam3_build.spec import Json
-from sam3_build.yaml_source import Keys, Plain, Value
-
-
-class Box(NamedTuple):
-    """A box prompt in pixels of the picture: top left corner, width, height; label 1 is positive, 0 negative."""
-
-    label: int
-    x: float
-    y: float
-    w: float
-    h: float
-
 
 # ------------------------------------------------------------------ values with a notation of their own
 

@@ -9,10 +9,10 @@ from dataclasses import MISSING, fields
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.manifest_file import ManifestFile, TargetFile
-from sam3_build.manifest_report import Report, missing_file, unknown, wording
+from sam3_build.manifest.file import ManifestFile, TargetFile
+from sam3_build.manifest.problems import Report, missing_file, unknown, wording
+from sam3_build.manifest.yaml_source import Keys
 from sam3_build.spec import Backend, Json, ModelFamily
-from sam3_build.yaml_source import Keys
 
 NAME = "[a-z0-9][a-z0-9_-]*"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic_core import ErrorDetails
 
 from sam3_build.errors import did_you_mean
-from sam3_build.yaml_source import Keys, Place, Problem, Value
+from sam3_build.manifest.yaml_source import Keys, Place, Problem, Value
 
 
 class Report:

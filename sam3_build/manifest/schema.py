@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter
 
 from sam3_build import registry
-from sam3_build.manifest_checks import METRICS, NAME
-from sam3_build.manifest_file import (
+from sam3_build.manifest.checks import METRICS, NAME
+from sam3_build.manifest.file import (
     RANGE,
     THRESHOLD,
     CheckpointFile,
@@ -22,6 +24,11 @@ from sam3_build.manifest_file import (
 from sam3_build.spec import Json
 
 Schema = Mapping[str, Json]
+
+
+def write_schema(path: Path) -> None:
+    """Write the JSON Schema of manifests, for editors, to `path`."""
+    path.write_text(json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def json_schema() -> Schema:

@@ -2,98 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from sam3_build.errors import ManifestError
-from sam3_build.manifest_checks import NAME, check
-from sam3_build.manifest_extends import Source, read
-from sam3_build.manifest_file import Box, ManifestFile, parse
-from sam3_build.manifest_report import Report, missing_file, unknown
+from sam3_build.manifest.checks import NAME, check
+from sam3_build.manifest.extends import Source, read
+from sam3_build.manifest.file import ManifestFile, parse
+from sam3_build.manifest.model import (
+    Checkpoint,
+    Component,
+    Manifest,
+    PrecisionOptions,
+    RandomWeights,
+    Sample,
+    Target,
+)
+from sam3_build.manifest.problems import Report, missing_file, unknown
+from sam3_build.manifest.yaml_source import Problem, shown
 from sam3_build.spec import Json
-from sam3_build.yaml_source import Problem, shown
-
-
-@dataclass(frozen=True)
-class RandomWeights:
-    """Weights drawn from a seed, for a model of this config."""
-
-    seed: int
-    config: Path
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where weights come from: exactly one of `random` and `path` is set; `config` only stands beside `path`."""
-
-    random: RandomWeights | None
-    path: Path | None
-    config: Path | None
-
-
-@dataclass(frozen=True)
-class PrecisionOptions:
-    """What a component adds to a precision: `fnmatch` patterns on node names that stay FP32."""
-
-    keep_fp32: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Component:
-    """A component to build; `opset` None means the manifest's."""
-
-    opset: int | None
-    patches: tuple[str, ...]
-    precisions: Mapping[str, PrecisionOptions]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What to build for: a backend, the profiles of its engines, and its options as JSON, defaults filled in."""
-
-    backend: str
-    shape_profiles: tuple[str, ...]
-    options: Mapping[str, Json]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A picture and a prompt: text, boxes or both."""
-
-    image: Path
-    text: str | None
-    boxes: tuple[Box, ...]
-
-
-Tolerances = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float | tuple[float, float]]]]]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A checked manifest: every name in it exists, every file is there, every path is ready to open.
-
-    shape_profiles: profile -> dim -> (min, opt, max);
-    tolerances: precision -> component -> output -> metric -> threshold or (low, high); files: the YAML files read.
-    """
-
-    name: str
-    path: Path
-    family: str
-    checkpoint: Checkpoint
-    reference: str
-    tokenizer: Path
-    opset: int
-    components: Mapping[str, Component]
-    shape_profiles: Mapping[str, Mapping[str, tuple[int, int, int]]]
-    precisions: tuple[str, ...]
-    targets: Mapping[str, Target]
-    samples: tuple[Sample, ...]
-    tolerances: Tolerances
-    files: tuple[Path, ...]
 
 
 def load(name_or_path: str, root: Path) -> Manifest:
@@ -113,13 +42,6 @@ def load(name_or_path: str, root: Path) -> Manifest:
     if problems := report.sorted():
         raise ManifestError(map(_line, problems))
     return _manifest(file, path, source, options)
-
-
-def write_schema(path: Path) -> None:
-    """Write the JSON Schema of manifests, for editors, to `path`."""
-    from sam3_build.manifest_schema import json_schema
-
-    path.write_text(json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _find(name_or_path: str, root: Path) -> Path:

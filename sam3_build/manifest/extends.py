@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sam3_build.errors import did_you_mean
-from sam3_build.manifest_report import missing_file
-from sam3_build.yaml_source import Keys, Problem, Value, read_yaml
+from sam3_build.manifest.problems import missing_file
+from sam3_build.manifest.yaml_source import Keys, Problem, Value, read_yaml
 
 
 class Source(NamedTuple):

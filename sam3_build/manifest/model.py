@@ -1,0 +1,98 @@
+"""What a manifest says, once it is checked: frozen dataclasses, and no code that reads anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from sam3_build.spec import Json
+
+
+class Box(NamedTuple):
+    """A box prompt in pixels of the picture: top left corner, width, height; label 1 is positive, 0 negative."""
+
+    label: int
+    x: float
+    y: float
+    w: float
+    h: float
+
+
+@dataclass(frozen=True)
+class RandomWeights:
+    """Weights drawn from a seed, for a model of this config."""
+
+    seed: int
+    config: Path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where weights come from: exactly one of `random` and `path` is set; `config` only stands beside `path`."""
+
+    random: RandomWeights | None
+    path: Path | None
+    config: Path | None
+
+
+@dataclass(frozen=True)
+class PrecisionOptions:
+    """What a component adds to a precision: `fnmatch` patterns on node names that stay FP32."""
+
+    keep_fp32: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A component to build; `opset` None means the manifest's."""
+
+    opset: int | None
+    patches: tuple[str, ...]
+    precisions: Mapping[str, PrecisionOptions]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to build for: a backend, the profiles of its engines, and its options as JSON, defaults filled in."""
+
+    backend: str
+    shape_profiles: tuple[str, ...]
+    options: Mapping[str, Json]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture and a prompt: text, boxes or both."""
+
+    image: Path
+    text: str | None
+    boxes: tuple[Box, ...]
+
+
+Tolerances = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float | tuple[float, float]]]]]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest: every name in it exists, every file is there, every path is ready to open.
+
+    shape_profiles: profile -> dim -> (min, opt, max);
+    tolerances: precision -> component -> output -> metric -> threshold or (low, high); files: the YAML files read.
+    """
+
+    name: str
+    path: Path
+    family: str
+    checkpoint: Checkpoint
+    reference: str
+    tokenizer: Path
+    opset: int
+    components: Mapping[str, Component]
+    shape_profiles: Mapping[str, Mapping[str, tuple[int, int, int]]]
+    precisions: tuple[str, ...]
+    targets: Mapping[str, Target]
+    samples: tuple[Sample, ...]
+    tolerances: Tolerances
+    files: tuple[Path, ...]

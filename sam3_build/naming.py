@@ -133,4 +133,5 @@ def _paths_with_neighbours(graph: Graph) -> dict[Node, str]:
     adopt(graph, producers)
     adopt(reversed(graph), consumers)
     adopt(graph, siblings)
+    adopt(graph, producers)
     return {node: paths.get(node, graph.name or "graph") for node in graph}

@@ -19,9 +19,11 @@ PROVENANCE = frozenset({"_name_or_path", "architectures", "transformers_version"
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write `config.json` and, for each component of the family, `<component>.json`: `{"tensors": {key: ...}}`."""
     source = params["source"]
-    config = _read_config(inputs["config"])
-    family = import_module(f"sam3_build.families.{params['family']}.weights")
-    inventory: dict[str, dict[str, Json]] = family.inventory(source, config, inputs.get("weights"))
+    package = f"sam3_build.families.{params['family']}"
+    config = _without_provenance(import_module(f"{package}.forward").complete_config(_read_config(inputs["config"])))
+    inventory: dict[str, dict[str, Json]] = import_module(f"{package}.weights").inventory(
+        source, config, inputs.get("weights")
+    )
     (out / "config.json").write_bytes(canonical(config))
     for component, tensors in inventory.items():
         (out / f"{component}.json").write_bytes(canonical({"tensors": tensors}))
@@ -36,9 +38,7 @@ def _read_config(file: Path) -> dict[str, Json]:
         raise BuildError(f"{file.name} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise BuildError(f"{file.name} should hold a model config, an object, but holds {str(config)[:60]!r}")
-    cleaned = _without_provenance(config)
-    assert isinstance(cleaned, dict)
-    return cleaned
+    return config
 
 
 def _without_provenance(value: Json) -> Json:

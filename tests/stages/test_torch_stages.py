@@ -1,0 +1,173 @@
+"""Checkpoint, samples and reference: what they write, and what a change of their inputs changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sam3_build import registry
+from sam3_build.errors import BuildError
+from sam3_build.stages import checkpoint, reference, samples
+
+ROOT = Path(__file__).parents[2]
+FAMILY = registry.family("sam3_image")
+CONFIG = ROOT / "manifests" / "sam3_mini.json"
+SOURCE = {"random": {"seed": 0}}
+FILES = {
+    "tokenizer": ROOT / "manifests" / "sam3_mini_tokenizer.json",
+    "image0": ROOT / "manifests" / "samples" / "scene1.png",
+    "image1": ROOT / "manifests" / "samples" / "scene2.png",
+}
+SAMPLES = [
+    {"image": "image0", "text": "red circle", "boxes": []},
+    {"image": "image1", "text": None, "boxes": [{"label": 1, "xywh": [40, 40, 30, 30]}]},
+]
+
+
+def make_samples(which, out):
+    out.mkdir()
+    params = {"family": "sam3_image", "reference": which, "samples": SAMPLES}
+    samples.run(params, {"config": CONFIG, **FILES}, out)
+    return out
+
+
+def make_references(which, root):
+    folders = {"samples": make_samples(which, root / "samples")}
+    for component in FAMILY.components:
+        out = root / component.name
+        out.mkdir()
+        params = {"family": "sam3_image", "component": component.name, "source": SOURCE}
+        reference.run(params, {"config": CONFIG, **folders}, out)
+        folders[component.name] = out
+    return folders
+
+
+@pytest.fixture(scope="module")
+def meta(tmp_path_factory):
+    return make_references("meta", tmp_path_factory.mktemp("meta"))
+
+
+@pytest.fixture(scope="module")
+def hf(tmp_path_factory):
+    return make_references("hf", tmp_path_factory.mktemp("hf"))
+
+
+def read(folder, case):
+    with np.load(folder / f"{case}.npz") as arrays:
+        return dict(arrays)
+
+
+def names(folder):
+    return sorted(p.stem for p in folder.glob("*.npz"))
+
+
+def test_the_checkpoint_lists_every_component_and_the_config(tmp_path):
+    checkpoint.run({"family": "sam3_image", "source": SOURCE}, {"config": CONFIG}, tmp_path)
+    expected = {"config.json", *(f"{c.name}.json" for c in FAMILY.components)}
+    assert {p.name for p in tmp_path.iterdir()} == expected
+    tensors = json.loads((tmp_path / "text_encoder.json").read_text())["tensors"]
+    assert list(tensors) == sorted(tensors)
+    assert tensors["text_projection.bias"]["shape"] == [64]
+
+
+def test_what_a_config_says_about_its_making_does_not_matter(tmp_path):
+    config = json.loads(CONFIG.read_text())
+    other = {**config, "transformers_version": "9.9", "architectures": ["Sam3Model"]}
+    for name, text in (("a", json.dumps(config)), ("b", json.dumps(other, indent=3))):
+        (tmp_path / f"{name}.json").write_text(text)
+        (tmp_path / name).mkdir()
+        params = {"family": "sam3_image", "source": SOURCE}
+        checkpoint.run(params, {"config": tmp_path / f"{name}.json"}, tmp_path / name)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_the_config_is_written_with_every_default(tmp_path):
+    short = {"model_type": "sam3", "detr_decoder_config": {"num_queries": 7, "hidden_size": 256}}
+    (tmp_path / "short.json").write_text(json.dumps(short))
+    (tmp_path / "out").mkdir()
+    inputs = {"config": tmp_path / "short.json"}
+    checkpoint.run({"family": "sam3_image", "source": SOURCE}, inputs, tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    dims = FAMILY.static_dims(config)
+    assert {name: dims[name] for name in ("image_size", "num_queries")} == {"image_size": 1008, "num_queries": 7}
+    assert (dims["feat_0_size"], dims["feat_1_size"], dims["feat_2_size"]) == (288, 144, 72)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "config.json is not JSON"),
+        ("[1]", "config.json should hold a model config"),
+        ("{}", "model_type should be 'sam3', but is None"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused(text, message, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BuildError, match=message):
+        checkpoint.run(
+            {"family": "sam3_image", "source": SOURCE}, {"config": tmp_path / "config.json"}, tmp_path / "out"
+        )
+
+
+def test_samples_give_the_same_bytes_each_time(tmp_path):
+    one, two = make_samples("meta", tmp_path / "one"), make_samples("meta", tmp_path / "two")
+    files = sorted(p.name for p in one.iterdir())
+    assert files == ["batch.npz", "cases.json", "sample0.npz", "sample1.npz"]
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)
+    assert json.loads((one / "cases.json").read_text())[-1] == {"name": "batch", "samples": [0, 1]}
+
+
+def test_every_case_runs_every_component_under_meta(meta):
+    for component in FAMILY.components:
+        assert names(meta[component.name]) == ["batch", "sample0", "sample1"]
+
+
+def test_the_geometry_encoder_does_not_run_without_boxes_under_hf(hf):
+    assert names(hf["geometry_encoder"]) == ["batch", "sample1"]
+    assert names(hf["decoder"]) == ["batch", "batch_without_boxes", "sample0", "sample1"]
+
+
+def test_a_record_has_the_inputs_and_outputs_of_the_contract(meta):
+    for component in FAMILY.components:
+        arrays = read(meta[component.name], "batch")
+        for prefix, tensors in (("inputs", component.inputs), ("outputs", component.outputs)):
+            assert {n for n in arrays if n.startswith(prefix)} == {f"{prefix}/{t.name}" for t in tensors}
+            assert all(arrays[f"{prefix}/{t.name}"].dtype == t.dtype for t in tensors)
+            assert all(arrays[f"{prefix}/{t.name}"].ndim == len(t.dims) for t in tensors)
+
+
+def test_text_comes_before_geometry_in_the_prompt(meta, hf):
+    prompt = read(meta["decoder"], "sample0")["inputs/prompt_features"]
+    np.testing.assert_array_equal(prompt[:, :32], read(meta["text_encoder"], "sample0")["outputs/text_features"])
+    np.testing.assert_array_equal(
+        prompt[:, 32:], read(meta["geometry_encoder"], "sample0")["outputs/geometry_features"]
+    )
+    assert prompt.shape[1] == 34
+    assert read(hf["decoder"], "sample0")["inputs/prompt_features"].shape[1] == 32
+
+
+def test_a_fed_input_is_what_the_upstream_component_gave(meta):
+    np.testing.assert_array_equal(
+        read(meta["decoder"], "batch")["inputs/fpn_feat_0"], read(meta["vision_encoder"], "batch")["outputs/fpn_feat_0"]
+    )
+
+
+def test_recorded_inputs_have_what_parity_must_see(meta):
+    """Masked rows, ignored and negative boxes, a prompt without boxes, batches."""
+    batch = read(meta["decoder"], "batch")
+    assert batch["inputs/prompt_mask"].shape[0] > 1
+    assert not batch["inputs/prompt_mask"].all() and batch["inputs/prompt_mask"][:, -1].all()
+    labels = read(meta["geometry_encoder"], "batch")["inputs/input_boxes_labels"]
+    assert (labels == -10).any() and (labels == 1).any()
+
+
+def test_outputs_are_finite_and_not_flat(meta):
+    for component in FAMILY.components:
+        for name, array in read(meta[component.name], "batch").items():
+            if name.startswith("outputs") and array.dtype != bool:
+                assert np.isfinite(array).all() and array.std() > 0.01, name

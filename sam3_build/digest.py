@@ -106,9 +106,8 @@ class DigestCache:
         if known is None:
             try:
                 tree = ast.parse(path.read_bytes())
-            except (SyntaxError, ValueError) as error:
-                at = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
-                raise BuildError(f"{path.relative_to(PACKAGE.parent)}{at}: this is not Python: {error}") from error
+            except SyntaxError as error:
+                raise BuildError(f"{path}:{error.lineno}: this is not Python: {error.msg}") from error
             known = [_tree_digest(tree), *_imports(tree)]
             self._remember(slot, stat, known)
         return str(known[0]), tuple(str(k) for k in known[1:])

@@ -14,7 +14,7 @@ from doit.task import Task
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.executor import Outcome, execute, readable
+from sam3_build.executor import Outcome, execute, log_path, readable
 from sam3_build.progress import reporter
 from sam3_build.report import report
 from sam3_build.session import Session, open_session
@@ -67,7 +67,7 @@ def _leaf(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Tas
         [_run(session, action, outcomes)],
         task_dep=list(dict.fromkeys(source.action for source in action.inputs.values())),
         uptodate=[_is_fresh(session, action)],
-        clean=[(session.view.remove, (action,))],
+        clean=[_clean(session, action)],
         doc=summary,
         subtask_of=stage if rest else None,
         io=IO,
@@ -96,6 +96,18 @@ def _run(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Call
         return None
 
     return run
+
+
+def _clean(session: Session, action: Action) -> Callable[[], TaskFailed | None]:
+    def clean() -> TaskFailed | None:
+        try:
+            session.view.remove(action)
+            log_path(session.view, action).unlink(missing_ok=True)
+        except OSError as error:
+            return TaskFailed(f"{action.name}: cannot remove {error.filename}: {error.strerror}\n")
+        return None
+
+    return clean
 
 
 def _refuse(actions: list[Action]) -> Callable[[], TaskFailed]:
@@ -137,8 +149,9 @@ def _judge(session: Session) -> Task:
         return TaskFailed(f"{counts.failed} outputs fail their gates: see {readable(path)}") if counts.failed else None
 
     leaves = [c.action for c in session.plan.comparisons if c.action]
+    clean = [lambda: report_path(session).unlink(missing_ok=True)]
     doc = "Judge every comparison by its gates and print the table"
-    return Task("verify", [judge], task_dep=leaves, has_subtask=True, doc=doc, io=IO)
+    return Task("verify", [judge], task_dep=leaves, clean=clean, has_subtask=True, doc=doc, io=IO)
 
 
 def output_folder(session: Session, name: str) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from doit.exceptions import UnmetDependency
 from doit.reporter import ConsoleReporter
 
 from sam3_build.executor import Outcome, log_path, readable
@@ -29,7 +30,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         self._live: Progress | None = None
         self._rows: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
-        self._fresh = 0
+        self._fresh = self._failed = 0
+        self._skipped: list[str] = []
         self._actions = frozenset(action.name for action in self.session.plan.actions)
 
     def _log(self, name: str) -> str:
@@ -82,13 +84,16 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
             self.write(f"{line}\n")
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
-        """Print the error, once."""
+        """Print the error, once; what cannot run because of it is only counted."""
         self._finish(task.name)
+        if isinstance(fail, UnmetDependency):
+            self._skipped += [task.name] if task.name in self._actions else []
+            return
         message = str(fail.message).rstrip()
         if fail.traceback and not message:
             message = "".join(fail.traceback)
         if fail.report:
-            self.failures.append({"task": task, "exception": fail})
+            self._failed += 1
             self._say(
                 f"  FAILED    {task.name}\n{message}" + "".join(["\n", *fail.traceback] if fail.traceback else [])
             )
@@ -104,8 +109,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         built = sum(o.how == "built" for o in self.outcomes.values())
         restored = len(self.outcomes) - built
         counts = [f"{built} built", f"{restored} restored" if restored else "", f"{self._fresh} fresh"]
-        failed = f", {len(self.failures)} FAILED" if self.failures else ""
-        self.write(f"{self.session.plan.manifest}: {', '.join(c for c in counts if c)}{failed}\n")
+        counts += [f"{self._failed} FAILED" if self._failed else ""]
+        counts += [f"{len(self._skipped)} not run because of that" if self._skipped else ""]
+        self.write(f"{self.session.plan.manifest}: {', '.join(c for c in counts if c)}\n")
         for action in self.session.plan.actions:
             if action.blocked:
                 self.write(f"  blocked   {action.name}: {action.blocked}\n")

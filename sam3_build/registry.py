@@ -1,4 +1,4 @@
-"""The folder is the registry: a plug-in is one file (or one folder with a file named like its kind), found by its name."""
+"""The folder is the registry: a plug-in is one file, or one folder with a file named like its kind, found by name."""
 
 from __future__ import annotations
 
@@ -16,14 +16,24 @@ PACKAGE = Path(__file__).parent
 def names(folder: str) -> tuple[str, ...]:
     """Return the plug-ins in `sam3_build/<folder>/`, sorted: file stems, and names of folders that hold a plug-in."""
     entries = (PACKAGE / folder).iterdir()
-    return tuple(sorted(e.stem for e in entries if not e.name.startswith(("_", ".")) and (e.is_dir() or e.suffix == ".py")))
+    return tuple(
+        sorted(e.stem for e in entries if not e.name.startswith(("_", ".")) and (e.is_dir() or e.suffix == ".py"))
+    )
 
 
 def _load(folder: str, name: str, constant: str, module: str) -> object:
     if name not in names(folder):
         hint = did_you_mean(name, names(folder))
-        raise BuildError(f"no {constant.lower()} named {name!r}{hint} (to add it, create sam3_build/{folder}/{name}.py)")
-    return getattr(import_module(f"sam3_build.{module}"), constant)
+        raise BuildError(
+            f"no {constant.lower()} named {name!r}{hint} (to add it, create sam3_build/{folder}/{name}.py)"
+        )
+    try:
+        found: object = getattr(import_module(f"sam3_build.{module}"), constant, None)
+    except SyntaxError as error:
+        raise BuildError(f"{error.filename}:{error.lineno}: this is not Python: {error.msg}") from error
+    if found is None:
+        raise BuildError(f"sam3_build/{module.replace('.', '/')}.py declares no {constant}")
+    return found
 
 
 def family(name: str) -> ModelFamily:

@@ -11,8 +11,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
@@ -42,6 +45,32 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+class _FromSource(SourceFileLoader):
+    """Loads a module from its source, never from bytecode.
+
+    Python takes bytecode for current when the source has the size and the time, in whole seconds, that it had; a key
+    covers the source itself, so that an output of older code would be kept under it for ever.
+    """
+
+    def path_stats(self, path: str) -> NoReturn:
+        """Say that nothing is known of the source's age: Python then compiles it anew."""
+        raise OSError(path)
+
+
+class _FromSourceFinder(PathFinder):
+    """Finds the plug-ins of this package, ahead of Python's own finder, and nothing else."""
+
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the module's specification, with a loader that reads its source."""
+        spec = super().find_spec(fullname, path, target) if fullname.startswith("sam3_build.") else None
+        if spec and spec.origin and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _FromSource(fullname, spec.origin)
+        return spec
+
+
 def die_with(parent: int) -> None:
     """Ask the kernel to kill this process when the process `parent` ends (Linux); leave at once if it already has."""
     if sys.platform == "linux":
@@ -57,6 +86,7 @@ def main(argv: list[str]) -> int:
     os.set_inheritable(descriptor, False)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
     request = json.load(sys.stdin)
+    sys.meta_path.insert(0, _FromSourceFinder)
     try:
         result = run(request)
         said = json.dumps(result, allow_nan=False)

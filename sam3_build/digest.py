@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from sam3_build.errors import BuildError
@@ -137,7 +138,8 @@ class DigestCache:
                 scratch.write_bytes(canonical(merged))
                 scratch.replace(self._path)
             except OSError:
-                scratch.unlink(missing_ok=True)
+                with suppress(OSError):  # on a read-only disk even this is refused
+                    scratch.unlink()
                 return
             self._new = {}
 

@@ -39,7 +39,7 @@ def find_garbage(store: Store, sessions: tuple[Session, ...], keep: int) -> Garb
         *(p for p in (store.root / "objects").glob("*/*") if p.name not in objects),
         *_abandoned(store),
         *_scratch(store.root, "records/*/.*", "names/*/*/.*"),
-        *(p for s in sessions for p in _scratch(s.view.root, "../.digests.json.*", ".*", "*/.*")),
+        *(p for s in sessions for p in _scratch(s.view.root, "../.digests.json.*", "../.manifests/.*", ".*", "*/.*")),
     ]
     return Garbage(tuple(sorted(set(found))), sum(_size(path) for path in found))
 

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def _remember(entry: Path, manifest: Manifest, root: Path, digests: DigestCache)
         scratch.write_bytes(canonical(stored))
         scratch.replace(entry)
     except OSError:
-        scratch.unlink(missing_ok=True)  # it will be checked again; a folder that cannot be written is reported later
+        with suppress(OSError):  # it will be checked again; a folder that cannot be written is reported later
+            scratch.unlink()
 
 
 def _fingerprint(manifest: Manifest, digests: DigestCache) -> str:

@@ -35,7 +35,6 @@ class Outcome:
 
     how: Literal["built", "restored"]
     seconds: float
-    log: Path | None
 
 
 def log_path(view: View, action: Action) -> Path:
@@ -52,7 +51,7 @@ def execute(action: Action, session: Session) -> Outcome:
         raise ActionError(f"{action.name} is blocked: {action.blocked}")
     if answer.key is None:
         raise ActionError(f"{action.name}: its inputs are not built: {', '.join(answer.waits_for)}")
-    log = None
+    how: Literal["built", "restored"] = "restored"
     with store.using():
         key = answer.key
         with store.lock(key, lambda: _say_waiting(action)) as lock:
@@ -60,14 +59,14 @@ def execute(action: Action, session: Session) -> Outcome:
             if answer.key != key:
                 raise ActionError(f"{action.name}: an input changed while it waited for another run; run it again")
             if answer.record is None:
-                log = log_path(view, action)
-                record = _build(action, answer, resolver, store, log, lock)
+                record = _build(action, answer, resolver, store, log_path(view, action), lock)
+                how = "built"
                 answer = resolver.settle(action.name, replace(answer, state="fresh", record=record))
         assert answer.record
         with store.lock(f"view.{manifest}"):
             view.publish(action, answer.record)
             store.remember(manifest, action.name, key)
-    return Outcome("built" if log else "restored", time.monotonic() - started, log)
+    return Outcome(how, time.monotonic() - started)
 
 
 def _build(action: Action, answer: Answer, resolver: Resolver, store: Store, log: Path, lock: int) -> Record:

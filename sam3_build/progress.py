@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from typing import TYPE_CHECKING, TextIO
 
 from doit.exceptions import UnmetDependency
@@ -27,9 +27,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
     def __init__(self, outstream: TextIO, options: dict[str, object]) -> None:
         """Report to `outstream`; live rows only where it is a terminal."""
         super().__init__(outstream, options)
+        self._lock = threading.RLock()  # doit calls from as many threads as it runs actions in
         self._live: Progress | None = None
         self._rows: dict[str, TaskID] = {}
-        self._began: dict[str, float] = {}
         self._fresh = self._failed = 0
         self._skipped: list[str] = []
         self._actions = frozenset(action.name for action in self.session.plan.actions)
@@ -41,12 +41,12 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         """Show that an action began."""
         if task.name not in self._actions:
             return
-        self._began[task.name] = time.monotonic()
-        if self.outstream.isatty():
-            self._live = self._live or self._start()
-            self._rows[task.name] = self._live.add_task(task.name, log=self._log(task.name))
-        else:
-            self.write(f"  run   {task.name}\n")
+        with self._lock:
+            if self.outstream.isatty():
+                self._live = self._live or self._start()
+                self._rows[task.name] = self._live.add_task(task.name, log=self._log(task.name))
+            else:
+                self.write(f"  run       {task.name:<40} {self._log(task.name)}\n")
 
     def _start(self) -> Progress:
         from rich.console import Console
@@ -63,25 +63,26 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         return live
 
     def _finish(self, name: str) -> None:
-        if self._live and name in self._rows:
-            self._live.remove_task(self._rows.pop(name))
-            if not self._rows:
-                self._live.stop()
-                self._live = None
+        with self._lock:
+            if self._live and name in self._rows:
+                self._live.remove_task(self._rows.pop(name))
+                if not self._rows:
+                    self._live.stop()
+                    self._live = None
 
     def add_success(self, task: Task) -> None:
         """Say how an action ended and how long it took."""
         self._finish(task.name)
         outcome = self.outcomes.get(task.name)
-        if outcome and task.name in self._began:
-            log = f"  {readable(outcome.log)}" if outcome.log else ""
-            self._say(f"  {outcome.how:<8}  {task.name:<40} {outcome.seconds:7.1f} s{log}")
+        if outcome:
+            self._say(f"  {outcome.how:<8}  {task.name:<40} {outcome.seconds:7.1f} s")
 
     def _say(self, line: str) -> None:
-        if self._live:
-            self._live.console.print(line, markup=False, highlight=False)
-        else:
-            self.write(f"{line}\n")
+        with self._lock:
+            if self._live:
+                self._live.console.print(line, markup=False, highlight=False)
+            else:
+                self.write(f"{line}\n")
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Print the error, once; what cannot run because of it is only counted."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.spec import Backend, ModelFamily, Patch, Precision, Stage
+
+Plugin = TypeVar("Plugin")
 
 PACKAGE = Path(__file__).parent
 
@@ -21,7 +24,7 @@ def names(folder: str) -> tuple[str, ...]:
     )
 
 
-def _load(folder: str, name: str, constant: str, module: str) -> object:
+def _load(folder: str, name: str, constant: str, module: str, kind: type[Plugin]) -> Plugin:
     if name not in names(folder):
         hint = did_you_mean(name, names(folder))
         raise BuildError(
@@ -31,41 +34,37 @@ def _load(folder: str, name: str, constant: str, module: str) -> object:
         found: object = getattr(import_module(f"sam3_build.{module}"), constant, None)
     except SyntaxError as error:
         raise BuildError(f"{error.filename}:{error.lineno}: this is not Python: {error.msg}") from error
-    if found is None:
-        raise BuildError(f"sam3_build/{module.replace('.', '/')}.py declares no {constant}")
+    if not isinstance(found, kind):
+        file = f"sam3_build/{module.replace('.', '/')}.py"
+        raise BuildError(f"{file} declares no {constant}: it must be a {kind.__name__} of sam3_build.spec")
     return found
 
 
+@cache
 def family(name: str) -> ModelFamily:
     """Return the family declared in `families/<name>/family.py`."""
-    found = _load("families", name, "FAMILY", f"families.{name}.family")
-    assert isinstance(found, ModelFamily)
-    return found
+    return _load("families", name, "FAMILY", f"families.{name}.family", ModelFamily)
 
 
+@cache
 def patch(name: str) -> Patch:
     """Return the patch declared in `patches/<name>.py`."""
-    found = _load("patches", name, "PATCH", f"patches.{name}")
-    assert isinstance(found, Patch)
-    return found
+    return _load("patches", name, "PATCH", f"patches.{name}", Patch)
 
 
+@cache
 def precision(name: str) -> Precision:
     """Return the precision recipe declared in `precisions/<name>.py`."""
-    found = _load("precisions", name, "PRECISION", f"precisions.{name}")
-    assert isinstance(found, Precision)
-    return found
+    return _load("precisions", name, "PRECISION", f"precisions.{name}", Precision)
 
 
+@cache
 def backend(name: str) -> Backend:
     """Return the backend declared in `backends/<name>.py`."""
-    found = _load("backends", name, "BACKEND", f"backends.{name}")
-    assert isinstance(found, Backend)
-    return found
+    return _load("backends", name, "BACKEND", f"backends.{name}", Backend)
 
 
+@cache
 def stage(name: str) -> Stage:
     """Return the stage declared in `stages/<name>.py`."""
-    found = _load("stages", name, "STAGE", f"stages.{name}")
-    assert isinstance(found, Stage)
-    return found
+    return _load("stages", name, "STAGE", f"stages.{name}", Stage)

@@ -63,7 +63,8 @@ def test_every_action_that_did_something_tells_how_long_and_where_its_log_is(fre
     run = fresh.build("export:head")
     for action in ("checkpoint", "export:head"):
         log = f"artifacts/toy/logs/{action.replace(':', '.')}.log"
-        assert re.search(rf"^  built     {action} +\d+\.\d s  {log}$", run.output, re.M), run.output
+        assert re.search(rf"^  run       {action} +{log}$", run.output, re.M), run.output
+        assert re.search(rf"^  built     {action} +\d+\.\d s$", run.output, re.M), run.output
         assert (fresh.root / log).is_file()
 
 

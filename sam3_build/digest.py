@@ -158,7 +158,9 @@ def _tree_digest(tree: ast.Module) -> str:
                 and isinstance(first.value, ast.Constant)
                 and isinstance(first.value.value, str)
             ):
-                node.body[0] = ast.Pass()
+                node.body = node.body[1:] or [ast.Pass()]
+        elif isinstance(node, ast.JoinedStr):  # Python 3.12 ends some f-strings with an empty constant
+            node.values = [v for v in node.values if not isinstance(v, ast.Constant) or v.value != ""]
     return digest(_plain(tree))
 
 
@@ -169,7 +171,7 @@ def _plain(node: object) -> Json:
         return {"": type(node).__name__, **fields}
     if isinstance(node, list):
         return [_plain(item) for item in node]
-    return node if isinstance(node, str | int | bool) else repr(node)
+    return node if isinstance(node, str | int | bool) else [type(node).__name__, repr(node)]
 
 
 def _imports(tree: ast.Module) -> list[str]:

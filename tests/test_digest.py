@@ -1,0 +1,242 @@
+"""Digests: what counts and what does not, and that a remembered digest is never a wrong one."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from sam3_build import digest as digests
+from sam3_build.digest import DigestCache, canonical, digest, file_digest
+from sam3_build.errors import BuildError
+
+SNIPPET = '''
+"""A module."""
+from __future__ import annotations
+
+import os as system
+
+LIMITS = {"low": -1, "high": 2.5e3, "text": "ä", "raw": b"\\x00", "none": None, "yes": True}
+
+
+class Thing(list[int], metaclass=type):
+    """A class."""
+
+    def method(self, a, /, b: int = 1, *args, c, **kwargs) -> str:
+        """A method."""
+        with open(a) as file, open(b):
+            x = [i for i in range(3) if i % 2]
+        return f"{x!r:>{b}} {file}" if (y := b) else lambda: y
+
+
+async def later():
+    try:
+        async for _ in later():
+            yield await _
+    except* (OSError, ValueError) as error:
+        raise error from None
+
+
+def choose(value):
+    match value:
+        case {"a": [first, *rest], **others} if rest:
+            return first
+        case Thing(x=1) | None:
+            pass
+    return value[..., 1:2]
+'''
+
+# Raise KEY_VERSION when this changes on purpose: every artifact's key depends on it. The same on every Python.
+GOLDEN = "6087ce3d5c050f49bdda7ac05aa8d932c3d039249158cf983476dfbf20269cb0"
+
+
+def of(source: str) -> str:
+    return digests._tree_digest(ast.parse(textwrap.dedent(source)))
+
+
+def test_the_digest_of_code_is_the_same_on_every_python() -> None:
+    assert of(SNIPPET) == GOLDEN
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"""A module."""', '"""Another text."""'),
+        ('"""A module."""', "# a comment"),
+        ('    """A class."""\n', ""),
+        ('        """A method."""', '        """Of another length,\n        with two lines."""'),
+        ("import os as system", "import os as system  # why"),
+        ("LIMITS = {", "\n\nLIMITS = {\n    "),
+        ('"low": -1', "'low': -1"),
+        ("2.5e3", "2500.0"),
+        ("[i for i in range(3) if i % 2]", "(\n[i for i in range(3) if (i % 2)])"),
+    ],
+)
+def test_comments_docstrings_layout_and_spelling_do_not_count(old: str, new: str) -> None:
+    assert old in SNIPPET
+    assert of(SNIPPET.replace(old, new)) == GOLDEN
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("-1", "1"),
+        ("2.5e3", "2.5e4"),
+        ('"ä"', '"ö"'),
+        ('b"\\x00"', 'b"\\x01"'),
+        ('b"\\x00"', '"\\x00"'),
+        ('b"\\x00"', repr(repr(b"\x00"))),
+        ("2.5e3", '"2500.0"'),
+        ("None, ", "False, "),
+        ("True}", "1}"),
+        ("os as system", "sys as system"),
+        ("a, /, b", "a, b"),
+        ("i % 2", "i % 3"),
+        ("{x!r:>", "{x!s:>"),
+        ("except*", "except"),
+        ("return first", "return rest"),
+        ("1:2", "1:2:1"),
+        ("async for _", "for _"),
+    ],
+)
+def test_anything_that_is_code_counts(old: str, new: str) -> None:
+    assert old in SNIPPET
+    try:
+        changed = of(SNIPPET.replace(old, new))
+    except SyntaxError:
+        pytest.fail(f"{new!r} is not Python here")
+    assert changed != GOLDEN
+
+
+def test_a_string_that_is_no_docstring_counts() -> None:
+    assert of("def f():\n    x = 1\n    'a'") != of("def f():\n    x = 1\n    'b'")
+    assert of("def f():\n    'a'") == of("def f():\n    'b'") == of("def f():\n    pass")
+
+
+# ------------------------------------------------------------------ documents
+
+
+def test_a_document_has_one_digest_whatever_the_order_of_its_keys() -> None:
+    assert digest({"b": 1, "a": [1, {"d": None, "c": "ä"}]}) == digest({"a": [1, {"c": "ä", "d": None}], "b": 1})
+    assert canonical({"b": 1, "a": (1.5, True)}) == b'{"a":[1.5,true],"b":1}'
+    assert digest({}) == hashlib.sha256(b"{}").hexdigest()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_json_cannot_hold_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        digest({"x": value})
+
+
+# ------------------------------------------------------------------ files
+
+
+def settle() -> None:
+    """Let a file grow old enough for its digest to be remembered."""
+    time.sleep(digests._RACY_NS / 1e9 + 0.02)
+
+
+def test_an_unchanged_file_is_read_once_also_by_the_next_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    settle()
+    read: list[Path] = []
+    monkeypatch.setattr(digests, "file_digest", lambda p: (read.append(p), file_digest(Path(p)))[1])
+    cache = DigestCache(tmp_path / "cache")
+    assert {cache.file(path) for _ in range(3)} == {hashlib.sha256(b"content").hexdigest()}
+    cache.save()
+    assert DigestCache(tmp_path / "cache").file(path) == hashlib.sha256(b"content").hexdigest()
+    assert len(read) == 1
+    path.rename(tmp_path / "moved")
+    settle()
+    DigestCache(tmp_path / "cache").file(tmp_path / "moved")
+    assert len(read) == 2, "a rename changes ctime; reading once more is right, trusting it would be a guess"
+
+
+def test_a_young_file_is_read_each_time_since_it_may_change_within_one_tick(tmp_path: Path) -> None:
+    path, cache = tmp_path / "file", DigestCache(tmp_path / "cache")
+    path.write_bytes(b"1")
+    cache.file(path)
+    cache.save()
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("how", ["in place", "replaced"])
+def test_an_edit_that_keeps_size_and_mtime_is_seen(tmp_path: Path, how: str) -> None:
+    path, cache = tmp_path / "file", DigestCache(tmp_path / "cache")
+    path.write_bytes(b"1")
+    settle()
+    before, stat = cache.file(path), path.stat()
+    other = path if how == "in place" else tmp_path / "other"
+    other.write_bytes(b"2")
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(path)
+    settle()
+    assert path.stat().st_mtime_ns == stat.st_mtime_ns
+    assert cache.file(path) != before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"file:1:2": 3}'])
+def test_a_cache_that_cannot_be_read_is_empty(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cache").write_bytes(content)
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    assert DigestCache(tmp_path / "cache").file(path) == hashlib.sha256(b"content").hexdigest()
+
+
+def test_two_processes_that_save_keep_what_both_learnt(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "ab"]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    settle()
+    caches = [DigestCache(tmp_path / "cache") for _ in paths]
+    for cache, path in zip(caches, paths, strict=True):
+        cache.file(path)
+        cache.save()
+    entries = DigestCache(tmp_path / "cache")._known
+    assert len(entries) == 2
+    assert str(tmp_path).encode() not in (tmp_path / "cache").read_bytes()
+
+
+# ------------------------------------------------------------------ recipes
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small package in place of sam3_build: a stage imports a family, which imports its neighbour and the core."""
+    root = tmp_path / "sam3_build"
+    files = {
+        "stages/export.py": "def run():\n    from sam3_build.families.toy import forward\n    import sam3_build.spec\n",
+        "families/toy/__init__.py": "",
+        "families/toy/forward.py": "from sam3_build.families.toy.norms import norm\nfrom sam3_build.errors import X\n",
+        "families/toy/norms.py": "def norm(x):\n    return x\n",
+        "families/toy/unused.py": "",
+        "errors.py": "X = 1\n",
+        "spec.py": "",
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.setattr(digests, "PACKAGE", root)
+    return root
+
+
+def test_a_recipe_is_all_that_its_modules_import_from_the_package_but_the_core(package: Path, tmp_path: Path) -> None:
+    recipe = DigestCache(tmp_path / "cache").recipe(("stages.export",))
+    assert recipe.keys() == {"stages.export", "families.toy.forward", "families.toy.norms"}
+    (package / "families/toy/norms.py").write_text("def norm(x):\n    return 2 * x\n")
+    changed = DigestCache(tmp_path / "cache").recipe(("stages.export",))
+    assert {name for name in recipe if recipe[name] != changed[name]} == {"families.toy.norms"}
+
+
+def test_what_is_not_python_is_named_with_its_line(package: Path, tmp_path: Path) -> None:
+    (package / "families/toy/norms.py").write_text("x = 1\ndef (:\n")
+    with pytest.raises(BuildError, match=r"families/toy/norms\.py:2: this is not Python"):
+        DigestCache(tmp_path / "cache").recipe(("stages.export",))

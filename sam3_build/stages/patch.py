@@ -87,6 +87,6 @@ def _check(path: Path, component: str, patches: Sequence[str]) -> None:
 STAGE = Stage(
     name="patch",
     summary="rewrite the graph with ONNX GraphSurgeon patches, each of which must find something to do",
-    tools=("numpy", "onnx", "onnx-graphsurgeon", "onnx-ir", "onnxruntime"),
+    tools=("ml_dtypes", "numpy", "onnx", "onnx-graphsurgeon", "onnx-ir", "onnxruntime"),
     run=run,
 )

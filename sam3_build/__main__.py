@@ -56,7 +56,7 @@ def _size(size: int | None) -> str:
 def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
     """Show every action: fresh, stale (and why), pending or blocked. Runs nothing."""
     session = _session(manifest)
-    found = explaining.explain_plan(session)
+    found = explaining.explain_plan(session.plan, session.store, session.resolver)
     if as_json:
         keys = ("action", "state", "because", "bytes_needed")
         print(json.dumps([{k: v for k, v in asdict(e).items() if k in keys} for e in found], indent=1))
@@ -74,7 +74,8 @@ def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def explain(action: str, manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
     """Say why ACTION is stale: every field of its key that is not what it was when it was last built."""
-    found = explaining.explain_action(_session(manifest), action)
+    session = _session(manifest)
+    found = explaining.explain_action(action, session.plan, session.store, session.resolver)
     if as_json:
         print(json.dumps(asdict(found), indent=1))
         return
@@ -120,7 +121,7 @@ def gc(
 def schema() -> None:
     """Write manifests/schema.json, which editors complete and check manifests with."""
     path = _root() / "manifests" / "schema.json"
-    from sam3_build.manifest.schema import write_schema
+    from sam3_build.manifest.json_schema import write_schema
 
     write_schema(path)
     print(f"wrote {path.relative_to(_root())}")

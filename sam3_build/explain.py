@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.resolve import Answer, Resolver
-from sam3_build.session import Session
-from sam3_build.spec import Action, Json
-from sam3_build.store import Record
+from sam3_build.spec import Action, Json, Plan
+from sam3_build.store import Record, Store
 
 # Inputs and source files are compared by digest; so many characters of one say enough.
 _SHORT = 12
@@ -39,22 +38,22 @@ class Explanation:
     bytes_needed: int | None
 
 
-def explain_plan(session: Session) -> tuple[Explanation, ...]:
-    """Return the explanation of every action of the session's plan, in order."""
-    return tuple(_explain(session, action) for action in session.plan.actions)
+def explain_plan(plan: Plan, store: Store, resolver: Resolver) -> tuple[Explanation, ...]:
+    """Return the explanation of every action of the plan, in order."""
+    return tuple(_explain(action, _last_record(store, plan, action), resolver) for action in plan.actions)
 
 
-def explain_action(session: Session, name: str) -> Explanation:
+def explain_action(name: str, plan: Plan, store: Store, resolver: Resolver) -> Explanation:
     """Return the explanation of the action called `name`. BuildError when the plan has no such action."""
-    names = [action.name for action in session.plan.actions]
+    names = [action.name for action in plan.actions]
     if name not in names:
-        raise BuildError(f"manifest {session.plan.manifest!r} has no action {name!r}{did_you_mean(name, names)}")
-    return _explain(session, session.plan.action(name))
+        raise BuildError(f"manifest {plan.manifest!r} has no action {name!r}{did_you_mean(name, names)}")
+    action = plan.action(name)
+    return _explain(action, _last_record(store, plan, action), resolver)
 
 
-def _explain(session: Session, action: Action) -> Explanation:
-    answer = session.resolver.resolve(action.name)
-    last = _last_record(session, action.name)
+def _explain(action: Action, last: Record | None, resolver: Resolver) -> Explanation:
+    answer = resolver.resolve(action.name)
     if answer.state == "fresh":
         return Explanation(action.name, "fresh", (), (), 0)
     if answer.state == "blocked":
@@ -63,21 +62,17 @@ def _explain(session: Session, action: Action) -> Explanation:
     if answer.state == "pending":
         return Explanation(action.name, "pending", tuple(f"waits for {n}" for n in answer.waits_for), (), needed)
     changes = tuple(differences(last.document, answer.document or {})) if last else ()
-    return Explanation(
-        action.name, "stale", tuple(_because(answer, last, changes, session.resolver, action)), changes, needed
-    )
+    return Explanation(action.name, "stale", tuple(_because(answer, last, changes, action)), changes, needed)
 
 
-def _last_record(session: Session, name: str) -> Record | None:
-    for key in session.store.history(session.plan.manifest, name):
-        if record := session.store.record(key):
+def _last_record(store: Store, plan: Plan, action: Action) -> Record | None:
+    for key in store.history(plan.manifest, action.name):
+        if record := store.record(key):
             return record
     return None
 
 
-def _because(
-    answer: Answer, last: Record | None, changes: tuple[Difference, ...], resolver: Resolver, action: Action
-) -> Iterator[str]:
+def _because(answer: Answer, last: Record | None, changes: tuple[Difference, ...], action: Action) -> Iterator[str]:
     if last is None:
         yield "never built"
     elif last.key == answer.key:

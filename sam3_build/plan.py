@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sam3_build import registry
 from sam3_build.compare.judge import gates_for
-from sam3_build.manifest.model import Manifest, Target
+from sam3_build.manifest.types import Manifest, Target
 from sam3_build.spec import Action, Comparison, ComponentSpec, Input, Json, ModelFamily, Plan, TensorSpec
 
 # Every reduced precision is compared with this one, so it is always planned.
@@ -60,24 +60,13 @@ def _needed(family: ModelFamily, specs: list[ComponentSpec]) -> list[ComponentSp
 
 
 def _source(manifest: Manifest) -> dict[str, Json]:
-    random = manifest.checkpoint.random
-    return {"random": {"seed": random.seed}} if random else {"path": True}
+    seed = manifest.checkpoint.seed
+    return {"path": True} if seed is None else {"random": {"seed": seed}}
 
 
 def _weight_file(manifest: Manifest) -> dict[str, Path]:
-    path = manifest.checkpoint.path
-    if path is None:
-        return {}
-    return {"weights": path / "model.safetensors" if path.is_dir() else path}
-
-
-def _config_file(manifest: Manifest) -> Path:
-    checkpoint = manifest.checkpoint
-    if checkpoint.random:
-        return checkpoint.random.config
-    assert checkpoint.path
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-    return checkpoint.config or folder / "config.json"
+    weights = manifest.checkpoint.weights
+    return {"weights": weights} if weights else {}
 
 
 def _checkpoint(manifest: Manifest, family: ModelFamily) -> Action:
@@ -85,7 +74,7 @@ def _checkpoint(manifest: Manifest, family: ModelFamily) -> Action:
         name="checkpoint",
         stage="checkpoint",
         params={"family": family.name, "source": _source(manifest)},
-        files={"config": _config_file(manifest), **_weight_file(manifest)},
+        files={"config": manifest.checkpoint.config, **_weight_file(manifest)},
         recipe=("stages.checkpoint", f"families.{family.name}.weights"),
         tools=registry.stage("checkpoint").tools,
     )

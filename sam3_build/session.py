@@ -10,7 +10,7 @@ from pathlib import Path
 from sam3_build import toolchain
 from sam3_build.digest import DigestCache
 from sam3_build.manifest.cache import load
-from sam3_build.manifest.model import Manifest
+from sam3_build.manifest.types import Manifest
 from sam3_build.plan import make_plan
 from sam3_build.resolve import Resolver
 from sam3_build.spec import Plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 
 from sam3_build import registry
 from sam3_build.errors import ManifestError
+from sam3_build.manifest import extends
 from sam3_build.manifest.load import load
-from sam3_build.manifest.model import Box, Manifest
+from sam3_build.manifest.types import Box, Checkpoint, Manifest, SourceFile
 from sam3_build.spec import Backend, ComponentSpec, Json, ModelFamily, TensorSpec
 
 GOOD = """\
@@ -120,7 +122,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(registry, "backend", backends.__getitem__)
     (tmp_path / "manifests").mkdir()
     monkeypatch.chdir(tmp_path / "manifests")
-    for name in ("toy.json", "toy_tokenizer.json", "scene.png"):
+    Path("sharded").mkdir()
+    index = "sharded/model.safetensors.index.json"
+    for name in ("toy.json", "toy_tokenizer.json", "scene.png", "bare.safetensors", index):
         Path(name).write_bytes(b"x")
     return tmp_path
 
@@ -150,11 +154,10 @@ def edited(*edits: tuple[str, str]) -> str:
 def test_everything_in_a_manifest_reaches_the_result(project: Path) -> None:
     manifest = loaded(project, GOOD)
     here = project / "manifests"
-    assert (manifest.name, manifest.path, manifest.files) == ("m", here / "m.yaml", (here / "m.yaml",))
+    assert (manifest.name, manifest.path) == ("m", here / "m.yaml")
+    assert manifest.files == (SourceFile(here / "m.yaml", hashlib.sha256(GOOD.encode()).hexdigest()),)
     assert (manifest.family, manifest.reference, manifest.opset) == ("toy", "meta", 20)
-    assert manifest.checkpoint.random is not None
-    assert (manifest.checkpoint.random.seed, manifest.checkpoint.random.config) == (0, here / "toy.json")
-    assert (manifest.checkpoint.path, manifest.checkpoint.config) == (None, None)
+    assert manifest.checkpoint == Checkpoint(0, None, here / "toy.json")
     assert manifest.tokenizer == here / "toy_tokenizer.json"
     assert manifest.components["encoder"].patches == ("fold",)
     assert manifest.components["encoder"].opset is None
@@ -197,12 +200,14 @@ def test_a_checkpoint_can_be_a_folder_or_a_file_with_its_config_beside_it(projec
     for name in ("config.json", "model.safetensors"):
         (Path("weights") / name).write_text("")
     random = "{random: {seed: 0, config: toy.json}}"
-    for source in ("{path: weights}", "{path: weights/model.safetensors}", "{path: scene.png, config: toy.json}"):
+    folder = project / "manifests" / "weights"
+    for source, config in (
+        ("{path: weights}", folder / "config.json"),
+        ("{path: weights/model.safetensors}", folder / "config.json"),
+        ("{path: weights, config: toy.json}", project / "manifests" / "toy.json"),
+    ):
         checkpoint = loaded(project, edited((random, source))).checkpoint
-        assert checkpoint.random is None
-        assert checkpoint.path is not None
-        assert checkpoint.path.exists()
-        assert (checkpoint.config is None) == ("config" not in source)
+        assert checkpoint == Checkpoint(None, folder / "model.safetensors", config)
 
 
 def test_a_dimension_that_only_unlisted_components_have_may_keep_its_range(project: Path) -> None:
@@ -328,8 +333,26 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         ("m.yaml:2: checkpoint.config: stands beside 'path'; the config of 'random' goes inside 'random'",),
     ),
     "a checkpoint file without its config": (
-        (("{random: {seed: 0, config: toy.json}}", "{path: scene.png}"),),
+        (("{random: {seed: 0, config: toy.json}}", "{path: bare.safetensors}"),),
         ("m.yaml:2: checkpoint.path: has no config.json beside it; name the model's config with 'config:'",),
+    ),
+    "a checkpoint in several files": (
+        (("{random: {seed: 0, config: toy.json}}", "{path: sharded}"),),
+        ("m.yaml:2: checkpoint.path: folder 'sharded' holds no model.safetensors",),
+    ),
+    "an index of a checkpoint in several files": (
+        (("{random: {seed: 0, config: toy.json}}", "{path: sharded/model.safetensors.index.json, config: toy.json}"),),
+        (
+            "m.yaml:2: checkpoint.path: 'model.safetensors.index.json' is not one .safetensors file, which is all "
+            "that can be read",
+        ),
+    ),
+    "a checkpoint and a config that do not exist": (
+        (("{random: {seed: 0, config: toy.json}}", "{path: bar.safetensors, config: to.json}"),),
+        (
+            "m.yaml:2: checkpoint.path: no such file 'bar.safetensors'; did you mean 'bare.safetensors'?",
+            "m.yaml:2: checkpoint.config: no such file 'to.json'; did you mean 'toy.json'?",
+        ),
     ),
     "files that do not exist": (
         (
@@ -560,7 +583,7 @@ tolerances: null
 """,
     )
     assert manifest.name == "m"
-    assert [f.name for f in manifest.files] == ["m.yaml", "base.yaml"]
+    assert [f.path.name for f in manifest.files] == ["m.yaml", "base.yaml"]
     assert list(manifest.components) == ["encoder", "head"]
     assert manifest.components["head"].opset is None
     assert manifest.components["head"].precisions["fp16"].keep_fp32 == ("*softmax*",)
@@ -600,7 +623,7 @@ def test_removing_what_is_not_there_is_an_error(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extends", "expected"),
+    ("named", "expected"),
     [
         ("m.yaml", "m.yaml:1: extends: a manifest cannot extend itself: m.yaml -> m.yaml"),
         ("loop.yaml", "loop.yaml:1: extends: a manifest cannot extend itself: m.yaml -> loop.yaml -> m.yaml"),
@@ -608,7 +631,13 @@ def test_removing_what_is_not_there_is_an_error(project: Path) -> None:
         ("[base.yaml]", "m.yaml:1: extends: must be the path of another manifest, relative to this file"),
     ],
 )
-def test_extends_must_name_another_manifest(project: Path, extends: str, expected: str) -> None:
+def test_extends_must_name_another_manifest(project: Path, named: str, expected: str) -> None:
     Path("base.yaml").write_text(GOOD)
     Path("loop.yaml").write_text("extends: m.yaml\n")
-    assert problems(project, f"extends: {extends}\n") == (expected,)
+    assert problems(project, f"extends: {named}\n") == (expected,)
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    source = extends.read(tmp_path)
+    assert (source.root, source.files) == (None, ())
+    assert [(p.place.line, p.text) for p in source.problems] == [(0, "cannot be read: Is a directory")]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from sam3_build.errors import ManifestError
-from sam3_build.manifest.file import ManifestFile
+from sam3_build.manifest.json_schema import json_schema, write_schema
 from sam3_build.manifest.load import load
-from sam3_build.manifest.schema import json_schema, write_schema
-from sam3_build.manifest.yaml_source import Problem, read_yaml
+from sam3_build.manifest.shape import ManifestFile
+from sam3_build.manifest.yaml_tree import Problem, read_yaml
 from sam3_build.spec import Json
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ MANIFESTS = sorted((ROOT / "manifests").glob("*.yaml"))
 def plain(text: str, folder: Path) -> Json:
     (folder / "m.yaml").write_text(text)
     problems: list[Problem] = []
-    root = read_yaml(folder / "m.yaml", problems)
+    root = read_yaml(folder / "m.yaml", (folder / "m.yaml").read_bytes(), problems)
     assert root is not None
     assert not problems
     return root.plain()

@@ -1,106 +1,125 @@
 """Checked manifests, remembered: pydantic and YAML cost more than the rest of a no-op and run when something changed.
 
-An entry holds while the YAML files, every module of the package and the Python version are what they were, and every
-file that the manifest names is there.
+An entry belongs to a name or path, a current folder and a project. It holds while Python and every module of the
+package are what they were, the YAML files have the bytes that were read, and all paths of the manifest lead to files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from sam3_build.digest import PACKAGE, DigestCache, canonical, digest
-from sam3_build.manifest import model
-from sam3_build.manifest.model import Manifest
+from sam3_build.digest import PACKAGE, DigestCache, digest
+from sam3_build.manifest import types
+from sam3_build.manifest.types import Manifest
 from sam3_build.spec import Json
-
-_TYPES = {
-    name: kind for name, kind in vars(model).items() if isinstance(kind, type) and kind.__module__ == model.__name__
-}
 
 
 def load(name_or_path: str, root: Path, digests: DigestCache, folder: Path) -> Manifest:
     """Return the manifest as `load.load` does, from `folder` where it was checked before. ManifestError as there."""
     entry = folder / f"{digest([name_or_path, str(Path.cwd()), str(root)])}.json"
-    known = _recall(entry, root, digests)
+    code = _code(digests)
+    known = _recall(entry, code, root, digests)
     if known:
         return known
     from sam3_build.manifest.load import load as check
 
     manifest = check(name_or_path, root)
-    _remember(entry, manifest, root, digests)
+    if _code(digests) == code:  # or nobody knows which code it was that judged
+        _remember(entry, code, manifest, root)
     return manifest
 
 
-def _recall(entry: Path, root: Path, digests: DigestCache) -> Manifest | None:
+def _recall(entry: Path, code: str, root: Path, digests: DigestCache) -> Manifest | None:
     try:
-        stored = json.loads(entry.read_bytes())
+        checksum, _, data = entry.read_bytes().partition(b"\n")
+        if checksum != _checksum(data):
+            return None  # somebody changed it, or it is of an earlier version
+        stored = json.loads(data)
+        if stored["code"] != code:
+            return None
+        # The same code wrote this, so it can be read without looking at every part of it.
         manifest = _decode(stored["manifest"], root)
         assert isinstance(manifest, Manifest)
-        if stored["fingerprint"] == _fingerprint(manifest, digests) and all(p.exists() for p in _paths(manifest)):
-            return manifest
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # no entry, or one of another version: the manifest is checked again
-    return None
+        same = all(digests.file(file.path) == file.sha256 for file in manifest.files)
+    except OSError:
+        return None  # there is no entry, or one of a YAML file that is gone
+    return manifest if same and all(path.is_file() for path in _paths(manifest)) else None
 
 
-def _remember(entry: Path, manifest: Manifest, root: Path, digests: DigestCache) -> None:
-    stored = {"fingerprint": _fingerprint(manifest, digests), "manifest": _encode(manifest, root)}
+def _remember(entry: Path, code: str, manifest: Manifest, root: Path) -> None:
+    data = json.dumps({"code": code, "manifest": _encode(manifest, root)}).encode()
     scratch = entry.with_name(f".{entry.name}.{os.getpid()}")
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(canonical(stored))
+        scratch.write_bytes(_checksum(data) + b"\n" + data)
         scratch.replace(entry)
     except OSError:
         with suppress(OSError):  # it will be checked again; a folder that cannot be written is reported later
             scratch.unlink()
 
 
-def _fingerprint(manifest: Manifest, digests: DigestCache) -> str:
-    code: Json = {name: digests.file(path) for name, path in _modules(str(PACKAGE), "")}
-    return digest({"files": [digests.file(path) for path in manifest.files], "code": code, "python": sys.version})
+def _checksum(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
+
+
+# ------------------------------------------------------------------ what a check depends on
+
+
+def _code(digests: DigestCache) -> str:
+    """Return the digest of Python's version and of every module of the package: plug-ins take part in a check."""
+    modules: Json = {name: digests.file(path) for name, path in _modules(str(PACKAGE), "")}
+    return digest({"modules": modules, "python": sys.version})
 
 
 def _modules(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
     with os.scandir(folder) as entries:
         for found in entries:
+            if found.name.startswith((".", "__pycache__")):
+                continue  # an editor's, or Python's
             if found.name.endswith(".py"):
                 yield prefix + found.name, found.path
-            elif found.is_dir() and found.name != "__pycache__":
+            elif found.is_dir():
                 yield from _modules(found.path, f"{prefix}{found.name}/")
 
 
 def _paths(value: object) -> Iterator[Path]:
     if isinstance(value, Path):
         yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _paths(item)
+    for item in _parts(value):
+        yield from _paths(item)
+
+
+# ------------------------------------------------------------------ a manifest as JSON
+
+
+def _parts(value: object) -> Iterator[object]:
+    if isinstance(value, Mapping):
+        yield from value.values()
     elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _paths(item)
+        yield from value
     elif is_dataclass(value):
         for field in fields(value):
-            yield from _paths(getattr(value, field.name))
+            yield getattr(value, field.name)
 
 
 def _encode(value: object, root: Path) -> Json:
-    """Return `value` as JSON: what JSON has no type for is a list that begins with the type's name."""
+    """Return `value` as JSON, in order: what JSON has no type for is a list that begins with the type's name.
+
+    A path below the project is kept relative to it, and otherwise as written: `..` after a link leads elsewhere.
+    """
     if isinstance(value, Path):
-        return ["Path", os.path.relpath(value, root)]
-    if is_dataclass(value):
-        return [type(value).__name__, *(_encode(getattr(value, field.name), root) for field in fields(value))]
-    if isinstance(value, tuple):
-        return [type(value).__name__, *(_encode(item, root) for item in value)]
-    if isinstance(value, list):
-        return ["list", *(_encode(item, root) for item in value)]
-    if isinstance(value, dict):
+        return ["Path", str(value.relative_to(root) if value.is_relative_to(root) else value)]
+    if isinstance(value, Mapping):
         return {key: _encode(item, root) for key, item in value.items()}
+    if isinstance(value, tuple | list) or is_dataclass(value):
+        return [type(value).__name__, *(_encode(item, root) for item in _parts(value))]
     assert value is None or isinstance(value, bool | int | float | str)
     return value
 
@@ -112,8 +131,8 @@ def _decode(value: Json, root: Path) -> object:
         return value
     kind, *items = value
     if kind == "Path":
-        return Path(os.path.normpath(root / str(items[0])))
-    decoded = [_decode(item, root) for item in items]
+        return root / str(items[0])
+    parts = [_decode(item, root) for item in items]
     if kind in ("list", "tuple"):
-        return decoded if kind == "list" else tuple(decoded)
-    return _TYPES[str(kind)](*decoded)
+        return parts if kind == "list" else tuple(parts)
+    return getattr(types, str(kind))(*parts)

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.manifest.file import ManifestFile, TargetFile
 from sam3_build.manifest.problems import Report, missing_file, unknown, wording
-from sam3_build.manifest.yaml_source import Keys
+from sam3_build.manifest.shape import ManifestFile, TargetFile
+from sam3_build.manifest.yaml_tree import Keys
 from sam3_build.spec import Backend, Json, ModelFamily
 
 NAME = "[a-z0-9][a-z0-9_-]*"
@@ -65,14 +66,23 @@ def _checkpoint(file: ManifestFile, report: Report) -> None:
             report.add_key((*keys, "config"), "stands beside 'path'; the config of 'random' goes inside 'random'")
         return
     path = report.root.path((*keys, "path"))
+    weights = checkpoint_file(path)
     if not path.exists():
         report.add((*keys, "path"), missing_file(path))
-    elif path.is_dir() and not (path / "model.safetensors").is_file():
-        report.add((*keys, "path"), f"folder {path.name!r} holds no model.safetensors")
+    elif not weights.is_file():
+        report.add((*keys, "path"), f"folder {path.name!r} holds no {weights.name}")
+    elif weights.suffix != ".safetensors":
+        # An index of several files would not do: a key covers the bytes of the file that is named here, and only these.
+        report.add((*keys, "path"), f"{path.name!r} is not one .safetensors file, which is all that can be read")
+    elif file.checkpoint.config is None and not weights.with_name("config.json").is_file():
+        report.add((*keys, "path"), "has no config.json beside it; name the model's config with 'config:'")
     if file.checkpoint.config is not None:
         _file((*keys, "config"), report)
-    elif path.exists() and not ((path if path.is_dir() else path.parent) / "config.json").is_file():
-        report.add((*keys, "path"), "has no config.json beside it; name the model's config with 'config:'")
+
+
+def checkpoint_file(path: Path) -> Path:
+    """Return the file that holds the weights: the one at `path`, or the one with the usual name in that folder."""
+    return path / "model.safetensors" if path.is_dir() else path
 
 
 def _not_empty(file: ManifestFile, report: Report) -> None:

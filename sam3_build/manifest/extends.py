@@ -1,35 +1,45 @@
-"""A manifest's path in; its tree, merged over what it `extends`, the files read and what is wrong with them out."""
+"""A manifest's path in; its tree, merged over what it `extends`, the files read and what is wrong with them out.
+
+It alone reads manifest files.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from sam3_build.errors import did_you_mean
 from sam3_build.manifest.problems import missing_file
-from sam3_build.manifest.yaml_source import Keys, Problem, Value, read_yaml
+from sam3_build.manifest.types import SourceFile
+from sam3_build.manifest.yaml_tree import Keys, Place, Problem, Value, read_yaml
 
 
 class Source(NamedTuple):
     """What was read: the merged tree (None when there is nothing to go on with), every file, and what is wrong."""
 
     root: Value | None
-    files: tuple[Path, ...]
+    files: tuple[SourceFile, ...]
     problems: tuple[Problem, ...]
 
 
 def read(file: Path) -> Source:
     """Read `file` and what it extends. Mappings merge, lists and scalars replace, null removes."""
     problems: list[Problem] = []
-    files: list[Path] = []
+    files: list[SourceFile] = []
     root = _read(file, (), files, problems)
     return Source(root, tuple(files), tuple(problems))
 
 
-def _read(file: Path, chain: tuple[Path, ...], files: list[Path], problems: list[Problem]) -> Value | None:
-    files.append(file)
-    tree = read_yaml(file, problems)
+def _read(file: Path, chain: tuple[Path, ...], files: list[SourceFile], problems: list[Problem]) -> Value | None:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        problems.append(Problem(Place(file, 0), (), f"cannot be read: {error.strerror}"))
+        return None
+    files.append(SourceFile(file, hashlib.sha256(data).hexdigest()))
+    tree = read_yaml(file, data, problems)
     if tree is None or not isinstance(tree.data, dict) or "extends" not in tree.data:
         return tree
     extends, place = tree.data["extends"], tree.keys["extends"]

@@ -8,20 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sam3_build.errors import ManifestError
-from sam3_build.manifest.checks import NAME, check
+from sam3_build.manifest.checks import NAME, check, checkpoint_file
 from sam3_build.manifest.extends import Source, read
-from sam3_build.manifest.file import ManifestFile, parse
-from sam3_build.manifest.model import (
+from sam3_build.manifest.problems import Report, missing_file, unknown
+from sam3_build.manifest.shape import CheckpointFile, ManifestFile, parse
+from sam3_build.manifest.types import (
     Checkpoint,
     Component,
     Manifest,
     PrecisionOptions,
-    RandomWeights,
     Sample,
     Target,
 )
-from sam3_build.manifest.problems import Report, missing_file, unknown
-from sam3_build.manifest.yaml_source import Problem, shown
+from sam3_build.manifest.yaml_tree import Problem, Value, shown
 from sam3_build.spec import Json
 
 
@@ -34,7 +33,7 @@ def load(name_or_path: str, root: Path) -> Manifest:
     source = read(path)
     if source.root is None:
         raise ManifestError(map(_line, source.problems))
-    report = Report(source.root, source.files, source.problems)
+    report = Report(source.root, [file.path for file in source.files], source.problems)
     file = parse(source.root, report)
     if not re.fullmatch(NAME, path.stem):
         report.add((), f"a manifest's file name must match {NAME}, found {path.stem!r}")
@@ -61,16 +60,11 @@ def _find(name_or_path: str, root: Path) -> Path:
 def _manifest(file: ManifestFile, path: Path, source: Source, options: Mapping[str, Mapping[str, Json]]) -> Manifest:
     root = source.root
     assert root is not None
-    random = file.checkpoint.random
     return Manifest(
         name=path.stem,
         path=path,
         family=file.family,
-        checkpoint=Checkpoint(
-            random=RandomWeights(random.seed, root.path(("checkpoint", "random", "config"))) if random else None,
-            path=root.path(("checkpoint", "path")) if file.checkpoint.path else None,
-            config=root.path(("checkpoint", "config")) if file.checkpoint.config else None,
-        ),
+        checkpoint=_checkpoint(file.checkpoint, root),
         reference=file.reference,
         tokenizer=root.path(("tokenizer",)),
         opset=file.opset,
@@ -90,6 +84,14 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Mapping[s
         tolerances=file.tolerances,
         files=source.files,
     )
+
+
+def _checkpoint(file: CheckpointFile, root: Value) -> Checkpoint:
+    if file.random:
+        return Checkpoint(file.random.seed, None, root.path(("checkpoint", "random", "config")))
+    weights = checkpoint_file(root.path(("checkpoint", "path")))
+    config = root.path(("checkpoint", "config")) if file.config else weights.with_name("config.json")
+    return Checkpoint(None, weights, config)
 
 
 def _line(problem: Problem) -> str:

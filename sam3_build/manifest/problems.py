@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic_core import ErrorDetails
 
 from sam3_build.errors import did_you_mean
-from sam3_build.manifest.yaml_source import Keys, Place, Problem, Value
+from sam3_build.manifest.yaml_tree import Keys, Place, Problem, Value
 
 
 class Report:
     """Collects problems with their places. What stands on something broken is not judged: it would only add noise."""
 
-    def __init__(self, root: Value, files: tuple[Path, ...], problems: Iterable[Problem]) -> None:
+    def __init__(self, root: Value, files: Sequence[Path], problems: Iterable[Problem]) -> None:
         """Start with the problems found while `root` was read from `files`."""
         self.root = root
         self._files = files

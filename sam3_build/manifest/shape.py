@@ -10,9 +10,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
-from sam3_build.manifest.model import Box
 from sam3_build.manifest.problems import Report, found, unknown, wording
-from sam3_build.manifest.yaml_source import Keys, Plain, Value
+from sam3_build.manifest.types import Box
+from sam3_build.manifest.yaml_tree import Keys, Plain, Value
 from sam3_build.spec import Json
 
 # ------------------------------------------------------------------ values with a notation of their own

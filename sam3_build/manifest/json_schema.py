@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from sam3_build import registry
 from sam3_build.manifest.checks import METRICS, NAME
-from sam3_build.manifest.file import (
+from sam3_build.manifest.shape import (
     RANGE,
     THRESHOLD,
     CheckpointFile,

@@ -1,4 +1,4 @@
-"""One YAML file in, a tree of plain values out, each with the file and line it came from; alone reads YAML."""
+"""The bytes of a YAML file in, a tree of plain values out, each with its line; it alone knows YAML."""
 
 from __future__ import annotations
 
@@ -84,9 +84,12 @@ class Value(NamedTuple):
             yield place, here
 
 
-def read_yaml(file: Path, problems: list[Problem]) -> Value | None:
-    """Return the mapping that `file` holds; what is wrong goes to `problems`. None: there is nothing to go on with."""
-    return _Tree(file, problems).read()
+def read_yaml(file: Path, data: bytes, problems: list[Problem]) -> Value | None:
+    """Return the mapping in `data`, the bytes of `file`; what is wrong goes to `problems`.
+
+    None: there is nothing to go on with.
+    """
+    return _Tree(file, problems).read(data)
 
 
 def shown(keys: Keys) -> str:
@@ -118,14 +121,10 @@ class _Tree:
         self.problems = problems
         self.size = 0
 
-    def read(self) -> Value | None:
+    def read(self, data: bytes) -> Value | None:
         """Return the file's mapping, or None (with a problem noted) when there is none to go on with."""
-        data = b""
         try:
-            data = self.file.read_bytes()
             node = yaml.compose(data, Loader=_Loader)
-        except OSError as e:
-            self._stop(0, f"cannot be read: {e.strerror}")
         except yaml.MarkedYAMLError as e:
             mark = e.problem_mark or e.context_mark
             context = f" ({e.context})" if e.context else ""

@@ -21,20 +21,15 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RandomWeights:
-    """Weights drawn from a seed, for a model of this config."""
-
-    seed: int
-    config: Path
-
-
-@dataclass(frozen=True)
 class Checkpoint:
-    """Where weights come from: exactly one of `random` and `path` is set; `config` only stands beside `path`."""
+    """Where weights come from, for a model of `config`: drawn from a `seed`, or a safetensors file, `weights`.
 
-    random: RandomWeights | None
-    path: Path | None
-    config: Path | None
+    The other one is None.
+    """
+
+    seed: int | None
+    weights: Path | None
+    config: Path
 
 
 @dataclass(frozen=True)
@@ -71,15 +66,23 @@ class Sample:
     boxes: tuple[Box, ...]
 
 
+class SourceFile(NamedTuple):
+    """A YAML file that was read, and the sha256 (hex) of the bytes it held then."""
+
+    path: Path
+    sha256: str
+
+
 Tolerances = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float | tuple[float, float]]]]]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A checked manifest: every name in it exists, every file is there, every path is ready to open.
+    """A checked manifest: every name in it exists, every path leads to a file. All mappings keep the YAML's order.
 
-    shape_profiles: profile -> dim -> (min, opt, max);
-    tolerances: precision -> component -> output -> metric -> threshold or (low, high); files: the YAML files read.
+    shape_profiles: profile -> dim -> (min, opt, max)
+    tolerances:     precision -> component -> output -> metric -> threshold or (low, high)
+    files:          the YAML files read: the manifest, then what it extends
     """
 
     name: str
@@ -95,4 +98,4 @@ class Manifest:
     targets: Mapping[str, Target]
     samples: tuple[Sample, ...]
     tolerances: Tolerances
-    files: tuple[Path, ...]
+    files: tuple[SourceFile, ...]

@@ -11,12 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sam3_build import registry
-from sam3_build.compare.judge import gates_for
+from sam3_build.compare.judge import RANGE_PARITY, gates_for
 from sam3_build.manifest.types import Manifest, Target
-from sam3_build.spec import Action, Comparison, ComponentSpec, Input, Json, ModelFamily, Plan, TensorSpec
-
-# Every reduced precision is compared with this one, so it is always planned.
-BASELINE = "fp32"
+from sam3_build.spec import BASELINE, Action, Comparison, ComponentSpec, Input, Json, ModelFamily, Plan, TensorSpec
 
 
 def make_plan(manifest: Manifest) -> Plan:
@@ -255,8 +252,9 @@ def _comparisons(
     )
     gates = {t.name: gates_for(precision, t.dtype, tolerances.get(t.name, {})) for t in spec.outputs}
     outputs = tuple(t.name for t in spec.outputs)
-    against = "pytorch fp32" if precision == BASELINE else f"onnxruntime {BASELINE}"
-    label = f"{against} vs onnxruntime {precision}"
+    label = f"onnxruntime {BASELINE} vs onnxruntime {precision} ({RANGE_PARITY})"
+    if precision == BASELINE:
+        label = f"pytorch {BASELINE} vs onnxruntime {BASELINE}"
     yield Comparison(spec.name, label, f"verify:{spec.name}.{precision}", None, outputs, gates)
     for name, reason in cannot_run.items() if precision in manifest.precisions else ():
         yield Comparison(spec.name, f"onnxruntime {BASELINE} vs {name} {precision}", None, reason, outputs, gates)

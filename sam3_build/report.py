@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
-from sam3_build.compare.judge import ALWAYS, FAIL, NOT_RUN, PASS, Row, condition, judge
+from sam3_build.compare.judge import ALWAYS, FAIL, NOT_RUN, PASS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, condition, judge
 from sam3_build.errors import BuildError
 from sam3_build.spec import Gate, Json, Plan
 from sam3_build.store import write_atomically, writing
@@ -100,6 +100,8 @@ def render(rows: Sequence[Row]) -> str:
     lines: list[str] = []
     for label in dict.fromkeys(row.comparison for row in ran):
         lines += [*_table(label, [row for row in ran if row.comparison == label]), ""]
+    if any(RANGE_PARITY in row.comparison for row in ran):
+        lines += [*textwrap.wrap(RANGE_PARITY_NOTE, WIDTH, subsequent_indent="  "), ""]
     not_run = [row for row in rows if row.verdict == NOT_RUN]
     for reason in dict.fromkeys(row.reason for row in not_run):
         lines += [*_not_run(reason, [row for row in not_run if row.reason == reason]), ""]

@@ -1,4 +1,4 @@
-"""The vocabulary: frozen dataclasses that every room shares. Standard library only; no behaviour beyond small lookups."""
+"""The vocabulary: frozen dataclasses that every layer shares. Standard library only; no behaviour but small lookups."""
 
 from __future__ import annotations
 
@@ -108,6 +108,10 @@ class Precision:
     keep_fp32: tuple[str, ...] = ()
 
 
+# Every other precision is compared with this one, so it is planned and measured even where it is not selected.
+BASELINE = "fp32"
+
+
 @dataclass(frozen=True)
 class BuildRequest:
     """What a backend's build gets: the ONNX file, the file stem to write, its own options and the profiles.
@@ -162,7 +166,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Input:
-    """An input from another action: its whole output folder, or one file of it (then only that file's digest counts)."""
+    """An input from another action: its whole output folder, or one file of it (and then only that file's digest)."""
 
     action: str
     file: str | None = None

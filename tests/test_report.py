@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sam3_build.compare.judge import gates_for
+from sam3_build.compare.judge import RANGE_PARITY, Threshold, gates_for
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.report import Counts, report
@@ -17,16 +18,16 @@ DTYPES = {"geometry_features": "float32", "pred_logits": "float32", "geometry_ma
 NO_GPU = "running TensorRT-RTX engines needs a CUDA GPU; none found on this machine"
 
 
-def plan(tolerances: dict[str, float] | None = None) -> Plan:
+def plan(tolerances: dict[str, Threshold] | None = None) -> Plan:
     comparisons = []
     for component in ("geometry_encoder", "decoder"):
         for precision, against in (("fp32", "pytorch fp32"), ("fp16", "onnxruntime fp32")):
-            gates = {name: gates_for(precision, dtype) for name, dtype in DTYPES.items()}
+            gates = {name: gates_for(precision, dtype, {}) for name, dtype in DTYPES.items()}
             if tolerances and precision == "fp16":
                 gates["geometry_features"] = gates_for(precision, "float32", tolerances)
             outputs = tuple(DTYPES)
             action = f"verify:{component}.{precision}"
-            label = f"{against} vs onnxruntime {precision}"
+            label = f"{against} vs onnxruntime {precision}" + (f" ({RANGE_PARITY})" if precision == "fp16" else "")
             comparisons.append(Comparison(component, label, action, None, outputs, gates))
             for target in ("ampere", "ada"):
                 label = f"onnxruntime fp32 vs {target} {precision}"
@@ -78,7 +79,7 @@ def test_good_results_pass_and_engines_that_cannot_run_are_not_run(results: Resu
     assert counts == Counts(passed=12, failed=0, not_run=24)
     assert text.splitlines()[-1] == "12 passed, 0 failed, 24 not run"
     assert {row["verdict"] for row in rows} == {"pass", "not_run"}
-    engines = [row for row in rows if "ada" in row["comparison"]]
+    engines = [row for row in rows if "ada" in str(row["comparison"])]
     assert engines[0] == {
         "component": "geometry_encoder",
         "comparison": "onnxruntime fp32 vs ada fp32",
@@ -132,7 +133,7 @@ def test_results_that_cannot_be_read_are_an_error(results: Results, tmp_path: Pa
 def test_a_tolerance_changes_the_verdict_of_the_same_statistics(results: Results, tmp_path: Path) -> None:
     results.write("verify:decoder.fp16", 0.05)
     failed = judged(results, tmp_path)[0].failed
-    loose = {"cosine": 0.9, "max_abs_over_range": 0.5, "std_ratio": (0.5, 2.0)}
+    loose: dict[str, Threshold] = {"cosine": 0.9, "max_abs_over_range": 0.5, "std_ratio": (0.5, 2.0)}
     counts, text, _ = judged(results, tmp_path, plan(loose))
     assert (failed, counts.failed) == (2, 1)
     assert ">= 0.9 " in text  # a threshold that is not the usual one stands beside its value
@@ -159,3 +160,15 @@ def test_the_table_fits_100_columns(results: Results, tmp_path: Path) -> None:
 def test_only_the_actions_of_the_plan_are_read(results: Results, tmp_path: Path) -> None:
     judged(results, tmp_path)
     assert results.asked == [c.action for c in plan().comparisons if c.action]
+
+
+def test_what_a_cpu_shows_of_fp16_is_called_range_parity_and_explained(results: Results, tmp_path: Path) -> None:
+    _, text, rows = judged(results, tmp_path)
+    measured = {row["comparison"] for row in rows if row["verdict"] == "pass"}
+    assert measured == {
+        "pytorch fp32 vs onnxruntime fp32",
+        "onnxruntime fp32 vs onnxruntime fp16 (range parity)",
+    }
+    assert text.count("range parity: ONNX Runtime's CPU computes most FP16 nodes in FP32") == 1
+    fp32 = replace(plan(), comparisons=tuple(c for c in plan().comparisons if "fp16" not in c.label))
+    assert "range parity" not in judged(results, tmp_path, fp32)[1]

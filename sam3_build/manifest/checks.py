@@ -13,12 +13,9 @@ from sam3_build.errors import BuildError
 from sam3_build.manifest.problems import Report, missing_file, unknown, wording
 from sam3_build.manifest.shape import ManifestFile, TargetFile
 from sam3_build.manifest.yaml_tree import Keys
-from sam3_build.spec import Backend, Json, ModelFamily
+from sam3_build.spec import BASELINE, Backend, Json, ModelFamily
 
 NAME = "[a-z0-9][a-z0-9_-]*"
-
-# The precision that every other one is compared with: it is measured even where it is not selected.
-BASELINE = "fp32"
 
 # metric -> lowest and highest threshold that means something
 METRICS: Mapping[str, tuple[int, int | None]] = {

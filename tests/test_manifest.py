@@ -342,10 +342,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     ),
     "an index of a checkpoint in several files": (
         (("{random: {seed: 0, config: toy.json}}", "{path: sharded/model.safetensors.index.json, config: toy.json}"),),
-        (
-            "m.yaml:2: checkpoint.path: 'model.safetensors.index.json' is not one .safetensors file, which is all "
-            "that can be read",
-        ),
+        ("m.yaml:2: checkpoint.path: is an index of several files; save the weights as one file and name that",),
     ),
     "a checkpoint and a config that do not exist": (
         (("{random: {seed: 0, config: toy.json}}", "{path: bar.safetensors, config: to.json}"),),

@@ -68,9 +68,9 @@ def _checkpoint(file: ManifestFile, report: Report) -> None:
         report.add((*keys, "path"), missing_file(path))
     elif not weights.is_file():
         report.add((*keys, "path"), f"folder {path.name!r} holds no {weights.name}")
-    elif weights.suffix != ".safetensors":
-        # An index of several files would not do: a key covers the bytes of the file that is named here, and only these.
-        report.add((*keys, "path"), f"{path.name!r} is not one .safetensors file, which is all that can be read")
+    elif weights.name.endswith(".index.json"):
+        # The checkpoint's key covers the bytes of the file that is named here, and would miss a change of the others.
+        report.add((*keys, "path"), "is an index of several files; save the weights as one file and name that")
     elif file.checkpoint.config is None and not weights.with_name("config.json").is_file():
         report.add((*keys, "path"), "has no config.json beside it; name the model's config with 'config:'")
     if file.checkpoint.config is not None:

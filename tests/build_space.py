@@ -76,7 +76,7 @@ class BuildSpace:
         manifests = root / "manifests"
         manifests.mkdir()
         shutil.copy(TOY / "manifest.yaml", manifests / "toy.yaml")
-        (manifests / "weights.json").write_text(json.dumps({"encoder.w": 1, "encoder.b": 2, "head.w": 3}))
+        (manifests / "weights.safetensors").write_text(json.dumps({"encoder.w": 1, "encoder.b": 2, "head.w": 3}))
         (manifests / "config.json").write_text("{}")
         (manifests / "tokenizer.json").write_text("{}")
         (manifests / "scene.png").write_bytes(b"a picture")

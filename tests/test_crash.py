@@ -56,7 +56,7 @@ def nobody_left(space: BuildSpace) -> bool:
     return wait_until(lambda: not processes_in(space.root), 2)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
 def test_whatever_moment_doit_is_killed_at_no_worker_survives_and_finished_work_is_kept(
     fresh: BuildSpace, built: BuildSpace, number: signal.Signals, seed: int
@@ -94,7 +94,6 @@ POINTS = (
     Point("in the view, before the sidecar", r"/toy/head/head\.fp16\.onnx\.json$"),
     Point("after the view, before the history", r"/names/", 9),
     Point("before the report", r"/report\.json$"),
-    Point("before the digests are remembered", r"/\.digests\.json$", 9),
 )
 
 
@@ -193,7 +192,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         keeper.communicate()
 
 
-@pytest.mark.parametrize("kilobytes", [12, 64, 160, 240])
+@pytest.mark.parametrize("kilobytes", [12, 64, 200])
 def test_a_full_disk_is_one_clear_error_and_what_was_finished_is_kept(
     fresh: BuildSpace, built: BuildSpace, disk: Disk, kilobytes: int
 ) -> None:

@@ -253,7 +253,7 @@ def test_a_source_file_that_goes_while_doit_runs_is_one_clear_error(fresh: Build
     assert_message(run, "samples: cannot read", "manifests/scene.png")
 
 
-@pytest.mark.parametrize("file", ["manifests/weights.json", "sam3_build/families/toy/weights.py"])
+@pytest.mark.parametrize("file", ["manifests/weights.safetensors", "sam3_build/families/toy/weights.py"])
 def test_an_input_that_changes_while_an_action_runs_is_not_taken_for_what_was_built(
     fresh: BuildSpace, file: str
 ) -> None:

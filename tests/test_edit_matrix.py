@@ -47,15 +47,15 @@ def rename_picture(space: BuildSpace) -> None:
 
 
 def touch(space: BuildSpace) -> None:
-    for file in (MANIFEST, "manifests/weights.json", "manifests/scene.png", f"{FAMILY}/forward.py"):
+    for file in (MANIFEST, "manifests/weights.safetensors", "manifests/scene.png", f"{FAMILY}/forward.py"):
         os.utime(space.root / file)
 
 
 def edit_unseen(space: BuildSpace) -> None:
     """Change a byte and put the times back, as rsync and some editors do."""
-    path = space.root / "manifests/weights.json"
+    path = space.root / "manifests/weights.safetensors"
     before = path.stat()
-    space.edit("manifests/weights.json", '"head.w": 3', '"head.w": 4')
+    space.edit("manifests/weights.safetensors", '"head.w": 3', '"head.w": 4')
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     after = path.stat()
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
@@ -63,7 +63,7 @@ def edit_unseen(space: BuildSpace) -> None:
 
 def replace_unseen(space: BuildSpace) -> None:
     """Put another file in its place that has the same size and time."""
-    path = space.root / "manifests/weights.json"
+    path = space.root / "manifests/weights.safetensors"
     other = path.with_name("other.json")
     other.write_text(path.read_text().replace('"head.w": 3', '"head.w": 4'))
     shutil.copystat(path, other)
@@ -149,10 +149,10 @@ EDITS = (
     # ------------------------------------------------------------ input files
     Edit(
         "one tensor of one component",
-        edit("manifests/weights.json", '"head.w": 3', '"head.w": 4'),
+        edit("manifests/weights.safetensors", '"head.w": 3', '"head.w": 4'),
         ("checkpoint", "reference:head", *HEAD_GRAPH),
     ),
-    Edit("the layout of the checkpoint", append("manifests/weights.json", " "), ("checkpoint",)),
+    Edit("the layout of the checkpoint", append("manifests/weights.safetensors", " "), ("checkpoint",)),
     Edit("an edit that keeps size and mtime", edit_unseen, ("checkpoint", "reference:head", *HEAD_GRAPH)),
     Edit("another file of the same size and mtime", replace_unseen, ("checkpoint", "reference:head", *HEAD_GRAPH)),
     Edit("the picture", append("manifests/scene.png", "!"), ("samples",)),

@@ -12,6 +12,7 @@ import pytest
 from build_space import ACTIONS, BuildSpace
 
 MANIFEST = "manifests/toy.yaml"
+HEAD_OPSET = ("\n  head: {", "\n  head: {opset: 21, ")
 
 
 def explained(space: BuildSpace, action: str) -> dict[str, object]:
@@ -48,13 +49,13 @@ def test_a_plan_foretells_what_a_build_does(space: BuildSpace, old: str, new: st
 
 
 def test_a_plan_as_json_has_one_row_per_action_with_its_reasons_and_bytes(space: BuildSpace) -> None:
-    space.edit(MANIFEST, "\n  head: {", "\n  head: {opset: 21, ")
+    space.edit(MANIFEST, *HEAD_OPSET)
     rows = {row["action"]: row for row in json.loads(space.cli("plan", "--json").output)}
     assert rows.keys() == ACTIONS
     assert all(row.keys() == {"action", "state", "because", "bytes_needed"} for row in rows.values())
     assert rows["export:head"]["state"] == "stale"
     assert rows["export:head"]["because"] == ["params.opset: 20 -> 21"]
-    assert rows["simplify:head"]["because"] == ["waits for export:head"]
+    assert rows["simplify:head"]["because"] == ["waits for export:head (stale: params.opset: 20 -> 21)"]
     assert rows["export:head"]["bytes_needed"] == sum(f.stat().st_size for f in space.object("export:head").iterdir())
     assert rows["export:encoder"] == {"action": "export:encoder", "state": "fresh", "because": [], "bytes_needed": 0}
 
@@ -77,7 +78,7 @@ def test_plan_and_explain_write_no_artifact(fresh: BuildSpace) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "action", "reason"),
     [
-        (MANIFEST, "\n  head: {", "\n  head: {opset: 21, ", "export:head", "params.opset: 20 -> 21"),
+        (MANIFEST, *HEAD_OPSET, "export:head", "params.opset: 20 -> 21"),
         (MANIFEST, "*norm*", "*softmax*", "precision:head.fp16", "params.keep_fp32: ['*norm*'] -> ['*softmax*']"),
         (MANIFEST, "8, 20]", "8, 24]", "build:head.fp16.ada", "params.profiles.0.num_boxes: [1, 8, 20] -> [1, 8, 24]"),
         (MANIFEST, '["8.9"]', '["8.6"]', "build:head.fp16.ada", "device.compute_capabilities: ['8.9'] -> ['8.6']"),
@@ -150,7 +151,7 @@ def test_commands_outside_of_a_project_say_what_to_do(built: BuildSpace, tmp_pat
 def built_twice(space: BuildSpace) -> None:
     """Build with another opset, then come back: the store holds two generations of each graph."""
     before = space.sources()
-    space.edit(MANIFEST, "opset: 20", "opset: 21")
+    space.edit(MANIFEST, *HEAD_OPSET)
     space.build()
     space.restore(before)
     space.build()
@@ -172,21 +173,21 @@ def test_gc_removes_old_generations_says_so_first_and_never_what_a_manifest_reac
     assert done == {**said, "dry_run": False}
     assert [path for path in done["paths"] if (space.store / path).exists()] == []
     assert space.build().built == set()
-    space.edit(MANIFEST, "opset: 20", "opset: 21")
+    space.edit(MANIFEST, *HEAD_OPSET)
     assert "export:head" in space.build().built
 
 
 def test_gc_keeps_as_many_generations_as_asked_for(space: BuildSpace) -> None:
     built_twice(space)
     assert json.loads(space.cli("gc", "--keep", "2", "--json").output)["paths"] == []
-    space.edit(MANIFEST, "opset: 20", "opset: 21")
+    space.edit(MANIFEST, *HEAD_OPSET)
     assert space.build().built == set()
 
 
 def test_gc_keeps_what_another_project_built_last_into_a_shared_store(fresh: BuildSpace, tmp_path: Path) -> None:
     store = {"SAM3_STORE": str(tmp_path / "store")}
     twin = fresh.clone(tmp_path / "twin")
-    twin.edit(MANIFEST, "opset: 20", "opset: 21")
+    twin.edit(MANIFEST, *HEAD_OPSET)
     twin.build(**store)
     fresh.build(**store)
     assert fresh.cli("gc", **store).code == 0
@@ -211,7 +212,7 @@ def test_gc_survives_a_history_that_cannot_be_read(space: BuildSpace) -> None:
 
 def test_gc_reaches_over_all_manifests_of_the_project(space: BuildSpace) -> None:
     text = (space.root / MANIFEST).read_text()
-    (space.root / "manifests/other.yaml").write_text(text.replace("opset: 20", "opset: 21"))
+    (space.root / "manifests/other.yaml").write_text(text.replace(*HEAD_OPSET))
     space.build("manifest=other")
     assert json.loads(space.cli("gc", "--keep", "0", "--json").output)["paths"] == []
     (space.root / "manifests/other.yaml").unlink()

@@ -1,4 +1,4 @@
-"""Toy weights: tensors named `<component>.<tensor>` in a JSON file, or made up from a seed."""
+"""Toy weights: tensors named `<component>.<tensor>` in a file of JSON, or made up from a seed."""
 
 import hashlib
 import json

@@ -1,0 +1,299 @@
+"""The rooms of ARCHITECTURE.md: who may import whom, what is never loaded for a no-op, what a file looks like."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+
+import pytest
+from build_space import ROOT
+
+PACKAGE = ROOT / "sam3_build"
+
+# The first entry that fits a module's name (whole, or up to a dot) is its layer.
+LAYERS = {
+    "errors": 0,
+    "spec": 0,
+    "digest": 1,
+    "toolchain": 1,
+    "registry": 1,
+    "manifest": 1,
+    "store": 1,
+    "view": 1,
+    "graph": 1,
+    "naming": 1,
+    "typed_edges": 1,
+    "operator_types": 1,
+    "rounding": 1,
+    "families": 2,
+    "patches": 2,
+    "precisions": 2,
+    "backends": 2,
+    "plan": 3,
+    "stages": 3,
+    "compare": 3,
+    "explain": 3,
+    "report": 3,
+    "resolve": 3,
+    "session": 4,
+    "worker": 4,
+    "executor": 4,
+    "frontend": 4,
+    "progress": 4,
+    "gc": 4,
+    "inspect": 4,
+    "__main__": 5,
+}
+PLUG_INS = 2
+
+# Too slow to import for those who only ask what is there; inside functions they are welcome.
+HEAVY = frozenset(
+    {
+        "PIL", "ml_dtypes", "numpy", "onnx", "onnx_graphsurgeon", "onnx_ir", "onnxruntime", "onnxscript", "onnxsim",
+        "polygraphy", "rich", "safetensors", "tensorrt", "tensorrt_rtx", "tokenizers", "torch", "transformers",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of a module: its full dotted name, the line, and whether it runs when the module is loaded."""
+
+    name: str
+    line: int
+    at_load: bool
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Return module name relative to the package -> file; empty `__init__.py` files are left out."""
+    files = [path for path in PACKAGE.rglob("*.py") if path.stat().st_size]
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(files)}
+
+
+@cache
+def imports(path: Path) -> tuple[Import, ...]:
+    return tuple(_imports(ast.parse(path.read_bytes()), at_load=True))
+
+
+def _imports(node: ast.AST, *, at_load: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, child.lineno, at_load) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"line {child.lineno}: a relative import"
+            names = [f"{child.module}.{alias.name}" for alias in child.names]
+            inside = [name for name in names if name.removeprefix("sam3_build.") in modules()]
+            yield from (Import(name, child.lineno, at_load) for name in inside or [str(child.module)])
+        else:
+            body_runs = at_load and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            is_typing = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            yield from _imports(child, at_load=body_runs and not is_typing)
+
+
+def layer(module: str) -> int:
+    parts = module.split(".")
+    return next(LAYERS[name] for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in LAYERS)
+
+
+def inside(found: Import) -> str | None:
+    """Return the imported module relative to the package, or None when it is of somebody else."""
+    top, _, rest = found.name.partition(".")
+    return rest if top == "sam3_build" and rest else None
+
+
+def test_every_module_has_a_room() -> None:
+    tops = {name.split(".")[0] for name in modules()}
+    assert tops == LAYERS.keys(), "add what is new to the table here and in ARCHITECTURE.md"
+
+
+def test_nothing_imports_upwards() -> None:
+    upwards = [
+        f"{name}:{found.line} (L{layer(name)}) imports {target} (L{layer(target)})"
+        for name, path in modules().items()
+        for found in imports(path)
+        if (target := inside(found)) and layer(target) > layer(name)
+    ]
+    assert upwards == []
+
+
+def test_plug_ins_import_the_vocabulary_and_their_own_folder_only() -> None:
+    strays = [
+        f"{name}:{found.line} imports {target}"
+        for name, path in modules().items()
+        if layer(name) == PLUG_INS
+        for found in imports(path)
+        if (target := inside(found)) and layer(target) > 0 and not _own(name, target)
+    ]
+    assert strays == []
+
+
+def _own(module: str, target: str) -> bool:
+    """A family is a folder; any other plug-in is one file and shares nothing with its neighbours."""
+    family = module.split(".")[:2] if module.startswith("families.") else [module]
+    return target.split(".")[: len(family)] == family
+
+
+def test_the_vocabulary_needs_only_the_standard_library() -> None:
+    foreign = [
+        f"{name}:{found.line} imports {found.name}"
+        for name, path in modules().items()
+        if layer(name) == 0
+        for found in imports(path)
+        if not inside(found) and found.name.split(".")[0] not in {*sys.stdlib_module_names, "__future__"}
+    ]
+    assert foreign == []
+
+
+def test_no_module_imports_a_heavy_package_when_it_is_loaded() -> None:
+    heavy = [
+        f"{name}:{found.line} imports {found.name}"
+        for name, path in modules().items()
+        for found in imports(path)
+        if found.at_load and found.name.split(".")[0] in HEAVY
+    ]
+    assert heavy == []
+
+
+def test_opening_the_default_manifest_and_making_its_tasks_loads_nothing_heavy() -> None:
+    code = f"""
+import json, sys
+from pathlib import Path
+from sam3_build import frontend, session
+opened = session.open_session(Path({str(ROOT)!r}), None, {{}})
+tasks = list(frontend.tasks(opened, {{}}))
+assert len(tasks) > len(opened.plan.actions) > 30
+print(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(json.loads(done.stdout))
+    assert loaded & HEAVY == set()
+    assert "sam3_build" in loaded
+
+
+def test_stages_and_plug_ins_start_no_processes() -> None:
+    """A worker is killed with its parent; nobody would kill what it started."""
+    starters = {"subprocess", "multiprocessing", "concurrent"}
+    found = [
+        f"{name}:{i.line} imports {i.name}"
+        for name, path in modules().items()
+        if layer(name) == PLUG_INS or name.startswith(("stages.", "compare."))
+        for i in imports(path)
+        if i.name.split(".")[0] in starters
+    ]
+    assert found == []
+
+
+def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
+    """Stages get a folder; the store, the view and the session decide where things lie."""
+    users = {name for name, path in modules().items() if any(inside(i) in ("store", "view") for i in imports(path))}
+    assert users <= {"store", "view", "session", "executor", "resolve", "explain", "gc", "report", "manifest.cache"}
+
+
+# ------------------------------------------------------------------ keys cover what is used
+
+
+# What a stage imports without its outputs depending on it.
+UNCOVERED = {
+    ("build", "onnx"): "reads the names and dims of a graph's inputs; an upgrade must not rebuild every engine",
+}
+
+
+def plans() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Return action -> (recipe, tools) of the default manifest."""
+    from sam3_build import session
+
+    found = session.open_session(ROOT, None, {"SAM3_STORE": "/nonexistent"})
+    return {action.name: (action.recipe, action.tools) for action in found.plan.actions}
+
+
+def third_party(recipe: dict[str, str]) -> dict[str, str]:
+    """Return top-level package -> the module that imports it, over the modules of a recipe."""
+    return {
+        found.name.split(".")[0]: f"{name}:{found.line}"
+        for name in recipe
+        if name in modules()
+        for found in imports(modules()[name])
+        if not inside(found) and found.name.split(".")[0] not in {*sys.stdlib_module_names, "__future__", "sam3_build"}
+    }
+
+
+def normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def pinned(tool: str) -> set[str]:
+    """Return what a distribution requires in one exact version: its own version then stands for theirs."""
+    return {requirement.partition("==")[0] for requirement in requires(tool) or () if "==" in requirement.split(";")[0]}
+
+
+def test_the_key_of_an_action_covers_every_package_that_its_code_imports() -> None:
+    """Else an upgrade of that package would leave its outputs fresh."""
+    from sam3_build.digest import DigestCache
+
+    digests, owners = DigestCache(Path("/nonexistent")), packages_distributions()
+    missing = set()
+    for name, (recipe, tools) in plans().items():
+        stage = name.partition(":")[0]
+        covered = {normal(tool) for tool in tools} | {normal(d) for tool in tools for d in pinned(tool)}
+        for package, where in third_party(digests.recipe(recipe)).items():
+            owned_by = {normal(owner) for owner in owners.get(package, [package])}
+            if not owned_by & covered and (stage, package) not in UNCOVERED:
+                missing.add(f"{stage}: {where} imports {package}")
+    assert sorted(missing) == []
+
+
+def test_every_declared_tool_is_a_distribution_that_is_installed() -> None:
+    from sam3_build.toolchain import version
+
+    tools = {tool for _, tools in plans().values() for tool in tools}
+    assert {tool for tool in tools if version(tool) == "absent"} == set()
+
+
+# ------------------------------------------------------------------ what a file looks like
+
+
+@pytest.mark.parametrize("path", modules().values(), ids=modules().keys())
+def test_a_module_begins_with_a_line_that_says_what_it_is_and_stays_short(path: Path) -> None:
+    text = path.read_text()
+    docstring = ast.get_docstring(ast.parse(text))
+    assert docstring and docstring.splitlines()[0].endswith((".", ":", "!")), "the first line is one sentence or more"
+    assert text.startswith('"""')
+    assert len(text.splitlines()) <= 500
+
+
+def test_no_package_file_runs_code() -> None:
+    assert [path for path in PACKAGE.rglob("__init__.py") if path.stat().st_size] == []
+
+
+def test_the_front_end_file_stays_under_forty_lines_and_decides_nothing() -> None:
+    text = (ROOT / "dodo.py").read_text()
+    assert len(text.splitlines()) < 40
+    branches = ast.If | ast.For | ast.While | ast.Try | ast.IfExp
+    assert [node for node in ast.walk(ast.parse(text)) if isinstance(node, branches)] == []
+
+
+def test_names_say_what_is_inside() -> None:
+    empty = re.compile(r"utils?|helpers?|common|misc|managers?")
+    names = [part for name in modules() for part in name.split(".")]
+    assert [name for name in names if empty.fullmatch(name)] == []
+
+
+def test_nothing_kept_in_the_repository_names_a_place_of_one_machine() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    place = re.compile(rb"/(home|Users|root)/\w|/work/\w")
+    files = [ROOT / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
+    texts = [path for path in files if path.is_file() and path.name != Path(__file__).name]
+    assert [str(path.relative_to(ROOT)) for path in texts if place.search(path.read_bytes())] == []

@@ -14,6 +14,7 @@ import typer
 from sam3_build import explain as explaining
 from sam3_build import gc as collecting
 from sam3_build.errors import BuildError
+from sam3_build.plan_text import free_bytes, readable_size, render_plan
 from sam3_build.session import Session, open_session
 
 app = typer.Typer(
@@ -41,17 +42,6 @@ def _session(manifest: str | None) -> Session:
     return open_session(_root(), manifest, os.environ)
 
 
-def _size(size: int | None) -> str:
-    if size is None:
-        return "?"
-    value = float(size)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.2f} GB"
-
-
 @app.command()
 def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
     """Show every action: fresh, stale (and why), pending or blocked. Runs nothing."""
@@ -61,14 +51,7 @@ def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
         keys = ("action", "state", "because", "bytes_needed")
         print(json.dumps([{k: v for k, v in asdict(e).items() if k in keys} for e in found], indent=1))
         return
-    for e in found:
-        print(f"{e.state:<8}  {e.action:<44} {'; '.join(e.because)}".rstrip())
-    counts = {state: sum(e.state == state for e in found) for state in ("fresh", "stale", "pending", "blocked")}
-    todo = [e for e in found if e.state in ("stale", "pending")]
-    known = sum(e.bytes_needed or 0 for e in todo)
-    unknown = sum(e.bytes_needed is None for e in todo)
-    space = f"about {_size(known)} to write" + (f", and {unknown} outputs of unknown size" if unknown else "")
-    print(f"{session.plan.manifest}: {', '.join(f'{n} {state}' for state, n in counts.items())}; {space}")
+    print(render_plan(session.plan.manifest, found, free_bytes(session.store.root)), end="")
 
 
 @app.command()
@@ -114,7 +97,7 @@ def gc(
         return
     for path in paths:
         print(path)
-    print(f"{'would remove' if dry_run else 'removed'} {len(paths)} entries, {_size(garbage.size)}")
+    print(f"{'would remove' if dry_run else 'removed'} {len(paths)} entries, {readable_size(garbage.size)}")
 
 
 @app.command()

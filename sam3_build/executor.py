@@ -66,6 +66,10 @@ def execute(action: Action, session: Session) -> Outcome:
         with store.lock(f"view.{manifest}"):
             view.publish(action, answer.record)
             store.remember(manifest, action.name, key)
+            for source in action.inputs.values():
+                # What another manifest built is fresh here without ever running: history has to hear of it too.
+                if known := resolver.resolve(source.action).key:
+                    store.remember(manifest, source.action, known)
     return Outcome(how, time.monotonic() - started)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.resolve import Answer, Resolver
 from sam3_build.spec import Action, Json, Plan
@@ -29,7 +32,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The state of one action and why; `bytes_needed` is None where nothing is known of its size yet."""
+    """The state of one action and why; `bytes_needed` is what it adds to the store, None where nothing tells yet."""
 
     action: str
     state: str
@@ -40,7 +43,10 @@ class Explanation:
 
 def explain_plan(plan: Plan, store: Store, resolver: Resolver) -> tuple[Explanation, ...]:
     """Return the explanation of every action of the plan, in order."""
-    return tuple(_explain(action, _last_record(store, plan, action), resolver) for action in plan.actions)
+    explained: dict[str, Explanation] = {}
+    for action in plan.actions:  # what an action waits for stands before it
+        explained[action.name] = _explain(action, plan, store, resolver, explained)
+    return tuple(explained.values())
 
 
 def explain_action(name: str, plan: Plan, store: Store, resolver: Resolver) -> Explanation:
@@ -48,19 +54,21 @@ def explain_action(name: str, plan: Plan, store: Store, resolver: Resolver) -> E
     names = [action.name for action in plan.actions]
     if name not in names:
         raise BuildError(f"manifest {plan.manifest!r} has no action {name!r}{did_you_mean(name, names)}")
-    action = plan.action(name)
-    return _explain(action, _last_record(store, plan, action), resolver)
+    return {found.action: found for found in explain_plan(plan, store, resolver)}[name]
 
 
-def _explain(action: Action, last: Record | None, resolver: Resolver) -> Explanation:
+def _explain(
+    action: Action, plan: Plan, store: Store, resolver: Resolver, explained: Mapping[str, Explanation]
+) -> Explanation:
     answer = resolver.resolve(action.name)
     if answer.state == "fresh":
         return Explanation(action.name, "fresh", (), (), 0)
     if answer.state == "blocked":
         return Explanation(action.name, "blocked", (str(action.blocked),), (), 0)
-    needed = last.size if last else None
+    last = _last_record(store, plan, action)
+    needed = last.size if last else _estimate(action, store, resolver)
     if answer.state == "pending":
-        return Explanation(action.name, "pending", tuple(f"waits for {n}" for n in answer.waits_for), (), needed)
+        return Explanation(action.name, "pending", tuple(_waits(answer, plan, explained)), (), needed)
     changes = tuple(differences(last.document, answer.document or {})) if last else ()
     return Explanation(action.name, "stale", tuple(_because(answer, last, changes, action)), changes, needed)
 
@@ -70,6 +78,9 @@ def _last_record(store: Store, plan: Plan, action: Action) -> Record | None:
         if record := store.record(key):
             return record
     return None
+
+
+# ------------------------------------------------------------------ why
 
 
 def _because(answer: Answer, last: Record | None, changes: tuple[Difference, ...], action: Action) -> Iterator[str]:
@@ -85,6 +96,27 @@ def _because(answer: Answer, last: Record | None, changes: tuple[Difference, ...
             else ""
         )
         yield f"{change}{cause}"
+
+
+def _waits(answer: Answer, plan: Plan, explained: Mapping[str, Explanation]) -> Iterator[str]:
+    """Yield the nearest actions upstream that are themselves stale or blocked: what stands between is only waiting."""
+    queue, seen = list(answer.waits_for), set(answer.waits_for)
+    while queue:
+        found = explained[queue.pop(0)]
+        if found.state == "pending":
+            upstream = [source.action for source in plan.action(found.action).inputs.values()]
+            new = [name for name in dict.fromkeys(upstream) if name not in seen and explained[name].state != "fresh"]
+            seen.update(new)
+            queue += new
+        else:
+            yield f"waits for {found.action} ({found.state}: {_summary(found)})"
+
+
+def _summary(found: Explanation) -> str:
+    """Return why an action is not fresh in a few words: what changed, and not to what where that is only a digest."""
+    said = [f"{d.field} changed" if _is_digest(d.old) and _is_digest(d.new) else str(d) for d in found.differences]
+    first, *others = said or found.because
+    return f"{first}, and {len(others)} more" if others else first
 
 
 def differences(old: Json, new: Json, field: str = "") -> Iterator[Difference]:
@@ -107,6 +139,36 @@ def differences(old: Json, new: Json, field: str = "") -> Iterator[Difference]:
 def _brief(value: Json) -> str:
     if value is None:
         return "absent"
-    if isinstance(value, str) and len(value) == 64 and all(c in "0123456789abcdef" for c in value):
-        return value[:_SHORT]
-    return str(value)
+    return str(value)[:_SHORT] if _is_digest(value) else str(value)
+
+
+def _is_digest(value: Json) -> bool:
+    return isinstance(value, str) and len(value) == 64 and all(c in "0123456789abcdef" for c in value)
+
+
+# ------------------------------------------------------------------ how large
+
+
+def _estimate(action: Action, store: Store, resolver: Resolver) -> int | None:
+    """Return about how many bytes an action that was never built will write, None where the weights do not tell.
+
+    Graphs and engines are about as large as the component's weights, which the checkpoint's inventory lists.
+    """
+    weights = _weights(action, store, resolver)
+    if weights is None or action.stage not in ("export", "simplify", "patch", "precision", "build"):
+        return None
+    if any(name.endswith(".json") for name in action.view):
+        return 0  # a description of what runs, next to nothing
+    precision = action.params.get("precision")
+    low = precision is not None and registry.precision(str(precision)).onnx_type in ("FLOAT16", "BFLOAT16")
+    return weights * (2 if low else 4)
+
+
+def _weights(action: Action, store: Store, resolver: Resolver) -> int | None:
+    """Return how many numbers the component's weights are, None before the checkpoint is read."""
+    record = resolver.resolve("checkpoint").record
+    inventory = f"{action.params.get('component')}.json"
+    if record is None or inventory not in record.files:
+        return None
+    tensors = json.loads((store.object_path(record.object) / inventory).read_bytes()).get("tensors")
+    return sum(math.prod(tensor["shape"]) for tensor in tensors.values()) if tensors else None

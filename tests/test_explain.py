@@ -127,6 +127,15 @@ def test_explain_tells_never_built_from_damaged_from_fresh(space: BuildSpace, fr
     assert explained(space, "export:head")["because"] == ["its output in the store is missing or damaged"]
 
 
+def test_what_another_manifest_built_first_has_a_history_here_too(fresh: BuildSpace) -> None:
+    shutil.copy(fresh.root / MANIFEST, fresh.root / "manifests/other.yaml")
+    fresh.build("manifest=other")
+    assert "patch:encoder" not in fresh.build().built_lines
+    fresh.edit(MANIFEST, "[fold_toy]", "[fold_toy, drop_toy]")
+    because = explained(fresh, "patch:encoder")["because"]
+    assert isinstance(because, list) and because[0] == "params.patches: ['fold_toy'] -> ['fold_toy', 'drop_toy']"
+
+
 def test_explaining_what_does_not_exist_suggests_what_does(built: BuildSpace) -> None:
     run = built.cli("explain", "build:head.fp16.adda")
     assert run.code == 1 and "Traceback" not in run.output

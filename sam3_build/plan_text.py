@@ -1,0 +1,63 @@
+"""What `sam3-build plan` prints: explanations of a plan's actions in, text that fits 100 columns out."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sam3_build.explain import Explanation
+
+STATES = ("fresh", "stale", "pending", "blocked")
+TO_DO = ("stale", "pending")
+WIDTH = 100
+INDENT = " " * 21
+
+
+def render_plan(manifest: str, found: Sequence[Explanation], free: int) -> str:
+    """Return each action with its state, bytes to write and reasons, then counts; `free` bytes are left on the disk."""
+    lines = [line for e in found for line in _lines(e)]
+    todo = [e.bytes_needed for e in found if e.state in TO_DO]
+    needed, unknown = sum(size or 0 for size in todo), todo.count(None)
+    counts = ", ".join(f"{sum(e.state == state for e in found)} {state}" for state in STATES)
+    more = f" and {unknown} outputs of unknown size" if unknown else ""
+    lines += _wrapped(f"{manifest}: {counts}; about {readable_size(needed)}{more} to write", "  ")
+    if needed > free:
+        advice = "free some space (`sam3-build gc` may help) or set SAM3_STORE to another disk"
+        lines += _wrapped(f"It does not fit: {readable_size(free)} are free on the disk of the store; {advice}", "  ")
+    return "\n".join(lines) + "\n"
+
+
+def _lines(e: Explanation) -> Iterator[str]:
+    size = readable_size(e.bytes_needed) if e.state in TO_DO else ""
+    line = f"{e.state:<8}{size:>9}  {e.action:<37}"
+    if len(e.because) == 1 and len(line) + 2 + len(e.because[0]) <= WIDTH:
+        yield f"{line}  {e.because[0]}"
+        return
+    yield line.rstrip()
+    for reason in e.because:
+        yield from _wrapped(f"{INDENT}{reason}", f"{INDENT}  ")
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def readable_size(size: int | None) -> str:
+    """Return a number of bytes as people read it, `?` when it is not known."""
+    if size is None:
+        return "?"
+    value = float(size)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.2f} GB"
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space of the disk that `folder` lies on, or will lie on."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -43,7 +43,6 @@ LAYERS = {
     "stages": 3,
     "compare": 3,
     "explain": 3,
-    "plan_text": 3,
     "report": 3,
     "resolve": 3,
     "session": 4,

@@ -1,0 +1,239 @@
+"""The plan: the golden plan of the default manifest, and what each choice in a manifest changes in it.
+
+When the plan was meant to change: `python tests/test_plan.py > tests/golden/sam3_mini.plan`, and read the diff.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from difflib import unified_diff
+from pathlib import Path
+
+import pytest
+
+from sam3_build import registry
+from sam3_build.manifest.load import load
+from sam3_build.plan import make_plan
+from sam3_build.spec import Action, Backend, Gate, Plan
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden" / "sam3_mini.plan"
+COMPONENTS = ("vision_encoder", "text_encoder", "geometry_encoder", "decoder")
+
+
+def described(plan: Plan) -> str:
+    """Return one line per action: no digests, no versions, nothing of this machine."""
+    return "".join(f"{_line(action)}\n" for action in plan.actions)
+
+
+def _line(action: Action) -> str:
+    inputs = [
+        f"{role}={source.action}" + (f"/{source.file}" if source.file else "") for role, source in action.inputs.items()
+    ]
+    device = [name if name == "os" else f"{name}={value}" for name, value in action.device.items()]
+    parts: dict[str, Iterable[str]] = {
+        "inputs": inputs,
+        "files": action.files,
+        "reads": action.reads,
+        "recipe": action.recipe,
+        "tools": action.tools,
+        "device": device,
+        "view": action.view.values(),
+    }
+    said = [f"{title}({', '.join(items)})" for title, items in parts.items() if list(items)]
+    return "  ".join([action.name, *([action.stage] if action.stage not in action.name else []), *said])
+
+
+def planned(folder: Path, text: str) -> Plan:
+    """Return the plan of a manifest that changes the default one."""
+    (folder / "m.yaml").write_text(f"extends: {ROOT / 'manifests' / 'sam3_mini.yaml'}\n{text}")
+    return make_plan(load(str(folder / "m.yaml"), ROOT))
+
+
+def names(plan: Plan, stage: str) -> list[str]:
+    return [action.name for action in plan.actions if action.stage == stage]
+
+
+# ------------------------------------------------------------------ the default manifest
+
+
+def test_the_plan_of_the_default_manifest_is_the_golden_one() -> None:
+    golden, found = GOLDEN.read_text(), described(make_plan(load("sam3_mini", ROOT)))
+    difference = "\n".join(unified_diff(golden.splitlines(), found.splitlines(), "golden", "found", lineterm="", n=0))
+    assert not difference, (
+        "the plan changed; when that is meant, run `python tests/test_plan.py > tests/golden/sam3_mini.plan`:\n"
+        + difference
+    )
+
+
+def test_every_action_stands_after_what_it_needs_and_has_a_name_of_its_own() -> None:
+    plan = make_plan(load("sam3_mini", ROOT))
+    before: set[str] = set()
+    for action in plan.actions:
+        assert {source.action for source in action.inputs.values()} <= before, action.name
+        assert action.name not in before
+        before.add(action.name)
+    shown = [path for action in plan.actions for path in action.view.values()]
+    assert len(shown) == len(set(shown))
+
+
+def test_no_two_actions_but_equal_work_share_a_key_document() -> None:
+    plan = make_plan(load("sam3_mini", ROOT))
+    keyed = [(a.stage, a.params, a.recipe, a.tools, a.inputs, a.files, a.device) for a in plan.actions]
+    assert all(a not in keyed[:i] for i, a in enumerate(keyed))
+
+
+def test_every_file_that_the_manifest_names_is_in_some_key() -> None:
+    manifest = load("sam3_mini", ROOT)
+    keyed = {path for action in make_plan(manifest).actions for path in action.files.values()}
+    assert keyed == {manifest.tokenizer, manifest.checkpoint.config, *(s.image for s in manifest.samples)}
+
+
+# ------------------------------------------------------------------ choices
+
+
+def test_pytorch_feeds_the_components_that_are_not_listed(tmp_path: Path) -> None:
+    others = "".join(f"  {name}: null\n" for name in COMPONENTS[:-1])
+    plan = planned(tmp_path, f"components:\n{others}")
+    assert names(plan, "reference") == [f"reference:{name}" for name in COMPONENTS]
+    assert names(plan, "export") == ["export:decoder"]
+    assert {a.name.partition(":")[2].partition(".")[0] for a in plan.actions if a.stage in ("build", "verify")} == {
+        "decoder"
+    }
+    assert {c.component for c in plan.comparisons} == {"decoder"}
+
+
+def test_a_component_that_feeds_nothing_listed_is_not_run(tmp_path: Path) -> None:
+    plan = planned(
+        tmp_path, "components: {vision_encoder: null, geometry_encoder: null, decoder: null}\ntolerances: null\n"
+    )
+    assert names(plan, "reference") == ["reference:text_encoder"]
+
+
+def test_the_baseline_is_measured_and_not_built_where_it_is_not_selected(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "precisions: [fp16]\n")
+    assert "precision:decoder.fp32" in names(plan, "precision")
+    assert "verify:decoder.fp32" in names(plan, "verify")
+    assert {name.split(".")[1] for name in names(plan, "build")} == {"fp16"}
+    assert plan.action("verify:decoder.fp16").inputs["baseline"].action == "verify:decoder.fp32"
+    assert [c.label for c in plan.comparisons if c.component == "decoder"] == [
+        "pytorch fp32 vs onnxruntime fp32",
+        "onnxruntime fp32 vs onnxruntime fp16 (range parity)",
+        "onnxruntime fp32 vs ampere fp16",
+        "onnxruntime fp32 vs ada fp16",
+        "onnxruntime fp32 vs blackwell fp16",
+    ]
+
+
+def test_a_target_takes_the_profiles_that_it_picks_in_the_manifests_order_else_all(tmp_path: Path) -> None:
+    plan = planned(
+        tmp_path,
+        "shape_profiles:\n"
+        "  video: {batch: 1, num_boxes: 1, prompt_len: 34}\n"
+        "targets: {ada: {shape_profiles: [video]}}\n",
+    )
+    default, video = {"batch": [1, 1, 8], "prompt_len": [1, 34, 60]}, {"batch": [1, 1, 1], "prompt_len": [34, 34, 34]}
+    assert plan.action("build:decoder.fp16.ada").params["profiles"] == [video]
+    assert plan.action("build:decoder.fp16.ampere").params["profiles"] == [default, video]
+    assert plan.action("build:decoder.fp16.cpu").params["profiles"] == []
+    # Ranges of dims that a component does not have must not reach its key.
+    assert plan.action("build:text_encoder.fp16.ada").params["profiles"] == [{"batch": [1, 1, 1]}]
+
+
+def test_a_component_without_patches_has_no_patch_action(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "components: {vision_encoder: {patches: []}, decoder: {patches: [drop_dead_casts]}}\n")
+    assert names(plan, "patch") == ["patch:decoder"]
+    assert plan.action("precision:vision_encoder.fp16").inputs["onnx"].action == "simplify:vision_encoder"
+    assert plan.action("precision:decoder.fp16").inputs["onnx"].action == "patch:decoder"
+
+
+def test_options_reach_the_actions_of_their_component_and_precision_only(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "components: {decoder: {opset: 21, precisions: {fp16: {keep_fp32: [a, b]}}}}\n")
+    opsets = {name: plan.action(f"export:{name}").params["opset"] for name in COMPONENTS}
+    assert opsets == {**dict.fromkeys(COMPONENTS, 20), "decoder": 21}
+    kept = {a.name: a.params["keep_fp32"] for a in plan.actions if a.stage == "precision"}
+    assert {name: patterns for name, patterns in kept.items() if patterns} == {"precision:decoder.fp16": ["a", "b"]}
+
+
+def test_a_picture_of_two_samples_is_one_input(tmp_path: Path) -> None:
+    samples = make_plan(load("sam3_mini", ROOT)).action("samples")
+    assert [role for role in samples.files if role.startswith("image")] == ["image0", "image1"]
+    given = samples.params["samples"]
+    assert isinstance(given, list)
+    assert [sample["image"] for sample in given] == ["image0", "image0", "image1"]
+
+
+def test_a_checkpoint_file_is_in_the_inventorys_key_and_only_read_elsewhere(tmp_path: Path) -> None:
+    for name in ("w.safetensors", "config.json"):
+        (tmp_path / name).write_text("{}")
+    plan = planned(tmp_path, "checkpoint: {random: null, path: w.safetensors}\n")
+    assert plan.action("checkpoint").files["weights"] == tmp_path / "w.safetensors"
+    for name in ("export:decoder", "reference:decoder"):
+        assert plan.action(name).reads == {"weights": tmp_path / "w.safetensors"}
+        assert "weights" not in plan.action(name).files
+        assert plan.action(name).inputs["tensors"].file == "decoder.json"
+
+
+# ------------------------------------------------------------------ what this machine cannot do
+
+
+@pytest.fixture
+def no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT-RTX is not installed."""
+    real = registry.backend
+
+    def backend(name: str) -> Backend:
+        return replace(real(name), missing=lambda: "not installed") if name == "tensorrt_rtx" else real(name)
+
+    monkeypatch.setattr(registry, "backend", backend)
+
+
+@pytest.mark.usefixtures("no_tensorrt")
+def test_targets_of_a_missing_library_are_blocked_with_the_reason_and_no_others() -> None:
+    plan = make_plan(load("sam3_mini", ROOT))
+    blocked = {action.name: action.blocked for action in plan.actions if action.blocked}
+    engines = [name for name in names(plan, "build") if not name.endswith(".cpu")]
+    assert blocked == dict.fromkeys(engines, "not installed")
+
+
+# ------------------------------------------------------------------ comparisons
+
+
+def test_each_component_is_compared_in_each_precision_on_onnx_runtime_and_on_each_engine() -> None:
+    plan = make_plan(load("sam3_mini", ROOT))
+    assert len(plan.comparisons) == len(COMPONENTS) * 2 * (1 + 3)
+    measured = [c for c in plan.comparisons if c.action]
+    assert [c.action for c in measured] == names(plan, "verify")
+    assert all(c.not_run is None for c in measured)
+    engines = [c for c in plan.comparisons if not c.action]
+    assert all(c.not_run for c in engines), "an engine that nothing runs must say why"
+    assert {c.label.split()[3] for c in engines} == {"ampere", "ada", "blackwell"}
+
+
+def test_every_output_of_a_comparison_has_gates() -> None:
+    family = registry.family("sam3_image")
+    for comparison in make_plan(load("sam3_mini", ROOT)).comparisons:
+        outputs = tuple(tensor.name for tensor in family.component(comparison.component).outputs)
+        assert comparison.outputs == outputs
+        assert all(comparison.gates[output] for output in outputs)
+
+
+def test_a_tolerance_changes_its_gate_and_no_action(tmp_path: Path) -> None:
+    loose = planned(tmp_path, "tolerances: {fp16: {decoder: {pred_masks: {cosine: 0.5}}}}\n")
+    strict = planned(tmp_path, "")
+    assert loose.actions == strict.actions
+    changed = {
+        (now.component, now.label, output): gate
+        for now, before in zip(loose.comparisons, strict.comparisons, strict=True)
+        for output in now.outputs
+        for gate in set(now.gates[output]) - set(before.gates[output])
+    }
+    assert set(changed.values()) == {Gate("cosine", 0.5)}
+    assert {(component, output) for component, _, output in changed} == {("decoder", "pred_masks")}
+    assert all("fp16" in label for _, label, _ in changed)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(described(make_plan(load("sam3_mini", ROOT))))

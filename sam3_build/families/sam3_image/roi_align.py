@@ -28,10 +28,13 @@ def bin_weights(low: Tensor, high: Tensor, size: int, bins: int) -> Tensor:
 
     most = -(-WIDEST_BOX * size // bins)
     length = (high - low).clamp(min=1.0)[..., None, None]
-    count = (length / bins).ceil().clamp(max=float(most))
+    pitch = length / bins
+    count = pitch.ceil().clamp(max=float(most))
     bin_index = torch.arange(bins, dtype=low.dtype, device=low.device)[:, None]
     sample = torch.arange(most, dtype=low.dtype, device=low.device)
-    position = low[..., None, None] + (bin_index + (sample + 0.5) / count) * (length / bins)
+    # In the operator's order of operations: a box around the picture's edge has samples exactly on it, which count or
+    # not by how they round.
+    position = low[..., None, None] + bin_index * pitch + (sample + 0.5) * pitch / count
     counts = (sample < count) & (position >= -1.0) & (position <= size)
     cell = torch.arange(size, dtype=low.dtype, device=low.device)
     tent = (1.0 - (position.clamp(0.0, size - 1.0)[..., None] - cell).abs()).clamp(min=0.0)

@@ -71,6 +71,37 @@ def save(model: Model, path: Path) -> None:
                     file.write(tensor.tobytes())
 
 
+def infer_types(model: Model) -> None:
+    """Give every tensor of `model` its element type; inputs and outputs keep their declared types and dims."""
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    contract = [(value, value.type, value.shape) for value in (*model.graph.inputs, *model.graph.outputs)]
+    initializers = list(model.graph.initializers.values())
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+    for value, declared, shape in contract:
+        value.type, value.shape = declared, shape
+    model.graph.initializers.clear()  # the pass put the large ones at the end
+    for value in initializers:
+        model.graph.initializers.add(value)
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name and value.type is None:
+                raise BuildError(
+                    f"cannot tell the type of tensor {value.name!r}, an output of node {node.name!r} ({node.op_type}): "
+                    "ONNX type inference does not know this operator or its inputs are not valid"
+                )
+
+
+def check(path: Path, action: str) -> None:
+    """Hold a written file against ONNX's full checker. BuildError that starts with `action` when it is not valid."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BuildError(f"{action}: the graph is not valid ONNX: {error}") from error
+
+
 def strip(model: Model) -> None:
     """Remove everything from `model` that computes nothing and says nothing about its inputs and outputs."""
     graph = model.graph

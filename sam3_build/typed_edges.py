@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sam3_build import rounding
 from sam3_build.errors import BuildError
+from sam3_build.graph import infer_types
 from sam3_build.operator_types import INDIFFERENT, MOVERS, TYPE_ATTRIBUTES, Signature, is_float, signature
 
 if TYPE_CHECKING:
@@ -80,27 +81,6 @@ def write_types(model: ir.Model, onnx_type: str, keep: Callable[[str], bool]) ->
         clamped=sum(clamped for clamped, _ in losses),
         flushed=sum(flushed for _, flushed in losses),
     )
-
-
-def infer_types(model: ir.Model) -> None:
-    """Give every tensor of `model` its element type; inputs and outputs keep their declared types and dims."""
-    from onnx_ir.passes.common import ShapeInferencePass
-
-    contract = [(value, value.type, value.shape) for value in (*model.graph.inputs, *model.graph.outputs)]
-    initializers = list(model.graph.initializers.values())
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
-    for value, declared, shape in contract:
-        value.type, value.shape = declared, shape
-    model.graph.initializers.clear()  # the pass put the large ones at the end
-    for value in initializers:
-        model.graph.initializers.add(value)
-    for node in model.graph:
-        for value in node.outputs:
-            if value.name and value.type is None:
-                raise BuildError(
-                    f"cannot tell the type of tensor {value.name!r}, an output of node {node.name!r} ({node.op_type}): "
-                    "ONNX type inference does not know this operator or its inputs are not valid"
-                )
 
 
 def _refuse_nesting(model: ir.Model) -> None:

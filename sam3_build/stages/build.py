@@ -126,4 +126,4 @@ def _check(out: Path, expected: str, backend: str) -> int:
     return size
 
 
-STAGE = Stage(name="build", summary="build what a target runs", tools=(), run=run)
+STAGE = Stage(name="build", summary="Build engines and sessions for each target", tools=(), run=run)

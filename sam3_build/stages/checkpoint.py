@@ -47,4 +47,6 @@ def _without_provenance(value: Json) -> Json:
     return value
 
 
-STAGE = Stage("checkpoint", "list every tensor with its digest", ("torch", "transformers", "safetensors"), run)
+STAGE = Stage(
+    "checkpoint", "List every tensor of the checkpoint with its digest", ("torch", "transformers", "safetensors"), run
+)

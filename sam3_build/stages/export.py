@@ -5,56 +5,87 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, cast
 
-from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph import save
 from sam3_build.naming import name_from_scopes
-from sam3_build.spec import Json, ModelFamily, Stage, TensorSpec
+from sam3_build.spec import Json, Stage
 
 if TYPE_CHECKING:
     from onnx_ir import Model, Value
-    from torch import Tensor, nn
+    from torch import nn
+
+
+class Tensor(TypedDict):
+    """An input or output as the action's parameters have it: a `spec.TensorSpec` as JSON."""
+
+    name: str
+    dtype: str
+    dims: list[int | str]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a component promises: its inputs and outputs, which dims stay symbolic, and every dim's size in tracing."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    dynamic: list[str]
+    sizes: Mapping[str, int]
+
+    def dims(self, tensor: Tensor) -> list[int | str]:
+        """Return the dims that `tensor` has in the ONNX: static ones as sizes, all others by their symbolic names."""
+        return [d if d in self.dynamic or isinstance(d, int) else self.sizes.get(d, d) for d in tensor["dims"]]
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write `<component>.onnx` with the opset given."""
-    component, family, opset = str(params["component"]), registry.family(str(params["family"])), params["opset"]
+    component, opset = str(params["component"]), params["opset"]
     assert isinstance(opset, int)
-    package = f"sam3_build.families.{family.name}"
+    package = f"sam3_build.families.{params['family']}"
+    forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
     config = json.loads(inputs["config"].read_bytes())
-    forward = import_module(f"{package}.forward")
-    tensors = import_module(f"{package}.weights").load(component, params["source"], config, inputs.get("weights"))
-    module = forward.assemble(component, config, tensors)
+    listed = json.loads(inputs["tensors"].read_bytes())["tensors"]
+    tensors = weights.load(component, params["source"], config, inputs.get("weights"), listed)
+    spec, dynamic = cast("dict[str, list[Tensor]]", params["spec"]), cast("list[str]", params["dynamic_dims"])
+    interface = Interface(spec["inputs"], spec["outputs"], dynamic, forward.trace_sizes(config))
 
-    model = to_onnx(module, forward.examples(component, config), family, component, opset)
+    model = to_onnx(forward.assemble(component, config, tensors), interface, opset)
     name_from_scopes(model, component, frozenset(tensors))
-    hold_against_spec(model, family, component, config)
+    hold_against(interface, model, component)
     save(model, out / f"{component}.onnx")
     counts: dict[str, Json] = {"nodes": len(model.graph), "initializers": len(model.graph.initializers)}
     logging.getLogger(__name__).info("%s: %s", component, counts)
     return counts
 
 
-def to_onnx(
-    module: nn.Module, examples: Mapping[str, Tensor], family: ModelFamily, component: str, opset: int
-) -> Model:
-    """Trace `module` with `examples` and return its graph. All dims but the family's dynamic ones become constants."""
+def to_onnx(module: nn.Module, interface: Interface, opset: int) -> Model:
+    """Trace `module` with inputs of ones and return its graph. All dims but the dynamic ones become constants."""
     import torch
 
-    spec = family.component(component)
-    dims = {name: torch.export.Dim(name) for name in family.dynamic_dims}
-    shapes = {t.name: {axis: dims[d] for axis, d in enumerate(t.dims) if d in dims} for t in spec.inputs}
+    sizes = interface.sizes
+    examples = {
+        t["name"]: torch.ones(
+            [sizes[d] if isinstance(d, str) else d for d in t["dims"]], dtype=getattr(torch, t["dtype"])
+        )
+        for t in interface.inputs
+    }
+    dims = {name: torch.export.Dim(name) for name in interface.dynamic}
+    shapes = {
+        t["name"]: {axis: dims[d] for axis, d in enumerate(t["dims"]) if isinstance(d, str) and d in dims}
+        for t in interface.inputs
+    }
     with torch.no_grad():
         program = torch.onnx.export(
             module,
-            kwargs=dict(examples),
+            kwargs=examples,
             dynamic_shapes=shapes,
-            input_names=[t.name for t in spec.inputs],
-            output_names=[t.name for t in spec.outputs],
+            input_names=[t["name"] for t in interface.inputs],
+            output_names=[t["name"] for t in interface.outputs],
             opset_version=opset,
             dynamo=True,
             verbose=False,
@@ -63,48 +94,45 @@ def to_onnx(
     return program.model
 
 
-def hold_against_spec(model: Model, family: ModelFamily, component: str, config: Mapping[str, Json]) -> None:
+def hold_against(interface: Interface, model: Model, component: str) -> None:
     """Refuse a graph whose inputs and outputs are not those of the family: the exporter fixes a dim without a word.
 
     Symbolic dims are written as the spec has them (`num_boxes+1` where the exporter says `num_boxes + 1`).
     """
-    spec, static = family.component(component), family.static_dims(config)
     problems: list[str] = []
     for kind, tensors, values in (
-        ("input", spec.inputs, model.graph.inputs),
-        ("output", spec.outputs, model.graph.outputs),
+        ("input", interface.inputs, model.graph.inputs),
+        ("output", interface.outputs, model.graph.outputs),
     ):
-        names, found = [t.name for t in tensors], [v.name for v in values]
+        names, found = [t["name"] for t in tensors], [v.name for v in values]
         if names != found:
             problems.append(f"{kind}s are {found}, the family says {names}")
             continue
         for tensor, value in zip(tensors, values, strict=True):
-            problems += [f"{kind} {tensor.name}: {p}" for p in _differences(tensor, value, family, static)]
+            problems += [f"{kind} {tensor['name']}: {p}" for p in _differences(interface, tensor, value)]
     if problems:
         raise BuildError(f"the ONNX of {component!r} is not what its family declares:\n  " + "\n  ".join(problems))
 
 
-def _differences(tensor: TensorSpec, value: Value, family: ModelFamily, static: Mapping[str, int]) -> list[str]:
+def _differences(interface: Interface, tensor: Tensor, value: Value) -> list[str]:
     import onnx_ir
 
     problems: list[str] = []
     dtype = None if value.dtype is None else value.dtype.numpy().name
-    if dtype != tensor.dtype:
-        problems.append(f"type is {dtype}, the family says {tensor.dtype}")
+    if dtype != tensor["dtype"]:
+        problems.append(f"type is {dtype}, the family says {tensor['dtype']}")
     dims = [d if isinstance(d, int) else str(d.value).replace(" ", "") for d in value.shape or ()]
-    wanted = [static.get(d, d) if isinstance(d, str) else d for d in tensor.dims]
+    wanted = interface.dims(tensor)
     if dims != wanted:
-        what = ", ".join(str(d) for d in tensor.dims)
-        problems.append(
-            f"dims are {dims}, the family says {wanted} ({what}); dynamic: {', '.join(family.dynamic_dims)}"
-        )
+        what = ", ".join(str(d) for d in tensor["dims"])
+        problems.append(f"dims are {dims}, the family says {wanted} ({what}); dynamic: {', '.join(interface.dynamic)}")
     value.shape = onnx_ir.Shape(wanted)
     return problems
 
 
 STAGE = Stage(
     "export",
-    "export a component to ONNX",
+    "Export components from PyTorch to ONNX",
     ("torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx-ir"),
     run,
 )

@@ -9,7 +9,6 @@ from pathlib import Path
 from sam3_build import graph, naming, registry
 from sam3_build.errors import BuildError
 from sam3_build.spec import Json, Patch, Stage
-from sam3_build.typed_edges import infer_types
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         import onnx_graphsurgeon as gs
         import onnx_ir as ir
 
-        infer_types(model)
+        graph.infer_types(model)
         proto = ir.to_proto(model)
         del model
         onnx.load_external_data_for_model(proto, str(source.parent))
@@ -46,7 +45,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     graph.save(model, target)
     facts: dict[str, Json] = {"rewrites": rewrites, "nodes_before": nodes, "nodes": len(model.graph)}
     del model
-    _check(target, component, [str(name) for name in names])
+    graph.check(target, f"{component} after {', '.join(rewrites) or 'no patch'}")
     return facts
 
 
@@ -75,18 +74,9 @@ def _interface(surgeon: object) -> list[tuple[str, str, str]]:
     return [(t.name, str(t.dtype), str(t.shape)) for t in (*surgeon.inputs, *surgeon.outputs)]
 
 
-def _check(path: Path, component: str, patches: Sequence[str]) -> None:
-    import onnx
-
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise BuildError(f"{component}: not valid ONNX after {', '.join(patches) or 'no patch'}: {error}") from error
-
-
 STAGE = Stage(
     name="patch",
-    summary="rewrite the graph with ONNX GraphSurgeon patches, each of which must find something to do",
+    summary="Rewrite graphs with the manifest's patches",
     tools=("ml_dtypes", "numpy", "onnx", "onnx-graphsurgeon", "onnx-ir", "onnxruntime"),
     run=run,
 )

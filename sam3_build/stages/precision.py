@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sam3_build import graph, registry
 from sam3_build.errors import BuildError
 from sam3_build.spec import Json, Stage
-from sam3_build.typed_edges import infer_types, write_types
+from sam3_build.typed_edges import write_types
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,41 +28,38 @@ logger = logging.getLogger(__name__)
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Write the recipe's types and return what became low, what stayed FP32 and why.
 
-    params: component, precision, keep_fp32 (the manifest's patterns; each must match a node) and fp32_nodes (the
-    family's patterns for coordinate arithmetic). inputs: onnx.
+    params: component, precision, keep_fp32 (the manifest's patterns) and fp32_nodes (the family's, for coordinate
+    arithmetic); each of these must match a node. inputs: onnx.
     """
     component, precision = str(params["component"]), str(params["precision"])
     recipe = registry.precision(precision)
     model = graph.load(inputs["onnx"])
     names = [node.name or "" for node in model.graph]
-    asked, declared = _patterns(params, "keep_fp32"), _patterns(params, "fp32_nodes")
-    for pattern in asked:
-        if not _matching(pattern, names):
-            raise BuildError(
-                f"{component}.{precision}: keep_fp32 pattern {pattern!r} matches none of the {len(names)} nodes"
-                f"{_nearest(pattern, names)}"
-            )
-    unmatched = [pattern for pattern in (*recipe.keep_fp32, *declared) if not _matching(pattern, names)]
-    for pattern in unmatched:
-        logger.warning("%s.%s: pattern %r of the recipe or family matches no node", component, precision, pattern)
+    patterns = list(recipe.keep_fp32)  # of any component: these need not match
+    for origin in ("keep_fp32", "fp32_nodes"):
+        for pattern in _patterns(params, origin):
+            if not _matching(pattern, names):
+                raise BuildError(
+                    f"{component}.{precision}: {origin} pattern {pattern!r} matches none of the {len(names)} nodes"
+                    f"{_nearest(pattern, names)}"
+                )
+            patterns.append(pattern)
 
     weights_before = _weights(model)
     if recipe.onnx_type == "FLOAT":
         facts: dict[str, Json] = {"fp32_tensors": _require_fp32(model, component)}
     else:
-        patterns = (*recipe.keep_fp32, *declared, *asked)
         keep = {name for pattern in patterns for name in _matching(pattern, names)}
         facts = {**asdict(write_types(model, recipe.onnx_type, keep.__contains__))}
     facts |= {
         "nodes": len(model.graph),
         "weight_bytes_before": weights_before,
         "weight_bytes": _weights(model),
-        "unmatched_patterns": unmatched,
     }
     target = out / f"{component}.{precision}.onnx"
     graph.save(model, target)
     del model
-    _check(target, component, precision)
+    graph.check(target, f"{component}.{precision}")
     logger.info("%s.%s: %s", component, precision, facts)
     return facts
 
@@ -94,7 +91,7 @@ def _weights(model: ir.Model) -> int:
 
 def _require_fp32(model: ir.Model, component: str) -> int:
     """Return the number of floating tensors; BuildError when one of them is not FP32."""
-    infer_types(model)
+    graph.infer_types(model)
     values = [*model.graph.inputs, *model.graph.initializers.values(), *(o for n in model.graph for o in n.outputs)]
     floating = [value for value in values if value.dtype is not None and value.dtype.is_floating_point()]
     for value in floating:
@@ -108,18 +105,9 @@ def _require_fp32(model: ir.Model, component: str) -> int:
     return len(floating)
 
 
-def _check(path: Path, component: str, precision: str) -> None:
-    import onnx
-
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise BuildError(f"{component}.{precision}: the typed graph is not valid ONNX: {error}") from error
-
-
 STAGE = Stage(
     name="precision",
-    summary="write a precision recipe's types into the graph; inputs and outputs stay FP32",
+    summary="Write each precision's types into graphs",
     tools=("ml_dtypes", "numpy", "onnx", "onnx-ir"),
     run=run,
 )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, cast
 
-from sam3_build import registry
-from sam3_build.spec import Json, ModelFamily, Stage
+from sam3_build.spec import Json, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +17,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.generic]
+
+
+class Feed(TypedDict):
+    """A `spec.Feed` as JSON: `input` is the join along `axis` of (component, output) pairs."""
+
+    input: str
+    sources: list[tuple[str, str]]
+    axis: int
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
@@ -28,47 +35,52 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     import numpy as np
     import torch
 
-    component, family = str(params["component"]), registry.family(str(params["family"]))
-    package = f"sam3_build.families.{family.name}"
+    component, package = str(params["component"]), f"sam3_build.families.{params['family']}"
+    forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
     config = json.loads(inputs["config"].read_bytes())
-    tensors = import_module(f"{package}.weights").load(component, params["source"], config, inputs.get("weights"))
-    model: torch.nn.Module = import_module(f"{package}.forward").assemble(component, config, tensors)
+    listed = json.loads(inputs["tensors"].read_bytes())["tensors"]
+    tensors = weights.load(component, params["source"], config, inputs.get("weights"), listed)
+    model: torch.nn.Module = forward.assemble(component, config, tensors)
 
+    spec, feeds = cast("dict[str, list[dict[str, str]]]", params["spec"]), cast("list[Feed]", params["feeds"])
+    names, results = ([tensor["name"] for tensor in spec[kind]] for kind in ("inputs", "outputs"))
     recorded: list[Json] = []
     for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
         file = f"{case['name']}.npz"
-        arrays = gather(family, component, inputs, file)
+        arrays = gather(names, feeds, inputs, file)
         if arrays is None:
             logging.getLogger(__name__).info("%s: does not run %s", case["name"], component)
             continue
         with torch.no_grad():
-            results = model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
-        names = [f"outputs/{tensor.name}" for tensor in family.component(component).outputs]
-        outputs: dict[str, Array] = {n: r.numpy() for n, r in zip(names, results, strict=True)}
+            computed = model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        outputs: dict[str, Array] = {n: r.numpy() for n, r in zip(results, computed, strict=True)}
         with (out / file).open("xb") as stream:
-            np.savez(stream, allow_pickle=False, **{f"inputs/{n}": a for n, a in arrays.items()}, **outputs)
+            record = {f"inputs/{n}": a for n, a in arrays.items()} | {f"outputs/{n}": a for n, a in outputs.items()}
+            np.savez(stream, allow_pickle=False, **record)
         logging.getLogger(__name__).info("%s: %s", case["name"], {n: list(a.shape) for n, a in outputs.items()})
         recorded.append(case["name"])
     return {"cases": recorded}
 
 
-def gather(family: ModelFamily, component: str, folders: Mapping[str, Path], file: str) -> dict[str, Array] | None:
-    """Return the component's inputs in the case that `file` names, or None when the case lacks one.
+def gather(
+    names: Sequence[str], feeds: Sequence[Feed], folders: Mapping[str, Path], file: str
+) -> dict[str, Array] | None:
+    """Return the inputs `names` of a component in the case that `file` names, or None when the case lacks one.
 
     `folders` holds the samples and, by component, upstream references. A fed input is the join of its sources, without
     those whose component did not run in this case; every other input comes from the samples.
     """
     import numpy as np
 
-    feeds = {feed.input: feed for feed in family.feeds if feed.component == component}
+    by_input = {feed["input"]: feed for feed in feeds}
     gathered: dict[str, Array] = {}
-    for tensor in family.component(component).inputs:
-        feed = feeds.get(tensor.name)
-        sources = [(c, f"outputs/{output}") for c, output in feed.sources] if feed else [("samples", tensor.name)]
+    for name in names:
+        feed = by_input.get(name)
+        sources = [(c, f"outputs/{output}") for c, output in feed["sources"]] if feed else [("samples", name)]
         parts = [array for folder, key in sources if (array := _array(folders[folder] / file, key)) is not None]
         if not parts:
             return None
-        gathered[tensor.name] = np.concatenate(parts, axis=feed.axis) if feed and len(parts) > 1 else parts[0]
+        gathered[name] = np.concatenate(parts, axis=feed["axis"]) if feed and len(parts) > 1 else parts[0]
     return gathered
 
 
@@ -82,4 +94,6 @@ def _array(path: Path, key: str) -> Array | None:
     return found
 
 
-STAGE = Stage("reference", "run a component in PyTorch", ("torch", "transformers", "safetensors", "numpy"), run)
+STAGE = Stage(
+    "reference", "Run components in PyTorch as the reference", ("torch", "transformers", "safetensors", "numpy"), run
+)

@@ -28,4 +28,4 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     return {"cases": [case.name for case in cases]}
 
 
-STAGE = Stage("samples", "turn samples into the network's inputs", ("numpy", "pillow", "tokenizers"), run)
+STAGE = Stage("samples", "Turn samples into network inputs", ("numpy", "pillow", "tokenizers"), run)

@@ -160,7 +160,7 @@ def _refusals(model: str) -> Iterator[None]:
 
 STAGE = Stage(
     name="verify",
-    summary="run an ONNX on the recorded inputs and measure how far its outputs are from the expected ones",
+    summary="Measure parity on the recorded inputs",
     tools=("onnxruntime", "polygraphy", "numpy"),
     run=run,
 )

@@ -6,14 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sam3_build.families.sam3_image.modules import (
-    additive,
-    container,
-    drop_bias,
-    modeling,
-    named,
-    override,
-)
+from sam3_build.families.sam3_image.modules import additive, container, drop_bias, modeling, named, override
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

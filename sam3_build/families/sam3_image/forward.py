@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import Sam3Config
 
 # Sizes of the dynamic dims while tracing: all different, and none 0 or 1, which torch.export would take for constants.
-EXAMPLE_DIMS = {"batch": 2, "num_boxes": 3, "prompt_len": 37}
+DYNAMIC_SIZES = {"batch": 2, "num_boxes": 3, "prompt_len": 37}
 
 
 def assemble(component: str, config: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -36,17 +36,9 @@ def assemble(component: str, config: Mapping[str, Json], tensors: Mapping[str, T
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def examples(component: str, config: Mapping[str, Json]) -> dict[str, Tensor]:
-    """Return inputs of the right types and shapes to trace `component` with, by name."""
-    import torch
-
-    dims = {**FAMILY.static_dims(config), **EXAMPLE_DIMS}
-    return {
-        spec.name: torch.ones(
-            [dims[d] if isinstance(d, str) else d for d in spec.dims], dtype=getattr(torch, spec.dtype)
-        )
-        for spec in FAMILY.component(component).inputs
-    }
+def trace_sizes(config: Mapping[str, Json]) -> dict[str, int]:
+    """Return the size of every dim while tracing: static ones as they always are, dynamic ones as an example."""
+    return {**FAMILY.static_dims(config), **DYNAMIC_SIZES}
 
 
 def skeleton(component: str, config: Mapping[str, Json]) -> nn.Module:

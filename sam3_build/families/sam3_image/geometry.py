@@ -5,22 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sam3_build.families.sam3_image.modules import (
-    additive,
-    container,
-    drop_bias,
-    modeling,
-    named,
-    override,
-)
+from sam3_build.families.sam3_image.family import IGNORED_LABEL
+from sam3_build.families.sam3_image.modules import additive, container, drop_bias, modeling, named, override
 from sam3_build.families.sam3_image.roi_align import bin_weights, pool
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import Sam3Config
     from transformers.models.sam3.modeling_sam3 import Sam3GeometryEncoder
-
-IGNORED_LABEL = -10
 
 
 def geometry_encoder(config: Sam3Config) -> nn.Module:

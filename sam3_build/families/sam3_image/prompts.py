@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.families.sam3_image.family import FAMILY
+from sam3_build.families.sam3_image.family import FAMILY, IGNORED_LABEL
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     Array = NDArray[np.generic]
-
-IGNORED_LABEL = -10
 
 # What SAM 3 reads when boxes come without words.
 TEXT_OF_BOXES = "visual"

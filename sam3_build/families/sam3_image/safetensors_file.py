@@ -1,4 +1,4 @@
-"""Safetensors files in; where each tensor lies, the digest of its bytes, and single tensors out. Only ever reads."""
+"""A safetensors file in; where each tensor lies, the digest of its bytes, and single tensors out. Only ever reads."""
 
 from __future__ import annotations
 
@@ -32,15 +32,8 @@ class Stored:
     end: int
 
 
-def read_headers(path: Path) -> dict[str, Stored]:
-    """Return every tensor of a file, or of all files that an index (`*.index.json`) names, by key."""
-    if not path.name.endswith(".index.json"):
-        return _read_header(path)
-    shards = set(json.loads(path.read_bytes())["weight_map"].values())
-    return {key: tensor for name in sorted(shards) for key, tensor in _read_header(path.with_name(name)).items()}
-
-
-def _read_header(path: Path) -> dict[str, Stored]:
+def read_header(path: Path) -> dict[str, Stored]:
+    """Return every tensor of a file, by key."""
     # The length of the header (8 bytes, little endian), the header (JSON), then the tensors' bytes.
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -73,14 +66,19 @@ def entry(tensor: Stored) -> dict[str, Json]:
         file.seek(tensor.start)
         for start in range(tensor.start, tensor.end, BLOCK):
             sha.update(file.read(min(BLOCK, tensor.end - start)))
-    return {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "digest": sha.hexdigest()}
+    return _line(tensor, sha.hexdigest())
 
 
-def read(key: str, tensor: Stored) -> Tensor:
-    """Return the tensor as FP32."""
+def read(key: str, tensor: Stored) -> tuple[Tensor, dict[str, Json]]:
+    """Return the tensor as FP32, and the inventory's line for the very bytes that were read."""
     import torch
     from safetensors import safe_open
 
     with safe_open(tensor.file, framework="pt") as file:
         found: Tensor = file.get_tensor(key)
-    return found.to(torch.float32)
+    digest = hashlib.sha256(found.contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
+    return found.to(torch.float32), _line(tensor, digest)
+
+
+def _line(tensor: Stored, digest: str) -> dict[str, Json]:
+    return {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "digest": digest}

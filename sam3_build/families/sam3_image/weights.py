@@ -1,7 +1,7 @@
 """The weights of this family: an inventory of every tensor without its bytes, and a component's tensors themselves.
 
-Sources: `{"random": {"seed": 0}}`, or `{"path": true}` with a safetensors file (or an index of several) whose keys are
-those of transformers' Sam3Model.
+Sources: `{"random": {"seed": 0}}`, or `{"path": true}` with a safetensors file whose keys are those of transformers'
+Sam3Model.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def inventory(
             name: {recipe.key: random_weights.entry(recipe, seed) for recipe in random_weights.recipes(model)}
             for name, model in skeletons.items()
         }
-    stored = safetensors_file.read_headers(weights)
+    stored = safetensors_file.read_header(weights)
     problems = [problem for model in skeletons.values() for problem in _mismatches(model, stored)]
     _refuse(problems + _strangers(stored, whole_model(config)), weights)
     return {
@@ -49,16 +49,27 @@ def inventory(
 
 
 def load(
-    component: str, source: Mapping[str, Json], config: Mapping[str, Json], weights: Path | None
+    component: str,
+    source: Mapping[str, Json],
+    config: Mapping[str, Json],
+    weights: Path | None,
+    listed: Mapping[str, Mapping[str, Json]],
 ) -> dict[str, Tensor]:
-    """Return the tensors of `component` as FP32, by checkpoint key; nothing else is read or drawn."""
+    """Return the tensors of `component` as FP32, by checkpoint key; nothing else is read or drawn.
+
+    `listed` is the component's inventory, which stands for these tensors in every key: BuildError when they differ.
+    """
     model = skeleton(component, config)
     if weights is None:
         seed = _seed(source)
-        return {recipe.key: recipe.draw(seed) for recipe in random_weights.recipes(model)}
-    stored = safetensors_file.read_headers(weights)
+        recipes = random_weights.recipes(model)
+        _recheck(listed, {recipe.key: random_weights.entry(recipe, seed) for recipe in recipes}, f"seed {seed}")
+        return {recipe.key: recipe.draw(seed) for recipe in recipes}
+    stored = safetensors_file.read_header(weights)
     _refuse(_mismatches(model, stored), weights)
-    return {key: safetensors_file.read(key, stored[key]) for key in model.state_dict()}
+    read = {key: safetensors_file.read(key, stored[key]) for key in model.state_dict()}
+    _recheck(listed, {key: line for key, (_, line) in read.items()}, weights.name)
+    return {key: tensor for key, (tensor, _) in read.items()}
 
 
 def whole_model(config: Mapping[str, Json]) -> dict[str, tuple[int, ...]]:
@@ -89,6 +100,17 @@ def _mismatches(model: nn.Module, stored: Mapping[str, safetensors_file.Stored])
         elif found.dtype not in safetensors_file.DTYPES:
             problems.append(f"type: {key} is {found.dtype}; allowed: {', '.join(safetensors_file.DTYPES)}")
     return problems
+
+
+def _recheck(listed: Mapping[str, Mapping[str, Json]], found: Mapping[str, Mapping[str, Json]], origin: str) -> None:
+    """Refuse tensors that are not those of the inventory: a file that was swapped after it was listed."""
+    differing = sorted(key for key in listed.keys() | found.keys() if listed.get(key) != found.get(key))
+    if differing:
+        more = f" and {len(differing) - MOST_LISTED} more" if len(differing) > MOST_LISTED else ""
+        raise BuildError(
+            f"{origin} changed after the checkpoint action listed its tensors: {', '.join(differing[:MOST_LISTED])}"
+            f"{more}; run the build again"
+        )
 
 
 def _strangers(stored: Collection[str], known: Collection[str]) -> list[str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from importlib.metadata import packages_distributions
+
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
@@ -248,7 +252,7 @@ def test_a_patch_that_breaks_the_graph_is_named(patched, monkeypatch):
 
     fake = Patch("fake", "does things", lambda g: None, break_it, lambda g: None)
     monkeypatch.setattr(registry, "patch", lambda name: fake)
-    with pytest.raises(BuildError, match=r"toy: not valid ONNX after fake: .*NoSuchOperator"):
+    with pytest.raises(BuildError, match=r"^toy after fake: the graph is not valid ONNX: .*NoSuchOperator"):
         patched(NEG, "fake")
 
 
@@ -267,3 +271,16 @@ def test_weights_beside_the_file_pass_through(monkeypatch, tmp_path):
     assert operators(result) == ["MatMul", "Neg"]
     x = np.ones((2, 4), np.float32)
     assert results(result, x=x) == results(onnx.load(patched_in), x=x)
+
+
+def test_the_patch_stage_declares_every_package_that_a_patch_imports():
+    """Also of patches that no manifest of the project lists: else an upgrade would leave their outputs fresh."""
+    distributions = packages_distributions()
+    for name in registry.names("patches"):
+        source = (registry.PACKAGE / "patches" / f"{name}.py").read_text()
+        imported = set(re.findall(r"^ +(?:import|from) (\w+)", source, re.MULTILINE))
+        packages = imported - sys.stdlib_module_names - {"sam3_build"}
+        assert packages
+        declared = {tool.replace("_", "-") for tool in patch.STAGE.tools}
+        found = {package: {d.replace("_", "-") for d in distributions[package]} for package in packages}
+        assert [package for package, names in found.items() if not names & declared] == [], name

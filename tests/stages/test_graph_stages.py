@@ -1,4 +1,4 @@
-"""Simplify, patch and precision on the four components of the miniature, exported from seeded weights."""
+"""Simplify, patch and precision on the four components of the miniature, as the default manifest builds them."""
 
 from __future__ import annotations
 
@@ -6,112 +6,88 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
-from pathlib import Path
+from collections import Counter
+from fnmatch import fnmatchcase
 
+import miniature
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
+from miniature import run_onnx
+from onnx import TensorProto, helper
 
 from sam3_build import registry
 from sam3_build.families.sam3_image.family import FAMILY
+from sam3_build.families.sam3_image.forward import DYNAMIC_SIZES
 from sam3_build.naming import module_path
 from sam3_build.spec import Precision
-from sam3_build.stages import checkpoint, export, patch, precision, simplify
+from sam3_build.stages import patch, precision
 
-ROOT = Path(__file__).parents[2]
 COMPONENTS = [c.name for c in FAMILY.components]
-PATCHES = {"vision_encoder": ["fold_position_tables"]}
-SOURCE = {"random": {"seed": 0}}
+F16 = TensorProto.FLOAT16
+GEMMS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+
+# Every graph after export.
+GRAPHS = [
+    *(f"simplify:{component}" for component in COMPONENTS),
+    "patch:vision_encoder",
+    *(f"precision:{component}.{recipe}" for component in COMPONENTS for recipe in ("fp32", "fp16")),
+]
 
 
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory):
-    """Folders of every component after export, simplify, patch, fp32 and fp16, and the facts of each stage."""
-    root = tmp_path_factory.mktemp("stages")
-    folders, facts = {}, {}
-
-    def run(stage, action, component, params, inputs):
-        out = root / action / component
-        out.mkdir(parents=True)
-        facts[action, component] = stage.run({"component": component, **params}, inputs, out)
-        folders[action, component] = out
-        return out
-
-    listed = root / "checkpoint"
-    listed.mkdir()
-    config = ROOT / "manifests" / "sam3_mini.json"
-    checkpoint.run({"family": "sam3_image", "source": SOURCE}, {"config": config}, listed)
-    for component in FAMILY.components:
-        name = component.name
-        spec = {"inputs": [asdict(t) for t in component.inputs], "outputs": [asdict(t) for t in component.outputs]}
-        params = {"family": "sam3_image", "source": SOURCE, "opset": 20, "dynamic_dims": FAMILY.dynamic_dims}
-        inputs = {"config": listed / "config.json", "tensors": listed / f"{name}.json"}
-        exported = run(export, "export", name, {**params, "spec": spec}, inputs)
-        simplified = run(simplify, "simplify", name, {}, {"onnx": exported})
-        patched = run(patch, "patch", name, {"patches": PATCHES.get(name, [])}, {"onnx": simplified})
-        for recipe in ("fp32", "fp16"):
-            params = {"precision": recipe, "keep_fp32": [], "fp32_nodes": component.fp32_nodes}
-            run(precision, recipe, name, params, {"onnx": patched})
-    return folders, facts
+def before_precision(component):
+    """The action whose graph the precision stage of a component reads."""
+    return f"patch:{component}" if component == "vision_encoder" else f"simplify:{component}"
 
 
-@pytest.fixture(scope="module")
-def feeds(stages):
-    """Inputs of each component for a batch of 2 with masked rows, a box to ignore and a picture without boxes."""
-    folders, _ = stages
-    rng = np.random.default_rng(7)
-    coarse = rng.uniform(-1, 1, (2, 3, 12, 12)).astype(np.float32)
-    padded = np.ones((2, 32), np.int64)
-    padded[0, 9:] = padded[1, 4:] = 0
-    boxes = rng.uniform(0.2, 0.7, (2, 3, 4)).astype(np.float32)
-    found = {
-        "vision_encoder": {"images": coarse.repeat(14, axis=2).repeat(14, axis=3)},
-        "text_encoder": {"input_ids": rng.integers(0, 256, (2, 32)) * padded, "attention_mask": padded},
+def component_of(action):
+    return action.partition(":")[2].partition(".")[0]
+
+
+def recorded(component, rows=None):
+    """What PyTorch got for the batched samples: masked rows, ignored and negative boxes. Repeated to `rows` rows."""
+    with np.load(miniature.folder(f"reference:{component}") / "batch.npz") as arrays:
+        found = {n.removeprefix("inputs/"): arrays[n] for n in arrays.files if n.startswith("inputs/")}
+    return found if rows is None else {n: np.concatenate([a] * rows)[:rows] for n, a in found.items()}
+
+
+def typed(action):
+    """The graph of an action, and the element type of each of its tensors."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(miniature.onnx(action)), strict_mode=True).graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    return graph, {v.name: v.type.tensor_type.elem_type for v in values} | {
+        t.name: t.data_type for t in graph.initializer
     }
-    vision = outputs(folders["export", "vision_encoder"], found["vision_encoder"])
-    text = outputs(folders["export", "text_encoder"], found["text_encoder"])
-    levels = {name: vision[name] for name in ("fpn_feat_2", "fpn_pos_2")}
-    labels = np.array([[1, 0, -10], [-10, -10, -10]])
-    found["geometry_encoder"] = {"input_boxes": boxes, "input_boxes_labels": labels, **levels}
-    geometry = outputs(folders["export", "geometry_encoder"], found["geometry_encoder"])
-    found["decoder"] = {
-        **vision,
-        "prompt_features": np.concatenate([text["text_features"], geometry["geometry_features"]], 1),
-        "prompt_mask": np.concatenate([text["text_mask"], geometry["geometry_mask"]], 1),
-    }
-    return found
 
 
-def outputs(folder, feeds):
-    [file] = folder.glob("*.onnx")
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return dict(zip([o.name for o in session.get_outputs()], session.run(None, feeds), strict=True))
-
-
-def with_batch(feeds, batch):
-    """The same inputs at another batch size."""
-    return {name: np.concatenate([value] * batch)[:batch] for name, value in feeds.items()}
-
-
-@pytest.mark.parametrize("component", COMPONENTS)
-@pytest.mark.parametrize("action", ["simplify", "patch", "fp32", "fp16"])
-def test_every_node_carries_a_module_path_and_its_own_name(stages, action, component):
-    [file] = stages[0][action, component].glob("*.onnx")
-    names = [node.name for node in onnx.load(file).graph.node]
-    assert [name for name in names if module_path(name) is None] == []
+@pytest.mark.parametrize("action", GRAPHS)
+def test_every_node_carries_a_module_path_and_its_own_name(action):
+    names = [node.name for node in onnx.load(miniature.onnx(action)).graph.node]
+    modules = FAMILY.component(component_of(action)).modules
+    assert [name for name in names if (module_path(name) or "").split(".")[0] not in modules] == []
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.parametrize("action", GRAPHS)
+def test_no_stage_changes_what_callers_see(action):
+    """Names, types and order; each dim that the family calls dynamic is still symbolic."""
+    before = onnx.load(miniature.onnx(f"export:{component_of(action)}")).graph
+    after = onnx.load(miniature.onnx(action)).graph
+    assert list(after.input) == list(before.input) and list(after.output) == list(before.output)
+    spec = FAMILY.component(component_of(action))
+    for tensor, value in zip((*spec.inputs, *spec.outputs), (*after.input, *after.output), strict=True):
+        symbolic = [d.dim_param for d in value.type.tensor_type.shape.dim if d.dim_param]
+        assert symbolic == [d for d in tensor.dims if str(d).removesuffix("+1") in DYNAMIC_SIZES]
+
+
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_a_simplified_component_is_smaller_and_computes_the_same(stages, feeds, component):
-    folders, facts = stages
-    assert facts["simplify", component]["nodes"] < facts["simplify", component]["nodes_before"]
-    for batch in (1, 3):
-        given = with_batch(feeds[component], batch)
-        before = outputs(folders["export", component], given)
-        after = outputs(folders["simplify", component], given)
+def test_a_simplified_component_is_smaller_and_computes_the_same(component):
+    facts = miniature.facts(f"simplify:{component}")
+    assert facts["nodes"] < facts["nodes_before"]
+    for rows in (1, 4):
+        given = recorded(component, rows)
+        before = run_onnx(miniature.onnx(f"export:{component}"), given)
+        after = run_onnx(miniature.onnx(f"simplify:{component}"), given)
         assert list(before) == list(after)
         for name, value in before.items():
             assert value.dtype == after[name].dtype
@@ -119,35 +95,58 @@ def test_a_simplified_component_is_smaller_and_computes_the_same(stages, feeds, 
             np.testing.assert_allclose(after[name].astype(float), value.astype(float), atol=1e-5 * scale, rtol=1e-4)
 
 
-def test_folding_the_position_tables_changes_no_bit_of_any_output(stages, feeds):
-    folders, facts = stages
-    assert facts["patch", "vision_encoder"]["rewrites"] == {"fold_position_tables": 1}
-    [file] = folders["patch", "vision_encoder"].glob("*.onnx")
-    operators = {node.op_type for node in onnx.load(file).graph.node}
+def test_folding_the_position_tables_changes_no_bit_of_any_output():
+    assert miniature.facts("patch:vision_encoder")["rewrites"] == {"fold_position_tables": 1}
+    folded = miniature.onnx("patch:vision_encoder")
+    operators = {node.op_type for node in onnx.load(folded).graph.node}
     assert not operators & {"Sin", "Cos"}
-    for batch in (1, 2, 5):
-        given = with_batch(feeds["vision_encoder"], batch)
-        before = outputs(folders["simplify", "vision_encoder"], given)
-        after = outputs(folders["patch", "vision_encoder"], given)
+    for rows in (1, 2, 5):
+        given = recorded("vision_encoder", rows)
+        before, after = run_onnx(miniature.onnx("simplify:vision_encoder"), given), run_onnx(folded, given)
         assert {n: v.tobytes() for n, v in before.items()} == {n: v.tobytes() for n, v in after.items()}
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_fp32_leaves_the_graph_as_it_is(stages, component):
-    folders, _ = stages
-    name = f"{component}.onnx"
-    fp32 = folders["fp32", component] / f"{component}.fp32.onnx"
-    assert fp32.read_bytes() == (folders["patch", component] / name).read_bytes()
+def test_dropping_dead_casts_takes_out_each_that_was_planted_and_changes_no_bit(component, tmp_path):
+    """The exporter leaves none in these graphs, so casts that change nothing are put behind every tenth node."""
+    source = miniature.onnx(f"simplify:{component}")
+    model, planted = onnx.load(source), 0
+    _, types = typed(f"simplify:{component}")
+    nodes = []
+    for index, node in enumerate(model.graph.node):
+        nodes.append(node)
+        if index % 10 == 0 and types[node.output[0]] == TensorProto.FLOAT:
+            name, planted = node.output[0], planted + 1
+            by_way = TensorProto.DOUBLE if index % 20 else TensorProto.FLOAT
+            node.output[0] = f"{name}.planted"
+            nodes.append(helper.make_node("Cast", [f"{name}.planted"], [f"{name}.wide"], to=by_way))
+            nodes.append(helper.make_node("Cast", [f"{name}.wide"], [name], to=TensorProto.FLOAT))
+    assert planted >= 3
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, tmp_path / "planted.onnx")
+    (tmp_path / "out").mkdir()
+    params = {"component": component, "patches": ["drop_dead_casts"]}
+    facts = patch.run(params, {"onnx": tmp_path / "planted.onnx"}, tmp_path / "out")
+    assert facts["rewrites"]["drop_dead_casts"] >= planted
+    [file] = (tmp_path / "out").iterdir()
+    names = Counter(node.name for node in onnx.load(file).graph.node)
+    assert names == Counter(node.name for node in onnx.load(source).graph.node)
+    before, after = (run_onnx(path, recorded(component)) for path in (source, file))
+    assert {n: v.tobytes() for n, v in before.items()} == {n: v.tobytes() for n, v in after.items()}
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_fp16_is_half_the_size_and_close_to_fp32(stages, feeds, component):
-    folders, facts = stages
-    done = facts["fp16", component]
-    assert done["low"] > 0
-    assert done["unmatched_patterns"] == []
-    assert done["weight_bytes"] < 0.55 * done["weight_bytes_before"]
-    full, low = (outputs(folders[p, component], feeds[component]) for p in ("fp32", "fp16"))
+def test_fp32_leaves_the_graph_as_it_is(component):
+    before = miniature.onnx(before_precision(component))
+    assert miniature.onnx(f"precision:{component}.fp32").read_bytes() == before.read_bytes()
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_fp16_is_half_the_size_and_close_to_fp32(component):
+    facts = miniature.facts(f"precision:{component}.fp16")
+    assert facts["weight_bytes"] < 0.55 * facts["weight_bytes_before"]
+    full, low = (run_onnx(miniature.onnx(f"precision:{component}.{p}"), recorded(component)) for p in ("fp32", "fp16"))
     for name, value in full.items():
         assert low[name].dtype == value.dtype
         if value.dtype == bool:
@@ -157,75 +156,78 @@ def test_fp16_is_half_the_size_and_close_to_fp32(stages, feeds, component):
             assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) >= 0.999
 
 
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_under_fp16_matrix_products_are_half_precision_and_nothing_kept_is(component):
+    graph, types = typed(f"precision:{component}.fp16")
+    params = miniature.params(f"precision:{component}.fp16")
+    patterns = (*params["keep_fp32"], *params["fp32_nodes"])
+
+    def kept(node):
+        return any(fnmatchcase(node.name, pattern) for pattern in patterns)
+
+    gemms = [n for n in graph.node if n.op_type in GEMMS and not kept(n)]
+    assert len(gemms) > 10
+    assert [n.name for n in gemms if {types[t] for t in (*n.input, *n.output) if t} != {F16}] == []
+    full = [n for n in graph.node if kept(n) and n.op_type != "Cast"]
+    assert [n.name for n in full if F16 in {types[t] for t in (*n.input, *n.output) if t}] == []
+
+
 @pytest.mark.parametrize("component", ["geometry_encoder", "decoder"])
-def test_coordinate_arithmetic_stays_fp32(stages, component):
-    folders, facts = stages
-    [file] = folders["fp16", component].glob("*.onnx")
-    inferred = onnx.shape_inference.infer_shapes(onnx.load(file), strict_mode=True).graph
-    half = {v.name for v in inferred.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16}
-    kept = [n for n in inferred.node if ".coordinates." in n.name and n.op_type != "Cast"]
-    assert facts["fp16", component]["kept_by_pattern"] > 20
-    assert [n.name for n in kept if half & {*n.input, *n.output}] == []
+def test_coordinate_arithmetic_stays_fp32(component):
+    """Told by operators, not by the names that the patterns go by: where these stand, a position is computed."""
+    graph, types = typed(f"precision:{component}.fp16")
+    operators = {"Sin", "Cos", "Ceil", "Sign"} if component == "geometry_encoder" else {"Sin", "Cos", "Log", "Sign"}
+    positions = [n for n in graph.node if n.op_type in operators]
+    assert len(positions) >= len(operators)
+    assert {types[t] for n in positions for t in n.output} == {TensorProto.FLOAT}
+    inside = [n for n in graph.node if ".coordinates." in n.name and n.op_type != "Cast"]
+    assert len(inside) > 20
+    assert [n.name for n in inside if F16 in {types[t] for t in (*n.input, *n.output) if t}] == []
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_bfloat16_as_a_recipe_needs_no_new_code(stages, monkeypatch, tmp_path, component):
+def test_no_tensor_is_cast_twice_to_the_same_type(component):
+    graph, _ = typed(f"precision:{component}.fp16")
+    casts = Counter((n.input[0], n.attribute[0].i) for n in graph.node if n.op_type == "Cast")
+    assert [edge for edge, count in casts.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_bfloat16_as_a_recipe_needs_no_new_code(monkeypatch, tmp_path, component):
     recipe = Precision("bf16", "bfloat16 inside", "BFLOAT16")
     monkeypatch.setattr(registry, "precision", lambda name: recipe)
     params = {"component": component, "precision": "bf16", "fp32_nodes": FAMILY.component(component).fp32_nodes}
-    facts = precision.run(params, {"onnx": stages[0]["patch", component]}, tmp_path)
+    facts = precision.run(params, {"onnx": miniature.onnx(before_precision(component))}, tmp_path)
     assert facts["low"] > 0
     assert ("Conv" in facts["kept_by_schema"]) == (component != "text_encoder")
 
 
-def test_the_stages_write_the_same_bytes_in_another_process(stages, tmp_path):
-    """With other hash seeds, so that an order taken from a set would show."""
-    code = """
-import sys
-from pathlib import Path
-from sam3_build.stages import patch, precision, simplify
-source, out, component, patches = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4:]
-steps = [("simplify", simplify, {}), ("patch", patch, {"patches": patches})]
-for name, stage, params in [*steps, ("fp16", precision, {"precision": "fp16", "fp32_nodes": ["*.coordinates.*"]})]:
-    (out / name).mkdir()
-    stage.run({"component": component, **params}, {"onnx": source}, out / name)
-    source = out / name
-"""
-    folders, _ = stages
-    for seed, component in (("1", "vision_encoder"), ("2", "decoder")):
-        out = tmp_path / component
-        out.mkdir()
-        argv = [sys.executable, "-c", code, folders["export", component], out, component, *PATCHES.get(component, [])]
-        subprocess.run(argv, check=True, env={**os.environ, "PYTHONHASHSEED": seed}, cwd=ROOT)
-        for action in ("simplify", "patch", "fp16"):
-            [ours], [theirs] = folders[action, component].glob("*.onnx"), (out / action).glob("*.onnx")
-            assert ours.read_bytes() == theirs.read_bytes()
-
-
-def test_tensorrt_rtx_builds_every_fp16_component_for_ada(stages, feeds):
-    pytest.importorskip("tensorrt_rtx")
+@pytest.mark.parametrize("component", ["vision_encoder", "decoder"])
+def test_the_stages_write_the_same_bytes_in_another_process(component, tmp_path):
+    """With another hash seed than the store's, so that an order taken from a set would show."""
     code = """
 import json, sys
-from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
-from polygraphy.backend.trt import Profile, engine_bytes_from_network, network_from_onnx_path
-sizes = {}
-for file, shapes in json.load(sys.stdin).items():
-    profile = Profile()
-    for name, shape in shapes.items():
-        profile.add(name, min=shape, opt=shape, max=shape)
-    config = CreateConfigRTX(compute_capabilities=[(8, 9)], profiles=[profile])
-    sizes[file] = len(bytes(engine_bytes_from_network(network_from_onnx_path(file, strongly_typed=True), config)))
-print(json.dumps(sizes))
+from importlib import import_module
+from pathlib import Path
+for action, stage, params, source, out in json.load(sys.stdin):
+    Path(out).mkdir()
+    import_module(f"sam3_build.stages.{stage}").run(params, {"onnx": Path(source)}, Path(out))
 """
-    request = {
-        str(folders / f"{component}.fp16.onnx"): {name: value.shape for name, value in feeds[component].items()}
-        for component in COMPONENTS
-        if (folders := stages[0]["fp16", component])
-    }
-    environment = {**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
+    actions = [a for a in GRAPHS if component_of(a) == component]
+    steps = [
+        (a, a.partition(":")[0], miniature.params(a), str(miniature.inputs(a)["onnx"]), str(tmp_path / a))
+        for a in actions
+    ]
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
     argv = [sys.executable, "-c", code]
-    done = subprocess.run(argv, input=json.dumps(request), env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    sizes = json.loads(done.stdout.splitlines()[-1])
-    assert list(sizes) == list(request)
-    assert min(sizes.values()) > 100_000
+    subprocess.run(argv, input=json.dumps(steps), text=True, check=True, env=environment, cwd=miniature.ROOT)
+    for action in actions:
+        [ours] = (tmp_path / action).iterdir()
+        assert ours.read_bytes() == miniature.onnx(action).read_bytes(), action
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_tensorrt_rtx_builds_every_fp16_component_for_ada(component):
+    pytest.importorskip("tensorrt_rtx")
+    [engine] = miniature.folder(f"build:{component}.fp16.ada").iterdir()
+    assert engine.stat().st_size > 100_000

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import subprocess
+import sys
 
+import miniature
 import numpy as np
 import pytest
+import torch
+from miniature import CONFIG, SCENES, SOURCE, TOKENIZER
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.stages import checkpoint, reference, samples
+from sam3_build.families.sam3_image import weights
+from sam3_build.stages import checkpoint, export, reference, samples
 
-ROOT = Path(__file__).parents[2]
 FAMILY = registry.family("sam3_image")
-CONFIG = ROOT / "manifests" / "sam3_mini.json"
-SOURCE = {"random": {"seed": 0}}
-FILES = {
-    "tokenizer": ROOT / "manifests" / "sam3_mini_tokenizer.json",
-    "image0": ROOT / "manifests" / "samples" / "scene1.png",
-    "image1": ROOT / "manifests" / "samples" / "scene2.png",
-}
+COMPONENTS = [c.name for c in FAMILY.components]
 SAMPLES = [
     {"image": "image0", "text": "red circle", "boxes": []},
     {"image": "image1", "text": None, "boxes": [{"label": 1, "xywh": [40, 40, 30, 30]}]},
@@ -30,29 +28,29 @@ SAMPLES = [
 def make_samples(which, out):
     out.mkdir()
     params = {"family": "sam3_image", "reference": which, "samples": SAMPLES}
-    samples.run(params, {"config": CONFIG, **FILES}, out)
+    files = {"tokenizer": TOKENIZER, "image0": SCENES / "scene1.png", "image1": SCENES / "scene2.png"}
+    samples.run(params, {"config": miniature.folder("checkpoint") / "config.json", **files}, out)
     return out
 
 
-def make_references(which, root):
-    folders = {"samples": make_samples(which, root / "samples")}
-    for component in FAMILY.components:
-        out = root / component.name
-        out.mkdir()
-        params = {"family": "sam3_image", "component": component.name, "source": SOURCE}
-        reference.run(params, {"config": CONFIG, **folders}, out)
-        folders[component.name] = out
-    return folders
-
-
 @pytest.fixture(scope="module")
-def meta(tmp_path_factory):
-    return make_references("meta", tmp_path_factory.mktemp("meta"))
+def meta():
+    """Component -> its reference in the default manifest, whose three samples are fed as Meta's code does."""
+    return {component: miniature.folder(f"reference:{component}") for component in COMPONENTS}
 
 
 @pytest.fixture(scope="module")
 def hf(tmp_path_factory):
-    return make_references("hf", tmp_path_factory.mktemp("hf"))
+    """Component -> its reference for two samples that are fed as transformers does."""
+    root = tmp_path_factory.mktemp("hf")
+    folders = {"samples": make_samples("hf", root / "samples")}
+    for component in COMPONENTS:
+        out = root / component
+        out.mkdir()
+        given = {**miniature.inputs(f"reference:{component}"), **folders}
+        reference.run(miniature.params(f"reference:{component}"), given, out)
+        folders[component] = out
+    return folders
 
 
 def read(folder, case):
@@ -124,7 +122,7 @@ def test_samples_give_the_same_bytes_each_time(tmp_path):
 
 def test_every_case_runs_every_component_under_meta(meta):
     for component in FAMILY.components:
-        assert names(meta[component.name]) == ["batch", "sample0", "sample1"]
+        assert names(meta[component.name]) == ["batch", "sample0", "sample1", "sample2"]
 
 
 def test_the_geometry_encoder_does_not_run_without_boxes_under_hf(hf):
@@ -163,7 +161,7 @@ def test_recorded_inputs_have_what_parity_must_see(meta):
     assert batch["inputs/prompt_mask"].shape[0] > 1
     assert not batch["inputs/prompt_mask"].all() and batch["inputs/prompt_mask"][:, -1].all()
     labels = read(meta["geometry_encoder"], "batch")["inputs/input_boxes_labels"]
-    assert (labels == -10).any() and (labels == 1).any()
+    assert {-10, 0, 1} == set(labels.ravel().tolist())
 
 
 def test_outputs_are_finite_and_not_flat(meta):
@@ -171,3 +169,67 @@ def test_outputs_are_finite_and_not_flat(meta):
         for name, array in read(meta[component.name], "batch").items():
             if name.startswith("outputs") and array.dtype != bool:
                 assert np.isfinite(array).all() and array.std() > 0.01, name
+
+
+# ------------------------------------------------------------------ weights that are not those that were listed
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory):
+    """A weights file, its inventory, and the same file after one tensor of the text encoder was trained."""
+    from safetensors.torch import save_file
+
+    root = tmp_path_factory.mktemp("weights")
+    config = json.loads(CONFIG.read_text())
+    inventory = weights.inventory(SOURCE, config, None)
+    held = {k: t for c in COMPONENTS for k, t in weights.load(c, SOURCE, config, None, inventory[c]).items()}
+    state = {k: held.get(k, torch.zeros(shape)) for k, shape in weights.whole_model(config).items()}
+    save_file(state, root / "model.safetensors")
+    save_file({**state, "text_projection.bias": state["text_projection.bias"] + 1}, root / "tuned.safetensors")
+    (root / "checkpoint").mkdir()
+    params = {"family": "sam3_image", "source": {"path": True}}
+    checkpoint.run(params, {"config": CONFIG, "weights": root / "model.safetensors"}, root / "checkpoint")
+    return root
+
+
+def run_on(stage, component, listed, file, out):
+    name = stage.STAGE.name
+    tensors = listed / "checkpoint" / f"{component}.json"
+    given = {**miniature.inputs(f"{name}:{component}"), "tensors": tensors, "weights": listed / file}
+    stage.run({**miniature.params(f"{name}:{component}"), "source": {"path": True}}, given, out)
+
+
+@pytest.mark.parametrize("stage", [reference, export], ids=["reference", "export"])
+def test_weights_that_changed_after_they_were_listed_are_refused_by_tensor(stage, listed, tmp_path):
+    message = r"tuned\.safetensors changed after .* listed its tensors: text_projection\.bias; run the build again"
+    with pytest.raises(BuildError, match=message):
+        run_on(stage, "text_encoder", listed, "tuned.safetensors", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_component_may_change_after_they_were_listed(listed, tmp_path):
+    run_on(reference, "vision_encoder", listed, "tuned.safetensors", tmp_path)
+    assert names(tmp_path) == names(miniature.folder("reference:vision_encoder"))
+
+
+def test_weights_from_a_file_give_the_bytes_that_the_same_weights_from_a_seed_give(listed, tmp_path):
+    run_on(export, "text_encoder", listed, "model.safetensors", tmp_path)
+    assert (tmp_path / "text_encoder.onnx").read_bytes() == miniature.onnx("export:text_encoder").read_bytes()
+
+
+def test_another_seed_than_the_one_that_was_listed_is_refused(tmp_path):
+    params = {**miniature.params("export:text_encoder"), "source": {"random": {"seed": 1}}}
+    with pytest.raises(BuildError, match="seed 1 changed after the checkpoint action listed its tensors"):
+        export.run(params, miniature.inputs("export:text_encoder"), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_whole_build_passes_when_prompts_are_fed_as_transformers_does(tmp_path):
+    """Under `hf` the geometry encoder has no cases without boxes; the exports are those of the default manifest."""
+    manifest = tmp_path / "sam3_mini_hf.yaml"
+    manifest.write_text(f"extends: {miniature.ROOT / 'manifests' / 'sam3_mini.yaml'}\nreference: hf\n")
+    for command in ("verify", "clean"):
+        argv = [sys.executable, "-m", "doit", f"manifest={manifest}", command]
+        done = subprocess.run(argv, cwd=miniature.ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert command == "clean" or "24 passed, 0 failed" in done.stdout

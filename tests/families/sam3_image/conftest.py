@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[3]
-SOURCE = {"random": {"seed": 0}}
+import torch
+from miniature import CONFIG, SCENES, SOURCE, TOKENIZER
 
 SAMPLES = [
     {"image": "image0", "text": "red circle", "boxes": []},
@@ -19,16 +17,18 @@ SAMPLES = [
     },
     {"image": "image1", "text": "star", "boxes": [{"label": 0, "xywh": (10, 10, 40, 40)}]},
 ]
-IMAGES = {
-    "image0": ROOT / "manifests" / "samples" / "scene1.png",
-    "image1": ROOT / "manifests" / "samples" / "scene2.png",
-}
-TOKENIZER = ROOT / "manifests" / "sam3_mini_tokenizer.json"
+IMAGES = {"image0": SCENES / "scene1.png", "image1": SCENES / "scene2.png"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Test processes share the cores; more threads than cores make small networks slower by far."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def config():
-    return json.loads((ROOT / "manifests" / "sam3_mini.json").read_text())
+    return json.loads(CONFIG.read_text())
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,8 @@ def tensors(config):
     from sam3_build.families.sam3_image import weights
     from sam3_build.families.sam3_image.family import FAMILY
 
-    return {c.name: weights.load(c.name, SOURCE, config, None) for c in FAMILY.components}
+    listed = weights.inventory(SOURCE, config, None)
+    return {c.name: weights.load(c.name, SOURCE, config, None, listed[c.name]) for c in FAMILY.components}
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +52,6 @@ def modules(config, tensors):
 @pytest.fixture(scope="session")
 def cases(config):
     """Reference -> case name -> input name -> tensor."""
-    import torch
-
     from sam3_build.families.sam3_image.prompts import make_cases
 
     return {
@@ -67,8 +66,6 @@ def cases(config):
 @pytest.fixture(scope="session")
 def run(modules):
     """Return a function that runs all components on the inputs of a case and gives every tensor by name."""
-    import torch
-
     from sam3_build.families.sam3_image.family import FAMILY
 
     def run_all(case):

@@ -48,12 +48,29 @@ def assert_equal(found, expected):
         assert (found[name] - reference).abs().max() <= 5e-5 * reference.abs().max(), name
 
 
-@pytest.mark.parametrize("reference", ["meta", "hf"])
-@pytest.mark.parametrize("name", ["sample0", "sample1", "sample2", "batch", "batch_without_boxes"])
+CASES = [
+    *(("meta", name) for name in ("sample0", "sample1", "sample2", "batch")),
+    *(("hf", name) for name in ("sample0", "sample1", "sample2", "batch", "batch_without_boxes")),
+]
+
+
+@pytest.mark.parametrize(("reference", "name"), CASES)
 def test_components_compute_what_transformers_computes(reference, name, cases, run, sam3):
-    if name not in cases[reference]:
-        pytest.skip("meta has boxes, ignored ones at least, in every case")
     case = cases[reference][name]
+    assert_equal(run(case), in_transformers(sam3, case))
+
+
+def test_every_case_is_compared_with_transformers(cases):
+    assert {(reference, name) for reference, found in cases.items() for name in found} == set(CASES)
+
+
+def test_boxes_that_leave_the_picture_give_what_transformers_and_the_operators_definition_give(cases, run, sam3):
+    edges = [(0.0, 0.0, 0.5, 0.3), (1.0, 1.0, 0.4, 0.4), (0.5, 0.5, 1.6, 1.6), (1.4, -0.3, 0.2, 0.2)]
+    case = {
+        **cases["meta"]["sample1"],
+        "input_boxes": torch.tensor([edges]),
+        "input_boxes_labels": torch.tensor([[1, 0, 1, 0]]),
+    }
     assert_equal(run(case), in_transformers(sam3, case))
 
 
@@ -123,7 +140,7 @@ def test_a_component_owns_the_prefixes_that_it_declares(tensors):
 
 @pytest.mark.parametrize("component", FAMILY.components, ids=lambda c: c.name)
 def test_zeroing_any_one_tensor_changes_an_output(component, modules, tensors, cases, run):
-    found = run(cases["meta"]["batch"])
+    found = run(cases["meta"]["sample1"])  # a positive and a negative box, and the words that stand for none
     module, inputs = modules[component.name], {t.name: found[t.name] for t in component.inputs}
     reference = [found[t.name] for t in component.outputs if t.dtype != "bool"]
     for key, tensor in module.state_dict().items():

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from miniature import SCENES, TOKENIZER
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image.prompts import make_cases, preprocess, tokenize
 
-ROOT = Path(__file__).parents[3]
-TOKENIZER = ROOT / "manifests" / "sam3_mini_tokenizer.json"
-SCENE = ROOT / "manifests" / "samples" / "scene1.png"
-CLIP = ROOT.parent / "shared" / "data" / "vocab" / "clip_hf" / "tokenizer.json"
+SCENE = SCENES / "scene1.png"
 
 
 def case(config, samples, reference="meta", name="sample0"):
@@ -81,11 +79,27 @@ def test_a_word_that_the_tokenizer_lacks_is_an_error_that_suggests_another():
         tokenize("red cirle", TOKENIZER, 32)
 
 
-@pytest.mark.skipif(not CLIP.exists(), reason="CLIP's vocabulary is not part of the project")
-def test_clips_tokenizer_pads_with_its_end_token():
-    ids, mask = tokenize("A truck", CLIP, 32)
-    assert ids[0] == 49406 and ids[3:] == [49407] * 29
-    assert mask == [1] * 4 + [0] * 28
+@pytest.fixture
+def tokenizer(tmp_path):
+    """Return a function that writes a tokenizer of a few words that says nothing about padding."""
+
+    def write(*special):
+        words = [*special, "[unknown]", "truck"]
+        model = WordLevel({word: index for index, word in enumerate(words)}, "[unknown]")
+        Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+        return tmp_path / "tokenizer.json"
+
+    return write
+
+
+def test_a_tokenizer_that_does_not_say_how_to_pad_pads_as_clip_with_its_end_token(tokenizer):
+    file = tokenizer("<|startoftext|>", "<|endoftext|>")
+    assert tokenize("truck", file, 4) == ([3, 1, 1, 1], [1, 0, 0, 0])
+
+
+def test_a_tokenizer_without_any_padding_is_refused(tokenizer):
+    with pytest.raises(BuildError, match=r"tokenizer.json neither says how to pad nor has .* <\|endoftext\|>"):
+        tokenize("truck", tokenizer(), 4)
 
 
 def test_meta_gives_a_prompt_without_boxes_one_ignored_box(config):

@@ -1,0 +1,87 @@
+"""The default manifest's own artifacts for tests: an action's name in, the folder or the facts of its output out.
+
+What is not in this checkout's store is built by `doit`, once, however many test processes ask; after `make demo`
+nothing is left to build.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build.graph import onnx_file
+from sam3_build.session import Session, open_session
+from sam3_build.store import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+
+ROOT = Path(__file__).parents[1]
+MANIFEST = "sam3_mini"
+CONFIG = ROOT / "manifests" / "sam3_mini.json"
+TOKENIZER = ROOT / "manifests" / "sam3_mini_tokenizer.json"
+SCENES = ROOT / "manifests" / "samples"
+SOURCE = {"random": {"seed": 0}}
+
+
+def folder(action: str) -> Path:
+    """Return the folder of an action's output; read-only."""
+    return open_session(ROOT, MANIFEST, os.environ).store.object_path(_record(action).object)
+
+
+def facts(action: str) -> dict[str, object]:
+    """Return what an action's stage reported."""
+    return dict(_record(action).facts)
+
+
+def onnx(action: str) -> Path:
+    """Return the ONNX file that an action wrote."""
+    return onnx_file(folder(action))
+
+
+def params(action: str) -> dict[str, object]:
+    """Return the parameters that the plan gives to an action."""
+    return dict(open_session(ROOT, MANIFEST, os.environ).plan.action(action).params)
+
+
+def inputs(action: str) -> dict[str, Path]:
+    """Return the input paths that an action's stage gets."""
+    _record(action)
+    session = open_session(ROOT, MANIFEST, os.environ)
+    return session.resolver.input_paths(session.plan.action(action))
+
+
+def run_onnx(model: Path | bytes, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run an ONNX on ONNX Runtime's CPU and return its outputs by name. One thread: test processes share the cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+@cache
+def _record(action: str) -> Record:
+    found = _resolve(action)
+    if found is None:
+        argv = [sys.executable, "-m", "doit", f"manifest={MANIFEST}", action]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = _resolve(action)
+    assert found is not None, f"doit {action} ended well, but its output is not fresh"
+    return found
+
+
+def _resolve(action: str) -> Record | None:
+    session: Session = open_session(ROOT, MANIFEST, os.environ)
+    return session.resolver.resolve(action).record

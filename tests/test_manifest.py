@@ -367,6 +367,18 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (("toy_tokenizer.json", "."),),
         ("m.yaml:4: tokenizer: '.' is a folder, a file is needed",),
     ),
+    "names that no file can have": (
+        (("config: toy.json", 'config: "toy\\0.json"'), ("tokenizer: toy_tokenizer.json", f"tokenizer: {'x' * 300}")),
+        (
+            "m.yaml:2: checkpoint.random.config: no such file 'toy\\x00.json'; did you mean 'toy.json'?",
+            f"m.yaml:4: tokenizer: no such file {'x' * 300!r}; known: "
+            "bare.safetensors, m.yaml, scene.png, sharded, toy.json, toy_tokenizer.json",
+        ),
+    ),
+    "a device in the place of a file": (
+        (("toy_tokenizer.json", "/dev/null"),),
+        ("m.yaml:4: tokenizer: '/dev/null' is a device, a file is needed",),
+    ),
     "empty collections": (
         (("precisions: [fp32, fp16]", "precisions: []"), (GOOD[GOOD.index("samples:") :], "samples: []\n")),
         ("m.yaml:14: precisions: is empty; list at least one", "m.yaml:21: samples: is empty; list at least one"),
@@ -624,6 +636,7 @@ def test_removing_what_is_not_there_is_an_error(project: Path) -> None:
     [
         ("m.yaml", "m.yaml:1: extends: a manifest cannot extend itself: m.yaml -> m.yaml"),
         ("loop.yaml", "loop.yaml:1: extends: a manifest cannot extend itself: m.yaml -> loop.yaml -> m.yaml"),
+        ('"a\\0b"', "m.yaml:1: extends: no such file 'a\\x00b'; known: base.yaml, loop.yaml, m.yaml"),
         ("base", "m.yaml:1: extends: no such file 'base'; did you mean 'base.yaml'?"),
         ("[base.yaml]", "m.yaml:1: extends: must be the path of another manifest, relative to this file"),
     ],

@@ -156,3 +156,31 @@ shape_profiles: {default: {batch: null}}
 tolerances: null
 """
     assert accepts(json_schema(), plain(text, tmp_path), json_schema())
+
+
+def test_what_no_machine_can_build_is_an_error_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.yaml").write_text(f"""\
+extends: {ROOT / "manifests" / "sam3_mini.yaml"}
+precisions: [fp32, fp16, fp8]
+components: {{decoder: {{patches: [drop_dead_cast]}}}}
+shape_profiles:
+  default: {{batch: [4, 2, 8], prompt_len: null}}
+targets:
+  hopper: {{backend: tensorrt_rtx, compute_capabilities: ["9.0"]}}
+  turing: {{backend: tensorrt_rtx, compute_capabilities: ["7.5"]}}
+""")
+    with pytest.raises(ManifestError) as caught:
+        load("m.yaml", ROOT)
+    takes = "this release takes 7.5, 8.0, 8.6, 8.9, 12.0, 12.1"
+    assert caught.value.problems == (
+        "m.yaml:2: precisions[2]: unknown precision 'fp8'; allowed: fp16, fp32",
+        "m.yaml:3: components.decoder.patches[0]: unknown patch 'drop_dead_cast' "
+        "(allowed: drop_dead_casts, fold_position_tables); did you mean 'drop_dead_casts'?",
+        "m.yaml:5: shape_profiles.default.batch: min <= opt <= max does not hold for [4, 2, 8]",
+        "m.yaml:5: shape_profiles.default.prompt_len: dynamic dimension 'prompt_len' of decoder for target "
+        "ampere, ada, blackwell, hopper, turing has no range; write [min, opt, max], or one number",
+        f"m.yaml:7: targets.hopper: TensorRT-RTX cannot build for compute capability 9.0; {takes}",
+        "m.yaml:8: targets.turing: TensorRT-RTX has no FP32 matrix multiplication on compute capability 7.5; "
+        "leave it out, or build fp16 only",
+    )

@@ -85,6 +85,13 @@ def test_no_two_actions_but_equal_work_share_a_key_document() -> None:
     assert all(a not in keyed[:i] for i, a in enumerate(keyed))
 
 
+def test_only_tensorrt_plans_are_called_engine() -> None:
+    plan = make_plan(load("sam3_mini", ROOT))
+    for action in plan.actions:
+        engines = [path for path in action.view.values() if path.endswith(".engine")]
+        assert bool(engines) == (action.params.get("backend") == "tensorrt_rtx"), action.name
+
+
 def test_every_file_that_the_manifest_names_is_in_some_key() -> None:
     manifest = load("sam3_mini", ROOT)
     keyed = {path for action in make_plan(manifest).actions for path in action.files.values()}

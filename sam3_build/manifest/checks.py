@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.manifest.problems import Report, missing_file, unknown, wording
+from sam3_build.manifest.problems import Report, kind, missing_file, unknown, wording
 from sam3_build.manifest.shape import ManifestFile, TargetFile
 from sam3_build.manifest.yaml_tree import Keys
 from sam3_build.spec import BASELINE, Backend, Json, ModelFamily
@@ -64,14 +64,14 @@ def _checkpoint(file: ManifestFile, report: Report) -> None:
         return
     path = report.root.path((*keys, "path"))
     weights = checkpoint_file(path)
-    if not path.exists():
+    if kind(path) is None:
         report.add((*keys, "path"), missing_file(path))
-    elif not weights.is_file():
+    elif kind(weights) != "file":
         report.add((*keys, "path"), f"folder {path.name!r} holds no {weights.name}")
     elif weights.name.endswith(".index.json"):
         # The checkpoint's key covers the bytes of the file that is named here, and would miss a change of the others.
         report.add((*keys, "path"), "is an index of several files; save the weights as one file and name that")
-    elif file.checkpoint.config is None and not weights.with_name("config.json").is_file():
+    elif file.checkpoint.config is None and kind(weights.with_name("config.json")) != "file":
         report.add((*keys, "path"), "has no config.json beside it; name the model's config with 'config:'")
     if file.checkpoint.config is not None:
         _file((*keys, "config"), report)
@@ -79,7 +79,7 @@ def _checkpoint(file: ManifestFile, report: Report) -> None:
 
 def checkpoint_file(path: Path) -> Path:
     """Return the file that holds the weights: the one at `path`, or the one with the usual name in that folder."""
-    return path / "model.safetensors" if path.is_dir() else path
+    return path / "model.safetensors" if kind(path) == "folder" else path
 
 
 def _not_empty(file: ManifestFile, report: Report) -> None:
@@ -176,8 +176,8 @@ def _metric(keys: Keys, dtype: str, threshold: float | tuple[float, float], repo
     if metric == "nonfinite":
         report.add_key(keys, "NaN and Inf always fail; leave this tolerance out")
     elif exact != (metric == "mismatches"):
-        kind = "compared by equality: it takes only 'mismatches'" if exact else "never compared by equality"
-        report.add_key(keys, f"{keys[-2]} is {dtype} and {kind}")
+        how = "compared by equality: it takes only 'mismatches'" if exact else "never compared by equality"
+        report.add_key(keys, f"{keys[-2]} is {dtype} and {how}")
     elif isinstance(threshold, tuple) != (metric == "std_ratio"):
         wanted = "a pair such as [0.98, 1.02]" if metric == "std_ratio" else "one number"
         report.add(keys, f"{metric} takes {wanted}, found {json.dumps(threshold)}")
@@ -280,7 +280,7 @@ def _file(keys: Keys, report: Report) -> None:
     if value is None:
         return
     path = report.root.path(keys)
-    if not path.exists():
+    if (what := kind(path)) is None:
         report.add(keys, missing_file(path))
-    elif not path.is_file():
-        report.add(keys, f"{str(value.data)!r} is a folder, a file is needed")
+    elif what != "file":
+        report.add(keys, f"{str(value.data)!r} is a {what}, a file is needed")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sam3_build.errors import did_you_mean
-from sam3_build.manifest.problems import missing_file
+from sam3_build.manifest.problems import kind, missing_file
 from sam3_build.manifest.types import SourceFile
 from sam3_build.manifest.yaml_tree import Keys, Place, Problem, Value, read_yaml
 
@@ -49,13 +49,13 @@ def _read(file: Path, chain: tuple[Path, ...], files: list[SourceFile], problems
         problems.append(Problem(place, ("extends",), "must be the path of another manifest, relative to this file"))
         return None
     base_file = file.parent / extends.data
+    if kind(base_file) != "file":
+        problems.append(Problem(extends.place, ("extends",), missing_file(base_file, "*.y*ml")))
+        return None
     if base_file.resolve() in chain:
         circle = [*chain[chain.index(base_file.resolve()) :], base_file.resolve()]
         names = " -> ".join(p.name for p in circle)
         problems.append(Problem(extends.place, ("extends",), f"a manifest cannot extend itself: {names}"))
-        return None
-    if not base_file.is_file():
-        problems.append(Problem(extends.place, ("extends",), missing_file(base_file, "*.y*ml")))
         return None
     base = _read(base_file, chain, files, problems)
     return None if base is None else _merge(base, over, (), problems)

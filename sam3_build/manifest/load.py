@@ -10,7 +10,7 @@ from pathlib import Path
 from sam3_build.errors import ManifestError
 from sam3_build.manifest.checks import NAME, check, checkpoint_file
 from sam3_build.manifest.extends import Source, read
-from sam3_build.manifest.problems import Report, missing_file, unknown
+from sam3_build.manifest.problems import Report, kind, missing_file, unknown
 from sam3_build.manifest.shape import CheckpointFile, ManifestFile, parse
 from sam3_build.manifest.types import (
     Checkpoint,
@@ -47,11 +47,11 @@ def _find(name_or_path: str, root: Path) -> Path:
     folder = root / "manifests"
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path or os.sep in name_or_path:
         path = Path.cwd() / name_or_path
-        if path.is_file():
+        if kind(path) == "file":
             return path
         raise ManifestError([f"{_relative(path)}: {missing_file(path, '*.y*ml')}"])
     path = folder / f"{name_or_path}.yaml"
-    if path.is_file():
+    if kind(path) == "file":
         return path
     names = [p.stem for p in folder.glob("*.yaml")]
     raise ManifestError([f"{_relative(path)}: {unknown('manifest', name_or_path, names)}"])

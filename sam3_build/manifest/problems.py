@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic_core import ErrorDetails
 
@@ -53,9 +55,18 @@ def unknown(what: str, name: str, known: Iterable[str], whose: str = "") -> str:
     return f"unknown {what} {name!r}{whose}{allowed}{hint.replace('; known', '; allowed')}"
 
 
+def kind(path: Path) -> Literal["file", "folder", "device"] | None:
+    """Return what lies at `path`; None for nothing, which is also what a name leads to that no file can have."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "device"
+
+
 def missing_file(path: Path, pattern: str = "*") -> str:
     """Say that `path` does not exist, and which of its siblings (matching `pattern`) comes nearest."""
-    if not path.parent.is_dir():
+    if kind(path.parent) != "folder":
         return f"no such file {path.name!r}: its folder {str(path.parent)!r} does not exist"
     hint = did_you_mean(path.name, (p.name for p in path.parent.glob(pattern)))
     return f"no such file {path.name!r}{hint if len(hint) < 200 else ''}"
@@ -63,15 +74,15 @@ def missing_file(path: Path, pattern: str = "*") -> str:
 
 def wording(error: ErrorDetails) -> str:
     """Return what pydantic found, in a manifest's words."""
-    kind, given, context = error["type"], error["input"], error.get("ctx", {})
-    if kind == "missing":
+    what, given, context = error["type"], error["input"], error.get("ctx", {})
+    if what == "missing":
         return f"required key {str(error['loc'][-1])!r} is missing"
-    if kind == "value_error":
+    if what == "value_error":
         return str(context["error"])
-    if kind == "string_type":
+    if what == "string_type":
         quote = "; put it in quotes" if isinstance(given, bool | int | float) else ""
         return f"must be a string, found {found(given)}{quote}"
-    if kind in ("greater_than_equal", "less_than_equal"):
+    if what in ("greater_than_equal", "less_than_equal"):
         side = f"at least {context['ge']}" if "ge" in context else f"at most {context['le']}"
         return f"must be {side}, found {found(given)}"
     types = {
@@ -85,7 +96,7 @@ def wording(error: ErrorDetails) -> str:
         "model_type": "a mapping",
         "dataclass_type": "a mapping",
     }
-    return f"{f'must be {types[kind]}' if kind in types else error['msg']}, found {found(given)}"
+    return f"{f'must be {types[what]}' if what in types else error['msg']}, found {found(given)}"
 
 
 def found(given: object) -> str:

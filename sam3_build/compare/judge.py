@@ -14,8 +14,8 @@ AT_LEAST = ("cosine",)
 # What a comparison of a reduced precision on ONNX Runtime's CPU shows, and what it does not.
 RANGE_PARITY = "range parity"
 RANGE_PARITY_NOTE = (
-    "range parity: ONNX Runtime's CPU computes most FP16 nodes in FP32, so this shows overflow and wrong types, "
-    "but less rounding than a GPU's"
+    "range parity: ONNX Runtime's CPU computes in FP32 what it has no FP16 kernel for, so this shows overflow and "
+    "wrong types, but less rounding than a GPU's"
 )
 
 # No tolerance of a manifest loosens these two: NaN and Inf fail, and so does an output of another shape or dtype.

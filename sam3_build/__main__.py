@@ -13,7 +13,7 @@ import typer
 
 from sam3_build import explain as explaining
 from sam3_build import gc as collecting
-from sam3_build.errors import BuildError
+from sam3_build.errors import BuildError, ManifestError
 from sam3_build.plan_text import free_bytes, readable_size, render_plan
 from sam3_build.session import Session, open_session
 
@@ -83,20 +83,25 @@ def gc(
     as_json: JsonOption = False,
 ) -> None:
     """Remove from the store what no manifest of this project and no last generation needs."""
-    sessions = tuple(_session(str(path)) for path in sorted((_root() / "manifests").glob("*.yaml")))
+    sessions = []
+    for path in sorted((_root() / "manifests").glob("*.yaml")):
+        try:
+            sessions.append(_session(str(path)))
+        except ManifestError as error:
+            print(f"only the last builds of {path.name} are kept, for it cannot be read:\n{error}", file=sys.stderr)
     if not sessions:
-        raise BuildError(f"{_root() / 'manifests'} holds no manifest")
+        raise BuildError(f"{_root() / 'manifests'} holds no manifest that can be read")
     store = sessions[0].store
     with store.exclusive():
-        garbage = collecting.find_garbage(store, sessions, keep)
+        garbage = collecting.find_garbage(store, tuple(sessions), keep)
         if not dry_run:
             collecting.remove(garbage)
     paths = [str(path.relative_to(store.root) if path.is_relative_to(store.root) else path) for path in garbage.paths]
     if as_json:
         print(json.dumps({"dry_run": dry_run, "bytes": garbage.size, "paths": paths}, indent=1))
         return
-    for path in paths:
-        print(path)
+    for gone in paths:
+        print(gone)
     print(f"{'would remove' if dry_run else 'removed'} {len(paths)} entries, {readable_size(garbage.size)}")
 
 

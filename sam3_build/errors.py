@@ -16,6 +16,7 @@ class ManifestError(BuildError):
     """All that is wrong with a manifest, one `file:line: path: what, what is allowed, did you mean` a line."""
 
     def __init__(self, problems: Iterable[str]) -> None:
+        """Make one message of all `problems`."""
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
 
@@ -29,7 +30,7 @@ class StoreError(BuildError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'x'?"` for the nearest of `known`, else `"; known: a, b"` (empty when nothing is known)."""
+    """Return `"; did you mean 'x'?"` for the nearest of `known`, else `"; known: a, b"`, else nothing."""
     from difflib import get_close_matches
 
     names = sorted(known)

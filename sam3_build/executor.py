@@ -54,22 +54,22 @@ def execute(action: Action, session: Session) -> Outcome:
     how: Literal["built", "restored"] = "restored"
     with store.using():
         key = answer.key
-        with store.lock(key, lambda: _say_waiting(action)) as lock:
-            answer = resolver.resolve(action.name)
-            if answer.key != key:
-                raise ActionError(f"{action.name}: an input changed while it waited for another run; run it again")
-            if answer.record is None:
-                record = _build(action, answer, resolver, store, log_path(view, action), lock)
-                how = "built"
-                answer = resolver.settle(action.name, replace(answer, state="fresh", record=record))
+        if answer.record is None:
+            with store.lock(key, lambda: _say_waiting(action)) as lock:
+                answer = resolver.resolve(action.name)
+                if answer.key != key:
+                    raise ActionError(f"{action.name}: an input changed while it waited for another run; run it again")
+                if answer.record is None:
+                    record = _build(action, answer, resolver, store, log_path(view, action), lock)
+                    how = "built"
+                    answer = resolver.settle(action.name, replace(answer, state="fresh", record=record))
         assert answer.record
-        with store.lock(f"view.{manifest}"):
-            view.publish(action, answer.record)
-            store.remember(manifest, action.name, key)
-            for source in action.inputs.values():
-                # What another manifest built is fresh here without ever running: history has to hear of it too.
-                if known := resolver.resolve(source.action).key:
-                    store.remember(manifest, source.action, known)
+        view.publish(action, answer.record)
+        store.remember(manifest, action.name, key)
+        for source in action.inputs.values():
+            # What another manifest built is fresh here without ever running: history has to hear of it too.
+            if known := resolver.resolve(source.action).key:
+                store.remember(manifest, source.action, known)
     return Outcome(how, time.monotonic() - started)
 
 

@@ -1,4 +1,4 @@
-"""Garbage collection: the manifests in use in; records and objects that nothing reaches out of the store."""
+"""Garbage collection: the manifests in use in; what nothing reaches out of the store and out of their views."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def find_garbage(store: Store, sessions: tuple[Session, ...], keep: int) -> Garb
         *_scratch(store.root, "records/*/.*", "names/*/*/.*"),
         *(p for s in sessions for p in _scratch(s.view.root, "../.digests.json.*", "../.manifests/.*", ".*", "*/.*")),
     ]
+    found += [path for s in sessions for path in _left_over(s)]
     return Garbage(tuple(sorted(set(found))), sum(_size(path) for path in found))
 
 
@@ -69,6 +70,15 @@ def _abandoned(store: Store) -> Iterator[Path]:
             pass  # somebody is building there right now
         finally:
             os.close(descriptor)
+
+
+def _left_over(session: Session) -> Iterator[Path]:
+    """Yield files of the view that no action of the plan shows any more: their target or precision is gone."""
+    shown = {path for action in session.plan.actions for path in action.view.values()}
+    for path in session.view.root.glob("*/*"):
+        name = str(path.relative_to(session.view.root))
+        if path.parent.name != "logs" and not {name, name.removesuffix(".json"), name.removesuffix(".data")} & shown:
+            yield path
 
 
 def _scratch(folder: Path, *patterns: str) -> Iterator[Path]:

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -105,11 +105,22 @@ class Store:
 
     # ------------------------------------------------------------ writing
 
+    @property
+    def read_only(self) -> bool:
+        """Whether there is a store and this process may not write to it."""
+        return self.root.is_dir() and not os.access(self.root, os.W_OK)
+
     @contextmanager
     def using(self) -> Iterator[None]:
-        """Hold off garbage collection while something is built from and into this store."""
-        with self._flock("gc", fcntl.LOCK_SH):
+        """Hold off garbage collection while something is built from and into this store.
+
+        A store that cannot be written is not collected either: what it has can be used without a lock.
+        """
+        if self.read_only:
             yield
+        else:
+            with self._flock("gc", fcntl.LOCK_SH):
+                yield
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -126,22 +137,8 @@ class Store:
         with self._flock(name, fcntl.LOCK_EX, waiting) as descriptor:
             yield descriptor
 
-    @contextmanager
-    def _flock(self, name: str, kind: int, waiting: Callable[[], None] | None = None) -> Iterator[int]:
-        path = self.root / "locks" / name
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            try:
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if waiting:
-                    waiting()
-                fcntl.flock(descriptor, kind)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def _flock(self, name: str, kind: int, waiting: Callable[[], None] | None = None) -> AbstractContextManager[int]:
+        return hold(self.root / "locks" / name, kind, waiting)
 
     def workdir(self, key: str) -> Path:
         """Return an empty folder for the holder of the lock of `key`, whatever a killed run left there."""
@@ -205,13 +202,33 @@ class Store:
         raise StoreError(f"{target}: other processes keep replacing this object; run again")
 
     def remember(self, manifest: str, action: str, key: str) -> None:
-        """Note `key` as the newest of an action name."""
+        """Note `key` as the newest of an action name. A store that cannot be written keeps no history."""
+        if self.read_only:
+            return
         keys = self.history(manifest, action)
         if keys[:1] != (key,):
             newest = [key, *(k for k in keys if k != key)][:HISTORY]
             path = self._history_path(manifest, action)
             with writing(path):
                 write_atomically(path, canonical(newest))
+
+
+@contextmanager
+def hold(path: Path, kind: int, waiting: Callable[[], None] | None = None) -> Iterator[int]:
+    """Hold the flock of the file at `path` (fcntl.LOCK_SH or LOCK_EX); call `waiting` once when it is not free."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                waiting()
+            fcntl.flock(descriptor, kind)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def read_history(path: Path) -> tuple[str, ...]:

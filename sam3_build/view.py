@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sam3_build.digest import DigestCache
 from sam3_build.spec import Action
-from sam3_build.store import Record, Store, write_atomically, writing
+from sam3_build.store import Record, Store, hold, write_atomically, writing
 
 _FICLONE = 0x40049409
 
@@ -44,17 +44,21 @@ class View:
 
     def publish(self, action: Action, record: Record) -> None:
         """Show the record's files: reflinks where the file system has them, else copies, never links."""
-        source = self._store.object_path(record.object)
-        for name in record.files:
-            if shown := _shown_as(action, name):
-                path = self.root / shown
-                with writing(path):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    for abandoned in path.parent.glob(f".{path.name}.*"):
-                        abandoned.unlink()  # by a run that was killed: publishing is done under a lock
-                    _place(source / name, path)
-                    if _has_sidecar(shown):
-                        write_atomically(_sidecar(path), _pretty({**asdict(record), "action": action.name}))
+        shown = {name: path for name in record.files if (path := _shown_as(action, name))}
+        if shown:
+            with hold(self.root.with_name(f".{self.root.name}.lock"), fcntl.LOCK_EX):
+                for name, path in shown.items():
+                    self._show(action, record, name, path)
+
+    def _show(self, action: Action, record: Record, name: str, shown: str) -> None:
+        path = self.root / shown
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for abandoned in path.parent.glob(f".{path.name}.*"):
+                abandoned.unlink()  # by a run that was killed: publishing is done under a lock
+            _place(self._store.object_path(record.object) / name, path)
+            if _has_sidecar(shown):
+                write_atomically(_sidecar(path), _pretty({**asdict(record), "action": action.name}))
 
     def remove(self, action: Action) -> None:
         """Take the action's files and sidecars out of the view; the store keeps them."""

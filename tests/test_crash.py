@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from build_space import ACTIONS, BuildSpace, Run, finish, processes_in, wait_until
+from build_space import ACTIONS, SHOWN, BuildSpace, Run, finish, processes_in, wait_until
 
 # Loaded by every Python of a space that finds it: kills the process before it renames something to a path that
 # matches CRASH_AT, at the time counted by CRASH_COUNT. Nothing of the project is replaced.
@@ -48,7 +48,7 @@ def assert_as_if_nothing_had_happened(space: BuildSpace, built: BuildSpace) -> N
 
 def scratch_files(space: BuildSpace) -> list[Path]:
     """Return what was on its way to its place when its writer was killed."""
-    known = {space.artifacts / name for name in (".store", ".checkout", ".digests.json", ".manifests")}
+    known = {space.artifacts / name for name in (".store", ".checkout", ".digests.json", ".manifests", ".toy.lock")}
     return [path for path in space.artifacts.rglob(".*") if path not in known]
 
 
@@ -250,5 +250,8 @@ def test_a_read_only_store_is_read_and_never_written(built: BuildSpace, fresh: B
     space = replace(fresh, prefix=disk.inside(fresh.root))
     states = space.cli("plan", SAM3_STORE=str(disk.mount / "store"))
     assert f"{len(ACTIONS)} fresh" in states.output
+    restored = space.build(SAM3_STORE=str(disk.mount / "store"))
+    assert (restored.built, restored.restored) == (set(), SHOWN), restored.output
+    space.edit("manifests/toy.yaml", "opset: 20", "opset: 21")
     refused = space.doit(SAM3_STORE=str(disk.mount / "store"))
     assert_one_clear_error(refused, "Read-only file system", "SAM3_STORE")

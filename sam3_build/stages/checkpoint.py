@@ -19,11 +19,9 @@ PROVENANCE = frozenset({"_name_or_path", "architectures", "transformers_version"
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write `config.json` and, for each component of the family, `<component>.json`: `{"tensors": {key: ...}}`."""
     source = params["source"]
-    package = f"sam3_build.families.{params['family']}"
-    config = _without_provenance(import_module(f"{package}.forward").complete_config(_read_config(inputs["config"])))
-    inventory: dict[str, dict[str, Json]] = import_module(f"{package}.weights").inventory(
-        source, config, inputs.get("weights")
-    )
+    weights = import_module(f"sam3_build.families.{params['family']}.weights")
+    config = _without_provenance(weights.complete_config(_read_config(inputs["config"])))
+    inventory: dict[str, dict[str, Json]] = weights.inventory(source, config, inputs.get("weights"))
     (out / "config.json").write_bytes(canonical(config))
     for component, tensors in inventory.items():
         (out / f"{component}.json").write_bytes(canonical({"tensors": tensors}))

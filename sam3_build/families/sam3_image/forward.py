@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image.decoder import decoder
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.geometry import geometry_encoder
@@ -53,14 +52,6 @@ def skeleton(component: str, config: Mapping[str, Json]) -> nn.Module:
     }
     with torch.device("meta"):
         return builders[component](sam3_config(config))
-
-
-def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
-    """Return the config with all that transformers would fill in, so that no default is relied on unseen."""
-    if config.get("model_type") != "sam3":
-        raise BuildError(f"model config: model_type should be 'sam3', but is {config.get('model_type')!r}")
-    complete: dict[str, Json] = sam3_config(config).to_dict()
-    return complete
 
 
 def sam3_config(config: Mapping[str, Json]) -> Sam3Config:

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 MOST_LISTED = 8
 
 
+def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the config with all that transformers would fill in, so that no default is relied on unseen."""
+    if config.get("model_type") != "sam3":
+        raise BuildError(f"model config: model_type should be 'sam3', but is {config.get('model_type')!r}")
+    complete: dict[str, Json] = sam3_config(config).to_dict()
+    return complete
+
+
 def inventory(
     source: Mapping[str, Json], config: Mapping[str, Json], weights: Path | None
 ) -> dict[str, dict[str, Json]]:

@@ -70,6 +70,15 @@ def test_nodes_without_a_module_take_a_neighbours_path():
     assert names(made) == ["a.b/Relu_0", "a.b/Neg_0", "a.b/Abs_0", "a.b/Exp_0"]
 
 
+def test_a_node_between_two_modules_belongs_to_the_one_whose_output_it_reads():
+    def build(t, x):
+        return scoped(t.op("Abs", [t.op("Relu", [scoped(t.op("Neg", [x]), "", "a")])]), "", "b")
+
+    made = model([], build)
+    name_from_scopes(made, "c", set())
+    assert names(made) == ["a/Neg_0", "a/Relu_0", "b/Abs_0"]
+
+
 def test_a_node_without_any_named_neighbour_takes_a_siblings_or_the_components_name():
     def build(t, x):
         scoped(t.op("Neg", [x]), "", "a")

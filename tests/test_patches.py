@@ -273,6 +273,22 @@ def test_weights_beside_the_file_pass_through(monkeypatch, tmp_path):
     assert results(result, x=x) == results(onnx.load(patched_in), x=x)
 
 
+def test_a_node_that_a_patch_makes_is_named_after_a_neighbour(patched, monkeypatch):
+    def insert(surgeon: gs.Graph) -> int:
+        last = surgeon.nodes[-1]
+        between = gs.Variable("between", np.float32, ("batch", 4))
+        surgeon.nodes.append(gs.Node("Abs", inputs=[between], outputs=list(last.outputs)))
+        last.outputs = [between]
+        return 1
+
+    monkeypatch.setattr(registry, "patch", lambda name: Patch("fake", "x", lambda g: None, insert, lambda g: None))
+    model, _ = patched(toy([n("Neg", ["x"], ["y"], "a.b/Neg_0")], [info("x")], [info("y")]), "fake")
+    assert [(node.name, list(node.output)) for node in model.graph.node] == [
+        ("a.b/Neg_0", ["a.b/Neg_0:0"]),
+        ("a.b/Abs_0", ["y"]),
+    ]
+
+
 def test_the_patch_stage_declares_every_package_that_a_patch_imports():
     """Also of patches that no manifest of the project lists: else an upgrade would leave their outputs fresh."""
     distributions = packages_distributions()

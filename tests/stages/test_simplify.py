@@ -145,6 +145,21 @@ def test_a_symbolic_dim_that_onnxsim_renames_gets_its_name_back(tmp_path, monkey
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
+def replace_last_node(proto):
+    last = proto.graph.node.pop()
+    proto.graph.node.append(helper.make_node("Neg", [last.input[1]], ["tool_1"], name="Neg_17"))
+    proto.graph.node.append(helper.make_node("Add", [last.input[0], "tool_1"], list(last.output)))
+
+
+def test_a_node_that_onnxsim_makes_is_named_after_a_neighbour(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnxsim, "simplify", rewriting(replace_last_node))
+    model, _ = result(*toy(tmp_path))
+    assert [(n.name, n.output[0]) for n in model.graph.node][-2:] == [
+        ("layer.v_proj/Neg_0", "layer.v_proj/Neg_0:0"),
+        ("layer/Add_1", "y"),
+    ]
+
+
 def test_no_model_written_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(onnxsim, "simplify", lambda *given, **options: None)
     with pytest.raises(BuildError, match="wrote no model"):

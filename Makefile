@@ -6,18 +6,18 @@ BIN := $(VENV)/bin
 .PHONY: demo test slow lint benchmark clean
 
 demo: $(VENV)/installed  ## build the default manifest and compare it with PyTorch: no download, no GPU
-	$(BIN)/doit build verify
+	$(BIN)/python -m doit build verify
 
 test: $(VENV)/installed  ## the quick suite, a few minutes on 2 cores
-	$(BIN)/pytest -n 2
+	$(BIN)/python -m pytest -n 2
 
 slow: $(VENV)/installed  ## the long runs
-	$(BIN)/pytest -m slow
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/noop.py

@@ -14,7 +14,7 @@ import typer
 from sam3_build import explain as explaining
 from sam3_build import gc as collecting
 from sam3_build.errors import BuildError, ManifestError
-from sam3_build.plan_text import free_bytes, readable_size, render_plan
+from sam3_build.plan_text import free_bytes, readable_size, render_plan, render_record
 from sam3_build.session import Session, open_session
 
 app = typer.Typer(
@@ -46,7 +46,7 @@ def _session(manifest: str | None) -> Session:
 def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
     """Show every action: fresh, stale (and why), pending or blocked. Runs nothing."""
     session = _session(manifest)
-    found = explaining.explain_plan(session.plan, session.store, session.resolver)
+    found = explaining.explain_plan(session.plan, session.store, session.resolver, session.view)
     if as_json:
         keys = ("action", "state", "because", "bytes_needed")
         print(json.dumps([{k: v for k, v in asdict(e).items() if k in keys} for e in found], indent=1))
@@ -58,13 +58,16 @@ def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
 def explain(action: str, manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
     """Say why ACTION is stale: every field of its key that is not what it was when it was last built."""
     session = _session(manifest)
-    found = explaining.explain_action(action, session.plan, session.store, session.resolver)
+    found = explaining.explain_action(action, session.plan, session.store, session.resolver, session.view)
+    record = session.resolver.resolve(action).record
     if as_json:
-        print(json.dumps(asdict(found), indent=1))
+        print(json.dumps({**asdict(found), "built_from": record.document if record else None}, indent=1))
         return
     print(f"{found.action} is {found.state}")
     for reason in found.because:
         print(f"  {reason}")
+    if record:
+        print(render_record(record))
 
 
 @app.command()
@@ -92,7 +95,7 @@ def gc(
     if not sessions:
         raise BuildError(f"{_root() / 'manifests'} holds no manifest that can be read")
     store = sessions[0].store
-    with store.exclusive():
+    with store.exclusive(lambda: print("waiting for a run that builds into this store", file=sys.stderr)):
         garbage = collecting.find_garbage(store, tuple(sessions), keep)
         if not dry_run:
             collecting.remove(garbage)

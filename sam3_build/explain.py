@@ -12,6 +12,7 @@ from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.resolve import Answer, Resolver
 from sam3_build.spec import Action, Json, Plan
 from sam3_build.store import Record, Store
+from sam3_build.view import View
 
 # Inputs and source files are compared by digest; so many characters of one say enough.
 _SHORT = 12
@@ -27,7 +28,7 @@ class Difference:
 
     def __str__(self) -> str:
         """Say the difference as people read it: `tools.torch: 2.13.0 -> 2.14.0`."""
-        return f"{self.field}: {_brief(self.old)} -> {_brief(self.new)}"
+        return f"{self.field}: {brief(self.old)} -> {brief(self.new)}"
 
 
 @dataclass(frozen=True)
@@ -41,28 +42,30 @@ class Explanation:
     bytes_needed: int | None
 
 
-def explain_plan(plan: Plan, store: Store, resolver: Resolver) -> tuple[Explanation, ...]:
+def explain_plan(plan: Plan, store: Store, resolver: Resolver, view: View) -> tuple[Explanation, ...]:
     """Return the explanation of every action of the plan, in order."""
     explained: dict[str, Explanation] = {}
     for action in plan.actions:  # what an action waits for stands before it
-        explained[action.name] = _explain(action, plan, store, resolver, explained)
+        explained[action.name] = _explain(action, plan, store, resolver, view, explained)
     return tuple(explained.values())
 
 
-def explain_action(name: str, plan: Plan, store: Store, resolver: Resolver) -> Explanation:
+def explain_action(name: str, plan: Plan, store: Store, resolver: Resolver, view: View) -> Explanation:
     """Return the explanation of the action called `name`. BuildError when the plan has no such action."""
     names = [action.name for action in plan.actions]
     if name not in names:
         raise BuildError(f"manifest {plan.manifest!r} has no action {name!r}{did_you_mean(name, names)}")
-    return {found.action: found for found in explain_plan(plan, store, resolver)}[name]
+    return {found.action: found for found in explain_plan(plan, store, resolver, view)}[name]
 
 
 def _explain(
-    action: Action, plan: Plan, store: Store, resolver: Resolver, explained: Mapping[str, Explanation]
+    action: Action, plan: Plan, store: Store, resolver: Resolver, view: View, explained: Mapping[str, Explanation]
 ) -> Explanation:
     answer = resolver.resolve(action.name)
-    if answer.state == "fresh":
-        return Explanation(action.name, "fresh", (), (), 0)
+    if answer.record:
+        shown = view.intact(action, answer.record)
+        because = () if shown else ("not shown as it was built: its files will be restored from the store",)
+        return Explanation(action.name, "fresh", because, (), 0)
     if answer.state == "blocked":
         return Explanation(action.name, "blocked", (str(action.blocked),), (), 0)
     last = _last_record(store, plan, action)
@@ -136,7 +139,8 @@ def differences(old: Json, new: Json, field: str = "") -> Iterator[Difference]:
         yield Difference(field, old, new)
 
 
-def _brief(value: Json) -> str:
+def brief(value: Json) -> str:
+    """Return a value as text; of a digest, as much as tells it from another."""
     if value is None:
         return "absent"
     return str(value)[:_SHORT] if _is_digest(value) else str(value)

@@ -7,18 +7,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import TextIO
 
-from doit import get_var
+from doit import doit_cmd, get_var
 from doit.exceptions import InvalidDodoFile, TaskFailed
 from doit.task import Task
 
 from sam3_build import registry
-from sam3_build.errors import BuildError
+from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.executor import Outcome, execute, log_path, readable
 from sam3_build.progress import reporter
 from sam3_build.report import report
 from sam3_build.session import Session, open_session
-from sam3_build.spec import Action, Plan
+from sam3_build.spec import Action
 
 CONFIG = {
     "default_tasks": ["build", "verify"],
@@ -33,10 +35,21 @@ IO = {"capture": False}
 
 def open_for_doit(root: Path) -> Session:
     """Open the manifest that `doit manifest=...` or SAM3_MANIFEST names. InvalidDodoFile when it cannot be used."""
+    sys.excepthook = _interrupted
+    for name in set(doit_cmd._CMDLINE_VARS or ()) - {"manifest"}:
+        raise InvalidDodoFile(f"doit {name}=...: there is no such variable{did_you_mean(name, ['manifest'])}")
     try:
         return open_session(root, get_var("manifest"), os.environ)
     except BuildError as error:
         raise InvalidDodoFile(str(error)) from None
+
+
+def _interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say that somebody pressed Ctrl-C, without a traceback; anything else is shown as ever."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("interrupted: what was finished is kept\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def configure(session: Session, outcomes: dict[str, Outcome]) -> dict[str, object]:
@@ -48,8 +61,36 @@ def tasks(session: Session, outcomes: dict[str, Outcome]) -> Iterator[Task]:
     """Yield a task per action, a group per stage and component, and the judge behind `verify`."""
     for action in sorted(session.plan.actions, key=lambda a: bool(a.blocked)):
         yield _leaf(session, action, outcomes)
-    yield from _groups(session.plan)
+    yield from _groups(session)
     yield _judge(session)
+
+
+class ViewTask(Task):  # type: ignore[misc]  # doit ships no types
+    """A doit task whose `clean` takes what its actions show out of the view, and says each file."""
+
+    shown: tuple[Path, ...] = ()
+
+    def clean(self, outstream: TextIO, dryrun: bool) -> None:
+        """Remove the files that are there, and folders that this leaves empty; only name them when `dryrun`."""
+        for path in self.shown:
+            if path.is_file():
+                outstream.write(f"  {'would remove' if dryrun else 'removed'}  {readable(path)}\n")
+                if not dryrun:
+                    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+        for folder in (path.parent, path.parent.parent):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+    except OSError as error:
+        sys.stderr.write(f"cannot remove {readable(path)}: {error.strerror}\n")
+
+
+def _shown(session: Session, actions: list[Action]) -> tuple[Path, ...]:
+    return tuple(p for a in actions for p in (*session.view.paths(a), log_path(session.view, a)))
 
 
 # ------------------------------------------------------------------ leaves
@@ -62,16 +103,17 @@ def _leaf(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Tas
         return Task(
             action.name, [_refuse([action])], doc=f"{summary} (blocked: {action.blocked})", subtask_of=stage, io=IO
         )
-    return Task(
+    task = ViewTask(
         action.name,
         [_run(session, action, outcomes)],
         task_dep=list(dict.fromkeys(source.action for source in action.inputs.values())),
         uptodate=[_is_fresh(session, action)],
-        clean=[_clean(session, action)],
         doc=summary,
         subtask_of=stage if rest else None,
         io=IO,
     )
+    task.shown = _shown(session, [action])
+    return task
 
 
 def _is_fresh(session: Session, action: Action) -> Callable[[], bool]:
@@ -98,18 +140,6 @@ def _run(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Call
     return run
 
 
-def _clean(session: Session, action: Action) -> Callable[[], TaskFailed | None]:
-    def clean() -> TaskFailed | None:
-        try:
-            session.view.remove(action)
-            log_path(session.view, action).unlink(missing_ok=True)
-        except OSError as error:
-            return TaskFailed(f"{action.name}: cannot remove {error.filename}: {error.strerror}\n")
-        return None
-
-    return clean
-
-
 def _refuse(actions: list[Action]) -> Callable[[], TaskFailed]:
     return lambda: TaskFailed("\n".join(f"{action.name} is blocked: {action.blocked}" for action in actions))
 
@@ -117,10 +147,10 @@ def _refuse(actions: list[Action]) -> Callable[[], TaskFailed]:
 # ------------------------------------------------------------------ groups
 
 
-def _groups(plan: Plan) -> Iterator[Task]:
+def _groups(session: Session) -> Iterator[Task]:
     """Yield `build`, `build:decoder` and `build:decoder.fp16`, and so for every stage; `verify` itself is the judge."""
     members: dict[str, list[Action]] = {}
-    for action in plan.actions:
+    for action in session.plan.actions:
         stage, _, rest = action.name.partition(":")
         parts = rest.split(".")
         prefixes = [".".join(parts[:n]) for n in range(1, len(parts))]
@@ -134,7 +164,9 @@ def _groups(plan: Plan) -> Iterator[Task]:
             doc = summary if not rest else f"{summary}: all of {rest}"
             refuse = [_refuse(actions)] if rest and not ready else None
             parent = stage if rest else None
-            yield Task(group, refuse, task_dep=ready, has_subtask=True, subtask_of=parent, doc=doc, io=IO)
+            task = ViewTask(group, refuse, task_dep=ready, has_subtask=True, subtask_of=parent, doc=doc, io=IO)
+            task.shown = _shown(session, actions)
+            yield task
 
 
 def _judge(session: Session) -> Task:
@@ -149,9 +181,10 @@ def _judge(session: Session) -> Task:
         return TaskFailed(f"{counts.failed} outputs fail their gates: see {readable(path)}") if counts.failed else None
 
     leaves = [c.action for c in session.plan.comparisons if c.action]
-    clean = [lambda: report_path(session).unlink(missing_ok=True)]
     doc = "Judge every comparison by its gates and print the table"
-    return Task("verify", [judge], task_dep=leaves, clean=clean, has_subtask=True, doc=doc, io=IO)
+    task = ViewTask("verify", [judge], task_dep=leaves, has_subtask=True, doc=doc, io=IO)
+    task.shown = (report_path(session),)
+    return task
 
 
 def output_folder(session: Session, name: str) -> Path | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sam3_build.executor import log_path
 from sam3_build.session import Session
 from sam3_build.store import Store, read_history, writing
 
@@ -73,12 +74,10 @@ def _abandoned(store: Store) -> Iterator[Path]:
 
 
 def _left_over(session: Session) -> Iterator[Path]:
-    """Yield files of the view that no action of the plan shows any more: their target or precision is gone."""
-    shown = {path for action in session.plan.actions for path in action.view.values()}
-    for path in session.view.root.glob("*/*"):
-        name = str(path.relative_to(session.view.root))
-        if path.parent.name != "logs" and not {name, name.removesuffix(".json"), name.removesuffix(".data")} & shown:
-            yield path
+    """Yield files and logs of the view that no action of the plan has any more: their target or precision is gone."""
+    actions = session.plan.actions
+    known = {path for action in actions for path in (*session.view.paths(action), log_path(session.view, action))}
+    yield from (path for path in session.view.root.glob("*/*") if path not in known)
 
 
 def _scratch(folder: Path, *patterns: str) -> Iterator[Path]:

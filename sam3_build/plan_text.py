@@ -1,13 +1,14 @@
-"""What `sam3-build plan` prints: explanations of a plan's actions in, text that fits 100 columns out."""
+"""What `sam3-build plan` and `explain` print: explanations and records in, text that fits 100 columns out."""
 
 from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from sam3_build.explain import Explanation
+from sam3_build.explain import Explanation, brief
+from sam3_build.store import Record
 
 STATES = ("fresh", "stale", "pending", "blocked")
 TO_DO = ("stale", "pending")
@@ -27,6 +28,16 @@ def render_plan(manifest: str, found: Sequence[Explanation], free: int) -> str:
         advice = "free some space (`sam3-build gc` may help) or set SAM3_STORE to another disk"
         lines += _wrapped(f"It does not fit: {readable_size(free)} are free on the disk of the store; {advice}", "  ")
     return "\n".join(lines) + "\n"
+
+
+def render_record(record: Record) -> str:
+    """Return when an action was built, and every field of the document that its key is made of."""
+    lines = [f"  built {record.provenance.get('began')} in {record.provenance.get('seconds')} s from"]
+    for field, value in record.document.items():
+        entries = value.items() if isinstance(value, Mapping) else [("", value)]
+        for name, entry in entries:
+            lines.append(textwrap.shorten(f"{field}.{name}".removesuffix(".") + f": {brief(entry)}", WIDTH - 4))
+    return f"\n{' ' * 4}".join(lines)
 
 
 def _lines(e: Explanation) -> Iterator[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from typing import TYPE_CHECKING, TextIO
 
-from doit.exceptions import UnmetDependency
+from doit.exceptions import InvalidTask, UnmetDependency
 from doit.reporter import ConsoleReporter
 
 from sam3_build.executor import Outcome, log_path, readable
@@ -33,6 +34,11 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         self._fresh = self._failed = 0
         self._skipped: list[str] = []
         self._actions = frozenset(action.name for action in self.session.plan.actions)
+
+    def initialize(self, tasks: object, selected_tasks: list[str]) -> None:
+        """Refuse a run of nothing: a pattern that matches no task is a mistake, not a success."""
+        if not selected_tasks:
+            raise InvalidTask("no task has such a name: `doit list --all` shows them")
 
     def _log(self, name: str) -> str:
         return readable(log_path(self.session.view, self.session.plan.action(name)))
@@ -113,9 +119,13 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         counts += [f"{self._failed} FAILED" if self._failed else ""]
         counts += [f"{len(self._skipped)} not run because of that" if self._skipped else ""]
         self.write(f"{self.session.plan.manifest}: {', '.join(c for c in counts if c)}\n")
+        blocked: dict[str, list[str]] = {}
         for action in self.session.plan.actions:
             if action.blocked:
-                self.write(f"  blocked   {action.name}: {action.blocked}\n")
+                blocked.setdefault(action.blocked, []).append(action.name)
+        for reason, names in blocked.items():
+            self.write(f"blocked: {reason}\n")
+            self.write(textwrap.fill(", ".join(names), 100, initial_indent="  ", subsequent_indent="  ") + "\n")
         for message in self.runtime_errors:
             self.write(f"{message}\n")
         self.session.store.digests.save()

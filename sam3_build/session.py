@@ -34,14 +34,14 @@ class Session:
 def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -> Session:
     """Load `manifest` (a name or a path; else SAM3_MANIFEST; else the default) of the project at `root`.
 
-    Artifacts lie in `root/artifacts`, the store in `root/artifacts/.store` or where SAM3_STORE points.
+    Artifacts lie in `root/artifacts`, the store in `root/artifacts/.store` or where SAM3_STORE points (from `root`).
     BuildError when the manifest cannot be used.
     """
     artifacts = root / "artifacts"
     digests = DigestCache(artifacts / ".digests.json")
     loaded = load(manifest or environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, root, digests, artifacts / ".manifests")
     plan = make_plan(loaded)
-    place = Path(environ.get("SAM3_STORE") or artifacts / ".store").absolute()
+    place = (root / Path(environ.get("SAM3_STORE") or artifacts / ".store").expanduser()).absolute()
     store = Store(place, digests, checkout_name(artifacts))
     return Session(
         loaded, plan, store, View(artifacts / plan.manifest, store), Resolver(plan, store, toolchain.version)

@@ -123,9 +123,9 @@ class Store:
                 yield
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Wait until nobody builds, and let nobody begin: for garbage collection."""
-        with self._flock("gc", fcntl.LOCK_EX):
+    def exclusive(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Wait until nobody builds (`waiting` is called when somebody does), and let nobody begin: for collection."""
+        with self._flock("gc", fcntl.LOCK_EX, waiting):
             yield
 
     @contextmanager

@@ -60,14 +60,10 @@ class View:
             if _has_sidecar(shown):
                 write_atomically(_sidecar(path), _pretty({**asdict(record), "action": action.name}))
 
-    def remove(self, action: Action) -> None:
-        """Take the action's files and sidecars out of the view; the store keeps them."""
-        for shown in action.view.values():
-            path = self.root / shown
-            for gone in (path, path.with_name(f"{path.name}.data"), _sidecar(path)):
-                gone.unlink(missing_ok=True)
-            if path.parent != self.root and path.parent.is_dir() and not any(path.parent.iterdir()):
-                path.parent.rmdir()
+    def paths(self, action: Action) -> list[Path]:
+        """Return where the action's files, their external data and their sidecars are shown, there or not."""
+        shown = [self.root / path for path in action.view.values()]
+        return [path for main in shown for path in (main, main.with_name(f"{main.name}.data"), _sidecar(main))]
 
 
 def _shown_as(action: Action, file: str) -> str | None:

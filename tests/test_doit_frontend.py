@@ -168,8 +168,26 @@ def without_tensorrt(fresh: BuildSpace) -> BuildSpace:
 def test_what_this_machine_cannot_build_is_listed_and_the_rest_is_built(without_tensorrt: BuildSpace) -> None:
     run = without_tensorrt.build("build")
     assert run.built == ACTIONS - matching("samples", "reference:*", "verify:*", "build:*.ada")
-    for action in matching("build:*.ada"):
-        assert re.search(rf"^  blocked   {action}: .*tensorrt_rtx is not installed", run.output, re.M), run.output
+    said = re.search(r"^blocked: .*tensorrt_rtx is not installed.*\n((?:  .*\n)+)", run.output, re.M)
+    assert said and set(re.split(r",?\s+", said[1].strip())) == matching("build:*.ada"), run.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["build:*.adda"], "no task has such a name"),
+        (["manifst=toy", "build"], "there is no such variable; did you mean 'manifest'?"),
+    ],
+)
+def test_a_pattern_or_variable_that_means_nothing_is_an_error(built: BuildSpace, words: list[str], said: str) -> None:
+    assert_message(built.doit(*words), said)
+
+
+def test_clean_of_a_component_takes_its_members_and_says_each_file(space: BuildSpace) -> None:
+    run = space.build("clean", "build:head")
+    assert "removed  artifacts/toy/head/head.fp16.ada.engine\n" in run.output
+    assert not list(space.view.glob("head/*.engine")) and list(space.view.glob("encoder/*.engine"))
+    assert space.build().restored == matching("build:head.*")
 
 
 @pytest.mark.parametrize("name", ["build:head.fp16.ada", "build:*.ada"])

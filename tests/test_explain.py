@@ -116,15 +116,35 @@ def test_explain_says_which_input_came_out_differently(space: BuildSpace) -> Non
 
 def test_explain_tells_never_built_from_damaged_from_fresh(space: BuildSpace, fresh: BuildSpace) -> None:
     assert explained(fresh, "checkpoint")["because"] == ["never built"]
-    assert explained(space, "export:head") == {
+    fresh_one = explained(space, "export:head")
+    assert fresh_one.pop("built_from") == json.loads(space.record("export:head").read_bytes())["document"]
+    assert fresh_one == {
         "action": "export:head",
         "state": "fresh",
         "because": [],
         "differences": [],
         "bytes_needed": 0,
     }
+    assert "tools.torch: " in space.cli("explain", "export:head").output
     shutil.rmtree(space.object("export:head"))
     assert explained(space, "export:head")["because"] == ["its output in the store is missing or damaged"]
+
+
+def test_plan_says_what_will_be_restored_because_its_files_are_not_shown(space: BuildSpace) -> None:
+    (space.view / "head/head.fp16.ada.engine").unlink()
+    found = explained(space, "build:head.fp16.ada")
+    assert found["state"] == "fresh"
+    assert found["because"] == ["not shown as it was built: its files will be restored from the store"]
+    assert space.build("build:head.fp16.ada").restored == {"build:head.fp16.ada"}
+    assert explained(space, "build:head.fp16.ada")["because"] == []
+
+
+def test_gc_takes_what_the_view_shows_of_a_target_that_is_gone(space: BuildSpace) -> None:
+    space.edit(MANIFEST, '  ada: {backend: tensorrt_rtx, compute_capabilities: ["8.9"]}\n', "")
+    assert space.cli("gc").code == 0
+    assert not list(space.view.glob("*/*.ada.*"))
+    assert (space.view / "head/head.fp16.onnx").is_file()
+    assert space.build().built == set()
 
 
 def test_what_another_manifest_built_first_has_a_history_here_too(fresh: BuildSpace) -> None:

@@ -77,7 +77,9 @@ def session_with_inventory(tmp_path: Path) -> Session:
 
 def test_what_was_never_built_is_estimated_from_the_inventory(tmp_path: Path) -> None:
     session = session_with_inventory(tmp_path)
-    needed = {e.action: e.bytes_needed for e in explain_plan(session.plan, session.store, session.resolver)}
+    needed = {
+        e.action: e.bytes_needed for e in explain_plan(session.plan, session.store, session.resolver, session.view)
+    }
     assert needed["checkpoint"] == 0
     assert {needed[f"{stage}:decoder"] for stage in ("export", "simplify")} == {4000}
     assert needed["patch:vision_encoder"] == 4000
@@ -89,7 +91,7 @@ def test_what_was_never_built_is_estimated_from_the_inventory(tmp_path: Path) ->
 
 def test_before_the_checkpoint_is_read_no_size_is_known(tmp_path: Path) -> None:
     session = open_session(ROOT, None, {"SAM3_STORE": str(tmp_path / "store")})
-    found = explain_plan(session.plan, session.store, session.resolver)
+    found = explain_plan(session.plan, session.store, session.resolver, session.view)
     assert {e.bytes_needed for e in found} == {None}
 
 

@@ -138,9 +138,20 @@ def _impossible(options: Mapping[str, Json], precision: str) -> str | None:
 def _missing() -> str | None:
     """Say which library is not installed here, or None."""
     for package in ("tensorrt_rtx", "polygraphy"):
-        if find_spec(package) is None:
+        if find_spec(package) is None or not _is_installed(package):
             return f"the Python package {package} is not installed (pip install {package.replace('_', '-')})"
     return None
+
+
+def _is_installed(distribution: str) -> bool:
+    """Tell whether the distribution is there whose version enters the key; its libraries can be there without it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _cannot_run(options: Mapping[str, Json]) -> str | None:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
+from sam3_build.digest import canonical
 from sam3_build.spec import Json, Stage
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ class Feed(TypedDict):
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
-    """Write `<case>.npz` with arrays `inputs/<name>` and `outputs/<name>`.
+    """Write `<case>.npz` with arrays `inputs/<name>` and `outputs/<name>`, and `cases.json`, the list of these cases.
 
-    A case that lacks one of the component's inputs (no boxes for the geometry encoder) has no file.
+    A case that lacks one of the component's inputs (no boxes for the geometry encoder) has no file; that no case at
+    all runs the component is an error of verify's alone, since others may need nothing from it.
     """
     import numpy as np
     import torch
@@ -44,7 +46,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
 
     spec, feeds = cast("dict[str, list[dict[str, str]]]", params["spec"]), cast("list[Feed]", params["feeds"])
     names, results = ([tensor["name"] for tensor in spec[kind]] for kind in ("inputs", "outputs"))
-    recorded: list[Json] = []
+    recorded: list[str] = []
     for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
         file = f"{case['name']}.npz"
         arrays = gather(names, feeds, inputs, file)
@@ -59,7 +61,8 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
             np.savez(stream, allow_pickle=False, **record)
         logging.getLogger(__name__).info("%s: %s", case["name"], {n: list(a.shape) for n, a in outputs.items()})
         recorded.append(case["name"])
-    return {"cases": recorded}
+    (out / "cases.json").write_bytes(canonical(sorted(recorded)))
+    return {"cases": sorted(recorded)}
 
 
 def gather(

@@ -15,7 +15,7 @@ from miniature import CONFIG, SCENES, SOURCE, TOKENIZER
 from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import weights
-from sam3_build.stages import checkpoint, export, reference, samples
+from sam3_build.stages import checkpoint, export, reference, samples, verify
 
 FAMILY = registry.family("sam3_image")
 COMPONENTS = [c.name for c in FAMILY.components]
@@ -25,9 +25,9 @@ SAMPLES = [
 ]
 
 
-def make_samples(which, out):
+def make_samples(which, out, given=SAMPLES):
     out.mkdir()
-    params = {"family": "sam3_image", "reference": which, "samples": SAMPLES}
+    params = {"family": "sam3_image", "reference": which, "samples": given}
     files = {"tokenizer": TOKENIZER, "image0": SCENES / "scene1.png", "image1": SCENES / "scene2.png"}
     samples.run(params, {"config": miniature.folder("checkpoint") / "config.json", **files}, out)
     return out
@@ -95,12 +95,22 @@ def test_the_config_is_written_with_every_default(tmp_path):
     assert (dims["feat_0_size"], dims["feat_1_size"], dims["feat_2_size"]) == (288, 144, 72)
 
 
+def config_with(**text):
+    config = json.loads(CONFIG.read_text())
+    config["text_config"].update(text)
+    return json.dumps(config)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "config.json is not JSON"),
         ("[1]", "config.json should hold a model config"),
         ("{}", "model_type should be 'sam3', but is None"),
+        (config_with(hidden_size="wide"), "no Sam3Model can be made of it: .*'hidden_size' expected int, got str"),
+        (config_with(num_attention_heads=7), r"hidden size \(64\) is not a multiple of the number of attention heads"),
+        (config_with(hidden_act="nope"), "no Sam3Model can be made of it: KeyError: 'nope'"),
+        (config_with(hidden_size=-64), "no Sam3Model can be made of it: RuntimeError: .* negative dimension"),
     ],
 )
 def test_a_file_that_is_no_config_is_refused(text, message, tmp_path):
@@ -128,6 +138,23 @@ def test_every_case_runs_every_component_under_meta(meta):
 def test_the_geometry_encoder_does_not_run_without_boxes_under_hf(hf):
     assert names(hf["geometry_encoder"]) == ["batch", "sample1"]
     assert names(hf["decoder"]) == ["batch", "batch_without_boxes", "sample0", "sample1"]
+
+
+def test_a_component_that_runs_in_no_case_still_has_an_output_to_hand_on(tmp_path):
+    """Only text, fed as transformers does: the decoder can be measured, the geometry encoder has nothing to run on."""
+    folders = {"samples": make_samples("hf", tmp_path / "samples", SAMPLES[:1])}
+    for component in COMPONENTS:
+        folders[component] = tmp_path / component
+        folders[component].mkdir()
+        given = {**miniature.inputs(f"reference:{component}"), **folders}
+        reference.run(miniature.params(f"reference:{component}"), given, folders[component])
+    assert [p.name for p in folders["geometry_encoder"].iterdir()] == ["cases.json"]
+    assert (folders["geometry_encoder"] / "cases.json").read_bytes() == b"[]"
+    assert json.loads((folders["decoder"] / "cases.json").read_text()) == names(folders["decoder"])
+    asked = {"component": "geometry_encoder", "precision": "fp32", "keep_outputs": True}
+    given = {"onnx": miniature.folder("precision:geometry_encoder.fp32"), "reference": folders["geometry_encoder"]}
+    with pytest.raises(BuildError, match="no recorded case runs 'geometry_encoder'"):
+        verify.run(asked, given, tmp_path)
 
 
 def test_a_record_has_the_inputs_and_outputs_of_the_contract(meta):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from miniature import CONFIG, SCENES, SOURCE, TOKENIZER
+from safetensors.torch import save_file
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
@@ -198,14 +199,29 @@ def test_outputs_are_finite_and_not_flat(meta):
                 assert np.isfinite(array).all() and array.std() > 0.01, name
 
 
+def test_a_reference_that_is_not_finite_is_refused_by_case_and_output(tmp_path):
+    seeded, config = miniature.inputs("reference:text_encoder"), json.loads(CONFIG.read_text())
+    listed = json.loads(seeded["tensors"].read_text())["tensors"]
+    tensors = weights.load("text_encoder", SOURCE, config, None, listed)
+    tensors["text_projection.bias"] = tensors["text_projection.bias"].index_fill(0, torch.tensor([5]), torch.nan)
+    state = {key: torch.zeros(shape) for key, shape in weights.whole_model(config).items()}
+    save_file({**state, **tensors}, tmp_path / "model.safetensors")
+    for name in ("checkpoint", "out"):
+        (tmp_path / name).mkdir()
+    params = {"family": "sam3_image", "source": {"path": True}}
+    given = {"config": CONFIG, "weights": tmp_path / "model.safetensors"}
+    checkpoint.run(params, given, tmp_path / "checkpoint")
+    with pytest.raises(BuildError, match=r"case 'sample0': .* gives 32 NaN .* \(of 2048\) in 'text_features'"):
+        run_on(reference, "text_encoder", tmp_path, "model.safetensors", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 # ------------------------------------------------------------------ weights that are not those that were listed
 
 
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory):
     """A weights file, its inventory, and the same file after one tensor of the text encoder was trained."""
-    from safetensors.torch import save_file
-
     root = tmp_path_factory.mktemp("weights")
     config = json.loads(CONFIG.read_text())
     inventory = weights.inventory(SOURCE, config, None)

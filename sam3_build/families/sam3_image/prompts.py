@@ -92,10 +92,14 @@ def _row(sample: Sample, tokenizer: Path, images: Mapping[str, Path], config: Ma
     from PIL import Image
 
     dims = FAMILY.static_dims(config)
-    ids, mask = tokenize(sample["text"] or TEXT_OF_BOXES, tokenizer, dims["text_len"])
-    with Image.open(images[sample["image"]]) as picture:
-        width, height = picture.size
-        pixels = preprocess(picture, dims["image_size"])
+    ids, mask = tokenize(TEXT_OF_BOXES if sample["text"] is None else sample["text"], tokenizer, dims["text_len"])
+    file = images[sample["image"]]
+    try:
+        with Image.open(file) as picture:
+            width, height = picture.size
+            pixels = preprocess(picture, dims["image_size"])
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises for broken files
+        raise BuildError(f"{file.name} cannot be read as a picture: {error}") from error
     boxes = [
         ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
         for x, y, w, h in (box["xywh"] for box in sample["boxes"])
@@ -138,7 +142,10 @@ def tokenize(text: str, tokenizer: Path, length: int) -> tuple[list[int], list[i
     """
     from tokenizers import Tokenizer
 
-    reader = Tokenizer.from_file(str(tokenizer))
+    try:
+        reader = Tokenizer.from_file(str(tokenizer))
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise BuildError(f"{tokenizer.name} is not a tokenizer file: {error}") from error
     padding = reader.padding or {"pad_id": reader.token_to_id("<|endoftext|>"), "pad_token": "<|endoftext|>"}
     if padding["pad_id"] is None:
         raise BuildError(f"{tokenizer.name} neither says how to pad nor has CLIP's end token <|endoftext|>")

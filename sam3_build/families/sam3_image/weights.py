@@ -26,10 +26,18 @@ MOST_LISTED = 8
 
 
 def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
-    """Return the config with all that transformers would fill in, so that no default is relied on unseen."""
+    """Return the config with all that transformers would fill in, so that no default is relied on unseen.
+
+    BuildError when it is no config of a SAM 3 model.
+    """
     if config.get("model_type") != "sam3":
         raise BuildError(f"model config: model_type should be 'sam3', but is {config.get('model_type')!r}")
-    complete: dict[str, Json] = sam3_config(config).to_dict()
+    try:
+        complete: dict[str, Json] = sam3_config(config).to_dict()
+        whole_model(complete)
+    except Exception as error:  # whatever transformers and torch raise for a type or a size that cannot be
+        why = " ".join(str(error).split())
+        raise BuildError(f"model config: no Sam3Model can be made of it: {type(error).__name__}: {why}") from error
     return complete
 
 

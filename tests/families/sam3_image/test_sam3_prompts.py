@@ -47,6 +47,13 @@ def test_transparency_and_grey_pictures_become_rgb():
     assert preprocess(Image.new("LA", (30, 20), (128, 10)), 14).shape == (3, 14, 14)
 
 
+@pytest.mark.parametrize("keep", [0, 20, 700])
+def test_a_broken_picture_is_an_error_that_names_the_file(config, tmp_path, keep):
+    (tmp_path / "broken.png").write_bytes(SCENE.read_bytes()[:keep])
+    with pytest.raises(BuildError, match=r"broken\.png cannot be read as a picture"):
+        make_cases("meta", [sample("star")], TOKENIZER, {"image0": tmp_path / "broken.png"}, config)
+
+
 def test_boxes_are_centres_and_sizes_relative_to_the_original_picture(config):
     with Image.open(SCENE) as picture:
         width, height = picture.size
@@ -95,6 +102,11 @@ def tokenizer(tmp_path):
 def test_a_tokenizer_that_does_not_say_how_to_pad_pads_as_clip_with_its_end_token(tokenizer):
     file = tokenizer("<|startoftext|>", "<|endoftext|>")
     assert tokenize("truck", file, 4) == ([3, 1, 1, 1], [1, 0, 0, 0])
+
+
+def test_a_file_that_is_no_tokenizer_is_refused():
+    with pytest.raises(BuildError, match=r"scene1\.png is not a tokenizer file"):
+        tokenize("truck", SCENE, 4)
 
 
 def test_a_tokenizer_without_any_padding_is_refused(tokenizer):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from sam3_build.digest import canonical
+from sam3_build.errors import BuildError
 from sam3_build.spec import Json, Stage
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
         with torch.no_grad():
             computed = model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
         outputs: dict[str, Array] = {n: r.numpy() for n, r in zip(results, computed, strict=True)}
+        require_finite(case["name"], outputs)
         with (out / file).open("xb") as stream:
             record = {f"inputs/{n}": a for n, a in arrays.items()} | {f"outputs/{n}": a for n, a in outputs.items()}
             np.savez(stream, allow_pickle=False, **record)
@@ -63,6 +65,19 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
         recorded.append(case["name"])
     (out / "cases.json").write_bytes(canonical(sorted(recorded)))
     return {"cases": sorted(recorded)}
+
+
+def require_finite(case: str, outputs: Mapping[str, Array]) -> None:
+    """Refuse NaN and infinity: what is compared with them says nothing."""
+    import numpy as np
+
+    for name, array in outputs.items():
+        wrong = array.size - int(np.isfinite(array).sum())
+        if wrong:
+            raise BuildError(
+                f"case {case!r}: PyTorch itself gives {wrong} NaN or infinite values (of {array.size}) in {name!r}, "
+                "and nothing can be measured against those; look at the weights and the model config"
+            )
 
 
 def gather(

@@ -560,6 +560,33 @@ def test_an_unknown_manifest_name_lists_the_others(project: Path) -> None:
         load("./sam3_min.yaml", project)
 
 
+@pytest.mark.parametrize("suffix", [".yaml", ".yml"])
+def test_a_manifest_may_not_take_the_name_of_another_one_of_the_project(project: Path, suffix: str) -> None:
+    Path("sub").mkdir()
+    for file in Path().iterdir():
+        if file.is_file():
+            Path("sub", file.name).write_bytes(file.read_bytes())
+    Path(f"m{suffix}").write_text(GOOD)
+    Path("sub/m.yaml").write_text(GOOD)
+    with pytest.raises(ManifestError) as caught:
+        load("sub/m.yaml", project)
+    assert caught.value.problems == (
+        f"sub/m.yaml: would share artifacts/m with m{suffix}, which is another manifest; rename this file",
+    )
+    assert load("sub/m.yaml", project / "elsewhere").name == load(f"./m{suffix}", project).name == "m"
+    Path("sub/n.yaml").write_text(GOOD)
+    assert load("sub/n.yaml", project).name == "n"
+
+
+def test_a_link_to_a_manifest_of_the_project_is_that_manifest(project: Path) -> None:
+    loaded(project, GOOD)
+    link = project / "m.yaml"
+    link.symlink_to(project / "manifests" / "m.yaml")
+    for name in ("toy.json", "toy_tokenizer.json", "scene.png"):
+        (project / name).write_bytes(b"x")
+    assert load(str(link), project).name == "m"
+
+
 def test_a_manifest_outside_the_current_folder_is_named_by_its_whole_path(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

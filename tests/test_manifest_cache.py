@@ -96,6 +96,16 @@ def test_another_python_is_another_check(project: Project, monkeypatch: pytest.M
     assert project.checked()
 
 
+def test_a_manifest_whose_name_the_project_gives_away_later_is_refused(project: Project) -> None:
+    (project.root / "mine.yaml").write_text("extends: manifests/base.yaml\n")
+    assert [project.checked("mine.yaml"), project.checked("mine.yaml")] == [True, False]
+    (project.manifests / "mine.yaml").write_text("extends: base.yaml\n")
+    with pytest.raises(ManifestError, match=r"^mine\.yaml: would share artifacts/mine with manifests/mine\.yaml, "):
+        project.load("mine.yaml")
+    (project.manifests / "mine.yaml").unlink()
+    assert not project.checked("mine.yaml")
+
+
 GONE: dict[str, tuple[str, str]] = {
     "a picture": ("samples/scene2.png", "no such file 'scene2.png'"),
     "the config": ("sam3_mini.json", "no such file 'sam3_mini.json'"),
@@ -144,14 +154,12 @@ def test_an_error_is_never_remembered(project: Project) -> None:
 def test_a_relative_path_means_another_manifest_in_another_folder(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = project.root / "other"
-    shutil.copytree(project.manifests, other)
-    (other / "m.yaml").write_text("extends: base.yaml\nopset: 22\n")
-    monkeypatch.chdir(project.manifests)
-    assert project.load("./m.yaml").opset == 19
-    monkeypatch.chdir(other)
-    assert project.load("./m.yaml").opset == 22
-    assert not project.checked("./m.yaml")
+    for folder, opset in (("one", 18), ("other", 20)):
+        (project.root / folder).mkdir()
+        (project.root / folder / "n.yaml").write_text(f"extends: ../manifests/base.yaml\nopset: {opset}\n")
+        monkeypatch.chdir(project.root / folder)
+        assert project.load("./n.yaml").opset == opset
+    assert not project.checked("./n.yaml")
 
 
 def test_a_path_through_a_link_leads_where_the_system_says(project: Project) -> None:

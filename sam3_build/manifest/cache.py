@@ -1,7 +1,8 @@
 """Checked manifests, remembered: pydantic and YAML cost more than the rest of a no-op and run when something changed.
 
 An entry belongs to a name or path, a current folder and a project. It holds while Python and every module of the
-package are what they were, the YAML files have the bytes that were read, and all paths of the manifest lead to files.
+package are what they were, the YAML files have the bytes that were read, all paths of the manifest lead to files, and
+no other manifest has taken its name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from sam3_build.digest import PACKAGE, DigestCache, digest
 from sam3_build.manifest import types
+from sam3_build.manifest.namesake import namesake
 from sam3_build.manifest.types import Manifest
 from sam3_build.spec import Json
 
@@ -48,9 +50,10 @@ def _recall(entry: Path, code: str, root: Path, digests: DigestCache) -> Manifes
         manifest = _decode(stored["manifest"], root)
         assert isinstance(manifest, Manifest)
         same = all(digests.file(file.path) == file.sha256 for file in manifest.files)
+        alone = namesake(manifest.path, root) is None
     except OSError:
         return None  # there is no entry, or one of a YAML file that is gone
-    return manifest if same and all(path.is_file() for path in _paths(manifest)) else None
+    return manifest if same and alone and all(path.is_file() for path in _paths(manifest)) else None
 
 
 def _remember(entry: Path, code: str, manifest: Manifest, root: Path) -> None:

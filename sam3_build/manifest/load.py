@@ -10,6 +10,7 @@ from pathlib import Path
 from sam3_build.errors import ManifestError
 from sam3_build.manifest.checks import NAME, check, checkpoint_file
 from sam3_build.manifest.extends import Source, read
+from sam3_build.manifest.namesake import namesake
 from sam3_build.manifest.problems import Report, kind, missing_file, unknown
 from sam3_build.manifest.shape import CheckpointFile, ManifestFile, parse
 from sam3_build.manifest.types import (
@@ -30,6 +31,9 @@ def load(name_or_path: str, root: Path) -> Manifest:
     ManifestError lists every problem as `file:line: path: what is wrong, what is allowed, did you mean`.
     """
     path = _find(name_or_path, root)
+    if other := namesake(path, root):
+        shared = f"would share artifacts/{path.stem} with {_relative(other)}, which is another manifest"
+        raise ManifestError([f"{_relative(path)}: {shared}; rename this file"])
     source = read(path)
     if source.root is None:
         raise ManifestError(map(_line, source.problems))

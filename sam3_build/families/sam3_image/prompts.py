@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from sam3_build.errors import BuildError, did_you_mean
+from sam3_build.families.sam3_image import pictures
 from sam3_build.families.sam3_image.family import FAMILY, IGNORED_LABEL
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
 
     Array = NDArray[np.generic]
 
@@ -30,7 +30,7 @@ LARGEST_BATCH = 4
 
 
 class Box(TypedDict):
-    """A box prompt: label 1 or 0, and x, y, width, height in the original picture's pixels."""
+    """A box prompt: label 1 or 0, and x, y, width, height in pixels of the original picture, as viewers show it."""
 
     label: int
     xywh: tuple[float, float, float, float]
@@ -89,22 +89,17 @@ class Row:
 
 
 def _row(sample: Sample, tokenizer: Path, images: Mapping[str, Path], config: Mapping[str, Json]) -> Row:
-    from PIL import Image
-
     dims = FAMILY.static_dims(config)
     ids, mask = tokenize(TEXT_OF_BOXES if sample["text"] is None else sample["text"], tokenizer, dims["text_len"])
-    file = images[sample["image"]]
-    try:
-        with Image.open(file) as picture:
-            width, height = picture.size
-            pixels = preprocess(picture, dims["image_size"])
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises for broken files
-        raise BuildError(f"{file.name} cannot be read as a picture: {error}") from error
+    picture = pictures.read(images[sample["image"]])
+    width, height = picture.size
     boxes = [
         ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
         for x, y, w, h in (box["xywh"] for box in sample["boxes"])
     ]
-    return Row(pixels, ids, mask, boxes, [box["label"] for box in sample["boxes"]])
+    return Row(
+        pictures.preprocess(picture, dims["image_size"]), ids, mask, boxes, [box["label"] for box in sample["boxes"]]
+    )
 
 
 def _case(name: str, indices: Sequence[int], rows: Sequence[Row], boxes: int) -> Case:
@@ -124,15 +119,6 @@ def _case(name: str, indices: Sequence[int], rows: Sequence[Row], boxes: int) ->
         arrays["input_boxes"] = np.array(padded, np.float32)
         arrays["input_boxes_labels"] = np.array(labels, np.int64)
     return Case(name, tuple(indices), arrays)
-
-
-def preprocess(picture: Image.Image, size: int) -> Array:
-    """Return [3, size, size] float32 in -1 to 1: RGB, squashed with antialiased bilinear filtering, x / 127.5 - 1."""
-    import numpy as np
-    from PIL import Image
-
-    squashed = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(squashed, np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1.0)
 
 
 def tokenize(text: str, tokenizer: Path, length: int) -> tuple[list[int], list[int]]:

@@ -1,0 +1,109 @@
+"""Picture files become the pixels that viewers show, whatever they are stored as; anything else is refused by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from miniature import SCENES, TOKENIZER
+from PIL import Image
+
+from sam3_build.errors import BuildError
+from sam3_build.families.sam3_image import pictures
+from sam3_build.families.sam3_image.pictures import preprocess
+from sam3_build.families.sam3_image.prompts import make_cases
+
+SCENE = SCENES / "scene1.png"
+ORIENTATION = 0x0112  # EXIF tag; 6: turn a quarter clockwise to show
+
+
+def test_a_picture_is_squashed_as_transformers_does_it():
+    with Image.open(SCENE) as picture:
+        found = preprocess(picture, 168)
+        pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(pixels, size=(168, 168), mode="bilinear", antialias=True)[0]
+    expected = (resized.float() / 255 - 0.5) / 0.5
+    levels = np.abs(found - expected.numpy()) * 127.5
+    assert found.shape == (3, 168, 168) and found.dtype == np.float32
+    assert levels.max() <= 1.01, "more than one grey level apart"
+    assert (levels > 0.01).mean() < 0.05
+
+
+def test_values_run_from_minus_one_to_one():
+    black_white = Image.fromarray(np.array([[0, 255]], np.uint8)).resize((8, 8), Image.Resampling.NEAREST)
+    found = preprocess(black_white, 8)
+    assert found.min() == -1 and found.max() == 1
+
+
+def test_transparency_and_grey_pictures_become_rgb():
+    assert preprocess(Image.new("LA", (30, 20), (128, 10)), 14).shape == (3, 14, 14)
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "pgm"])
+def test_sixteen_bits_of_grey_become_eight(tmp_path, kind):
+    eight = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(eight * 257).save(tmp_path / f"grey.{kind}")
+    with Image.open(tmp_path / f"grey.{kind}") as stored:
+        assert stored.mode in ("I", "I;16")
+    found = np.asarray(pictures.read(tmp_path / f"grey.{kind}"))
+    np.testing.assert_array_equal(found, np.repeat(eight.astype(np.uint8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0.0, 0.5]], np.float32), "run from 0 to 0.5"),
+        (np.array([[-1, 9]], np.int32), "run from -1 to 9"),
+        (np.array([[0, 65536]], np.int32), "run from 0 to 65536"),
+    ],
+)
+def test_grey_values_without_a_white_are_refused(tmp_path, values, message):
+    Image.fromarray(values).save(tmp_path / "depth.tif")
+    with pytest.raises(BuildError, match=f"depth.tif: its grey values {message}, .* save it with 8 or 16 bits"):
+        pictures.read(tmp_path / "depth.tif")
+
+
+def test_a_turned_picture_is_read_as_viewers_show_it_and_so_are_its_boxes(config, tmp_path):
+    """A phone stores its pixels as the sensor lies, and in EXIF how to turn them."""
+    with Image.open(SCENE) as shown:
+        upright = shown.convert("RGB").crop((0, 0, 120, 60))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
+    found = pictures.read(tmp_path / "phone.png")
+    assert found.size == (120, 60)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(upright))
+    sample = {"image": "image0", "text": None, "boxes": [{"label": 1, "xywh": (60, 0, 60, 30)}]}
+    (case, _) = make_cases("meta", [sample], TOKENIZER, {"image0": tmp_path / "phone.png"}, config)
+    np.testing.assert_array_equal(case.arrays["input_boxes"], [[[0.75, 0.25, 0.5, 0.5]]])
+    np.testing.assert_array_equal(case.arrays["images"][0], preprocess(upright, 168))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("cut.png", lambda data: data[: len(data) // 2], "image file is truncated"),
+        ("text.png", lambda _: b"not a picture", "cannot identify image file 'text.png'"),
+        ("empty.png", lambda _: b"", "cannot identify image file 'empty.png'"),
+        ("broken.png", lambda data: data[:20] + bytes(60) + data[80:], ""),
+    ],
+)
+def test_a_file_that_is_no_whole_picture_is_refused_in_pillows_words(tmp_path, name, damage, words):
+    (tmp_path / name).write_bytes(damage(SCENE.read_bytes()))
+    with pytest.raises(BuildError) as caught:
+        pictures.read(tmp_path / name)
+    message = str(caught.value)
+    assert message.startswith(f"{name} cannot be read as a picture: {words}")
+    assert "; give a whole picture file" in message and str(tmp_path) not in message
+
+
+def test_a_picture_larger_than_pillow_takes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    Image.new("1", (1500, 1500)).save(tmp_path / "poster.png")
+    with pytest.raises(BuildError, match=r"poster\.png .*\(2250000 pixels\) exceeds limit .* at most 2 million pixels"):
+        pictures.read(tmp_path / "poster.png")
+
+
+def test_a_picture_that_is_gone_is_told_apart_from_a_broken_one(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        pictures.read(tmp_path / "gone.png")

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # What SAM 3 reads when boxes come without words.
 TEXT_OF_BOXES = "visual"
 
+# Of a text, this many characters are quoted in a message.
+LONGEST_QUOTE = 60
+
 # A batched case holds this many samples at most: at full size each costs as much as a case of its own.
 LARGEST_BATCH = 4
 
@@ -67,7 +70,7 @@ def make_cases(
     everyone = range(len(samples))
     with_boxes = [i for i in everyone if samples[i]["boxes"] or reference == "meta"]
     without = [i for i in everyone if i not in with_boxes]
-    rows = [_row(sample, tokenizer, images, config) for sample in samples]
+    rows = [_row(f"samples[{i}]", sample, tokenizer, images, config) for i, sample in enumerate(samples)]
     cases = [_case(f"sample{i}", [i], rows, max(len(rows[i].labels), int(i in with_boxes))) for i in everyone]
     for name, group in (("batch", with_boxes), ("batch_without_boxes", without)):
         if group:
@@ -88,18 +91,24 @@ class Row:
     labels: Sequence[int]
 
 
-def _row(sample: Sample, tokenizer: Path, images: Mapping[str, Path], config: Mapping[str, Json]) -> Row:
-    dims = FAMILY.static_dims(config)
+def _row(name: str, sample: Sample, tokenizer: Path, images: Mapping[str, Path], config: Mapping[str, Json]) -> Row:
+    dims, file = FAMILY.static_dims(config), images[sample["image"]]
     ids, mask = tokenize(TEXT_OF_BOXES if sample["text"] is None else sample["text"], tokenizer, dims["text_len"])
-    picture = pictures.read(images[sample["image"]])
-    width, height = picture.size
-    boxes = [
-        ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-        for x, y, w, h in (box["xywh"] for box in sample["boxes"])
-    ]
-    return Row(
-        pictures.preprocess(picture, dims["image_size"]), ids, mask, boxes, [box["label"] for box in sample["boxes"]]
-    )
+    picture = pictures.read(file)
+    boxes = [_relative(box, picture.size, f"{name} ({file.name})") for box in sample["boxes"]]
+    pixels = pictures.preprocess(picture, dims["image_size"])
+    return Row(pixels, ids, mask, boxes, [box["label"] for box in sample["boxes"]])
+
+
+def _relative(box: Box, size: tuple[int, int], where: str) -> tuple[float, float, float, float]:
+    """Return the box as centre and size relative to its picture; it may leave the picture, but not lie outside."""
+    (x, y, w, h), (width, height) = box["xywh"], size
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        raise BuildError(
+            f"{where}: the box {x:g},{y:g},{w:g},{h:g} lies outside its picture, which is {width} x {height} pixels; "
+            "a box is x,y,width,height in pixels from the top left corner"
+        )
+    return (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
 
 
 def _case(name: str, indices: Sequence[int], rows: Sequence[Row], boxes: int) -> Case:
@@ -122,7 +131,7 @@ def _case(name: str, indices: Sequence[int], rows: Sequence[Row], boxes: int) ->
 
 
 def tokenize(text: str, tokenizer: Path, length: int) -> tuple[list[int], list[int]]:
-    """Return token ids, cut or padded to `length`, and 1 for each that is no padding.
+    """Return token ids, padded to `length`, and 1 for each that is no padding; BuildError when they are more.
 
     A tokenizer file that says nothing about padding is CLIP's, which pads with its end token.
     """
@@ -135,13 +144,24 @@ def tokenize(text: str, tokenizer: Path, length: int) -> tuple[list[int], list[i
     padding = reader.padding or {"pad_id": reader.token_to_id("<|endoftext|>"), "pad_token": "<|endoftext|>"}
     if padding["pad_id"] is None:
         raise BuildError(f"{tokenizer.name} neither says how to pad nor has CLIP's end token <|endoftext|>")
-    reader.enable_truncation(length)
+    reader.no_truncation()
     reader.enable_padding(length=length, pad_id=padding["pad_id"], pad_token=padding["pad_token"])
     encoded = reader.encode(text)
+    if len(encoded.ids) > length:
+        raise BuildError(
+            f"the text {_shortened(text)!r} is {len(encoded.ids)} tokens long, those at its start and end counted; "
+            f"the text encoder reads {length}: use fewer words"
+        )
     unknown = reader.token_to_id("<unk>")
     if unknown is not None and unknown in encoded.ids:
-        raise BuildError(f"{tokenizer.name} has no token for some word of {text!r}{_vocabulary_hint(text, reader)}")
+        raise BuildError(
+            f"{tokenizer.name} has no token for some word of {_shortened(text)!r}{_vocabulary_hint(text, reader)}"
+        )
     return encoded.ids, encoded.attention_mask
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]} ..."
 
 
 def _vocabulary_hint(text: str, reader: object) -> str:

@@ -8,6 +8,7 @@ from miniature import SCENES, TOKENIZER
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image.prompts import make_cases, tokenize
@@ -33,6 +34,23 @@ def test_boxes_are_centres_and_sizes_relative_to_the_original_picture(config):
     assert arrays["input_boxes_labels"].tolist() == [[1, 0]]
 
 
+@pytest.mark.parametrize("xywh", [(168, 10, 9, 9), (10, 168, 9, 9), (-9, 10, 9, 9), (10, -20, 9, 9)])
+def test_a_box_outside_its_picture_is_refused(config, xywh):
+    x, y, w, h = xywh
+    with Image.open(SCENE) as picture:
+        assert picture.size == (168, 168)
+    samples = [sample("star"), sample(boxes=[(1, (40, 40, 30, 30)), (1, xywh)])]
+    message = rf"samples\[1\] \(scene1\.png\): the box {x},{y},{w},{h} lies outside .* 168 x 168 pixels"
+    with pytest.raises(BuildError, match=message):
+        case(config, samples)
+
+
+def test_a_box_may_leave_its_picture(config):
+    found = case(config, [sample(boxes=[(1, (-8, 160, 9, 20)), (0, (167, -5, 9, 6))])])["input_boxes"]
+    expected = np.array([[-3.5, 170, 9, 20], [171.5, -2, 9, 6]]) / 168
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+
+
 def test_text_is_padded_to_its_length_and_masked(config):
     arrays = case(config, [sample("red circle")])
     assert arrays["input_ids"][0].tolist() == [1, 3, 11] + [2] * 29
@@ -46,9 +64,22 @@ def test_boxes_without_words_read_as_visual(config):
     assert alone["input_ids"].tolist() == worded["input_ids"].tolist()
 
 
-def test_long_text_is_cut_and_keeps_its_end_token():
-    ids, mask = tokenize("red " * 50, TOKENIZER, 32)
+def test_text_may_fill_the_text_encoder_and_no_more():
+    ids, mask = tokenize("red " * 30, TOKENIZER, 32)
     assert len(ids) == 32 and ids[-1] == 2 and mask == [1] * 32
+    message = r"the text '(red ){15} \.\.\.' is 33 tokens long, .* the text encoder reads 32: use fewer words"
+    with pytest.raises(BuildError, match=message):
+        tokenize("red " * 31, TOKENIZER, 32)
+
+
+def test_what_a_tokenizer_file_says_about_cutting_text_is_not_followed(tokenizer):
+    file = tokenizer("<|startoftext|>", "<|endoftext|>")
+    cutting = Tokenizer.from_file(str(file))
+    cutting.pre_tokenizer = Whitespace()
+    cutting.enable_truncation(2)
+    cutting.save(str(file))
+    with pytest.raises(BuildError, match="the text 'truck truck truck' is 3 tokens long"):
+        tokenize("truck truck truck", file, 2)
 
 
 def test_a_word_that_the_tokenizer_lacks_is_an_error_that_suggests_another():

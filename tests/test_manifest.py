@@ -26,7 +26,7 @@ opset: 20
 components:
   encoder: {patches: [fold]}
   head:
-    opset: 21
+    opset: 19
     precisions: {fp16: {keep_fp32: ["*norm*"]}}
 shape_profiles:
   small: {batch: [1, 2, 4], num_boxes: 3}
@@ -161,7 +161,7 @@ def test_everything_in_a_manifest_reaches_the_result(project: Path) -> None:
     assert manifest.tokenizer == here / "toy_tokenizer.json"
     assert manifest.components["encoder"].patches == ("fold",)
     assert manifest.components["encoder"].opset is None
-    assert manifest.components["head"].opset == 21
+    assert manifest.components["head"].opset == 19
     assert manifest.components["head"].precisions["fp16"].keep_fp32 == ("*norm*",)
     assert list(manifest.shape_profiles) == ["small", "large"]
     assert manifest.shape_profiles["small"] == {"batch": (1, 2, 4), "num_boxes": (3, 3, 3)}
@@ -178,7 +178,7 @@ def test_everything_in_a_manifest_reaches_the_result(project: Path) -> None:
 
 def test_a_manifest_cannot_be_changed(project: Path) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        loaded(project, GOOD).opset = 21  # type: ignore[misc]
+        loaded(project, GOOD).opset = 19  # type: ignore[misc]
 
 
 def test_a_path_finds_a_manifest_from_the_current_folder(project: Path) -> None:
@@ -256,7 +256,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         ),
     ),
     "an unknown key in a component": (
-        (("    opset: 21", "    opsets: 21"),),
+        (("    opset: 19", "    opsets: 19"),),
         (
             "m.yaml:9: components.head.opsets: unknown key 'opsets' (allowed: opset, patches, precisions); "
             "did you mean 'opset'?",
@@ -291,7 +291,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
             ("seed: 0", "seed: '0'"),
             ("opset: 20", "opset: true"),
             ("[fold]", "fold"),
-            ("opset: 21", "opset: 21.5"),
+            ("opset: 19", "opset: 21.5"),
             ("text: red circle", "text: no"),
             ('capabilities: ["8.9"]', "capabilities: [8.9]"),
         ),
@@ -313,11 +313,11 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         ),
     ),
     "opsets out of range and a negative seed": (
-        (("opset: 20", "opset: 17"), ("opset: 21", "opset: 24"), ("seed: 0", "seed: -1")),
+        (("opset: 20", "opset: 17"), ("opset: 19", "opset: 21"), ("seed: 0", "seed: -1")),
         (
             "m.yaml:2: checkpoint.random.seed: must be at least 0, found the number -1",
             "m.yaml:5: opset: must be at least 18, found the number 17",
-            "m.yaml:9: components.head.opset: must be at most 23, found the number 24",
+            "m.yaml:9: components.head.opset: must be at most 20, found the number 21",
         ),
     ),
     "two checkpoints": (
@@ -640,13 +640,13 @@ def test_a_path_is_relative_to_the_file_that_it_was_written_in(project: Path) ->
 
 
 def test_an_error_names_the_file_and_line_that_the_value_came_from(project: Path) -> None:
-    Path("base.yaml").write_text(edited(("opset: 21", "opset: 99"), ("reference: meta", "reference: mata")))
+    Path("base.yaml").write_text(edited(("opset: 19", "opset: 99"), ("reference: meta", "reference: mata")))
     Path("middle.yaml").write_text("extends: base.yaml\n\nopset: 7\n")
     assert problems(project, "extends: middle.yaml\nprecisions: [fp16, fp8]\n") == (
         "m.yaml:2: precisions[1]: unknown precision 'fp8'; allowed: fp16, fp32",
         "middle.yaml:3: opset: must be at least 18, found the number 7",
         "base.yaml:3: reference: unknown reference 'mata' (allowed: hf, meta); did you mean 'meta'?",
-        "base.yaml:9: components.head.opset: must be at most 23, found the number 99",
+        "base.yaml:9: components.head.opset: must be at most 20, found the number 99",
     )
 
 

@@ -70,7 +70,7 @@ def test_what_is_remembered_is_what_was_checked_in_the_same_order(project: Proje
 
 
 CHANGES: dict[str, Callable[[Project], object]] = {
-    "the manifest": lambda p: (p.manifests / "m.yaml").write_text("extends: base.yaml\nopset: 21\n"),
+    "the manifest": lambda p: (p.manifests / "m.yaml").write_text("extends: base.yaml\nopset: 20\n"),
     "what it extends": lambda p: _append(p.manifests / "base.yaml", "# a word\n"),
     "a plug-in": lambda p: _append(p.package / "backends" / "tensorrt_rtx.py", "\n"),
     "a new plug-in": lambda p: (p.package / "backends" / "new.py").write_text(""),
@@ -188,22 +188,22 @@ def test_a_manifest_outside_the_project_is_remembered_too(
 
 def test_an_edit_while_the_manifest_is_checked_is_not_lost(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = project.manifests / "m.yaml"
-    manifest.write_text("extends: base.yaml\nopset: 21\n")
+    manifest.write_text("extends: base.yaml\nopset: 18\n")
 
     def edited_meanwhile(name_or_path: str, root: Path) -> Manifest:
         found = project._real(name_or_path, root)
-        manifest.write_text("extends: base.yaml\nopset: 22\n")
+        manifest.write_text("extends: base.yaml\nopset: 20\n")
         return found
 
     monkeypatch.setattr(checking, "load", edited_meanwhile)
-    assert project.load().opset == 21
-    assert project.load().opset == 22
+    assert project.load().opset == 18
+    assert project.load().opset == 20
 
 
 def test_what_code_edited_meanwhile_let_pass_is_not_remembered(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (project.manifests / "m.yaml").write_text("extends: base.yaml\nopset: 21\n")
+    (project.manifests / "m.yaml").write_text("extends: base.yaml\nopset: 20\n")
 
     def edited_meanwhile(name_or_path: str, root: Path) -> Manifest:
         _append(project.package / "manifest" / "checks.py", "\n")

@@ -110,6 +110,8 @@ def test_the_schema_knows_every_key_of_the_model_and_extends() -> None:
         ("family: sam3_image", "family: sam3_imag"),
         ("reference: meta ", "reference: mata "),
         ("opset: 20\ncomponents", "opset: 17\ncomponents"),
+        ("opset: 20\ncomponents", "opset: 21\ncomponents"),
+        ("decoder: {opset: 20", "decoder: {opset: 21"),
         ("opset: 20\ncomponents", "components"),
         ("  text_encoder: {}", "  text_encode: {}"),
         ("[fold_position_tables]", "[fold_position_table]"),

@@ -108,10 +108,10 @@ def config_with(**text):
         ("{", "config.json is not JSON"),
         ("[1]", "config.json should hold a model config"),
         ("{}", "model_type should be 'sam3', but is None"),
-        (config_with(hidden_size="wide"), "no Sam3Model can be made of it: .*'hidden_size' expected int, got str"),
+        (config_with(hidden_size="wide"), "can be made of text_config: .*'hidden_size' expected int, got str"),
         (config_with(num_attention_heads=7), r"hidden size \(64\) is not a multiple of the number of attention heads"),
-        (config_with(hidden_act="nope"), "no Sam3Model can be made of it: KeyError: 'nope'"),
-        (config_with(hidden_size=-64), "no Sam3Model can be made of it: RuntimeError: .* negative dimension"),
+        (config_with(hidden_act="nope"), "no Sam3Model can be made of text_config: KeyError: 'nope'"),
+        (config_with(hidden_size=-64), "no Sam3Model can be made of text_config: RuntimeError: .* negative dimension"),
     ],
 )
 def test_a_file_that_is_no_config_is_refused(text, message, tmp_path):

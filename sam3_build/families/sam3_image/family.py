@@ -22,7 +22,7 @@ COORDINATES = ("*.coordinates.*",)
 
 
 def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
-    """Return the sizes that a Sam3Config (as JSON) fixes, by the names that the tensor specs use."""
+    """Return the sizes that a Sam3Config (as JSON) fixes, by the names that tensor specs use; BuildError if unfit."""
     sizes = {
         "image_size": ("vision_config", "backbone_config", "image_size"),
         "hidden_size": ("detr_encoder_config", "hidden_size"),
@@ -30,7 +30,13 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
         "num_queries": ("detr_decoder_config", "num_queries"),
     }
     dims = {name: _integer(config, *path) for name, path in sizes.items()}
-    patches = dims["image_size"] // _integer(config, "vision_config", "backbone_config", "patch_size")
+    patch = _integer(config, "vision_config", "backbone_config", "patch_size")
+    patches, rest = divmod(dims["image_size"], patch)
+    if rest or not patches:
+        near = ", ".join(str(n * patch) for n in (patches, patches + 1) if n)
+        raise BuildError(
+            f"model config: image_size is {dims['image_size']}, no multiple of patch_size, {patch}; nearest: {near}"
+        )
     # The neck's three levels have 4, 2 and 1 times the side of the patch grid.
     return {**dims, "feat_0_size": 4 * patches, "feat_1_size": 2 * patches, "feat_2_size": patches}
 
@@ -39,8 +45,8 @@ def _integer(config: Mapping[str, Json], *path: str) -> int:
     value: Json = config
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
-    if not isinstance(value, int):
-        raise BuildError(f"model config: {'.'.join(path)} should be an integer, but is {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BuildError(f"model config: {'.'.join(path)} should be an integer of at least 1, but is {value!r}")
     return value
 
 

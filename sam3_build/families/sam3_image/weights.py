@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import random_weights, safetensors_file
+from sam3_build.families.sam3_image.config_keys import refuse_misspelt
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import sam3_config, skeleton
 from sam3_build.families.sam3_image.modules import modeling
@@ -33,12 +34,29 @@ def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
     if config.get("model_type") != "sam3":
         raise BuildError(f"model config: model_type should be 'sam3', but is {config.get('model_type')!r}")
     try:
-        complete: dict[str, Json] = sam3_config(config).to_dict()
-        whole_model(complete)
+        parsed = sam3_config(config)
+        complete: dict[str, Json] = parsed.to_dict()
+        refuse_misspelt(config, parsed)
+        FAMILY.static_dims(complete)
+        whole_model(config)
+    except BuildError:
+        raise
     except Exception as error:  # whatever transformers and torch raise for a type or a size that cannot be
         why = " ".join(str(error).split())
-        raise BuildError(f"model config: no Sam3Model can be made of it: {type(error).__name__}: {why}") from error
+        raise BuildError(
+            f"model config: no Sam3Model can be made of {_culprit(config)}: {type(error).__name__}: {why}"
+        ) from error
     return complete
+
+
+def _culprit(config: Mapping[str, Json]) -> str:
+    """Return the key of the config that transformers refuses also when all others have their defaults, else `it`."""
+    for key, value in config.items():
+        try:
+            whole_model({"model_type": "sam3", key: value})
+        except Exception:
+            return key
+    return "it"
 
 
 def inventory(

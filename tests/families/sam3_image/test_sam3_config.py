@@ -1,0 +1,82 @@
+"""Model configs that no component can be built from are refused, in words that say which value to change."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+
+from sam3_build.errors import BuildError
+from sam3_build.families.sam3_image import weights
+
+BACKBONE = "vision_config.backbone_config"
+
+
+def changed(config, key, value):
+    """Return the config with the value at a dotted key replaced."""
+    copied = deepcopy(config)
+    *path, last = key.split(".")
+    part = copied
+    for name in path:
+        part = part[name]
+    part[last] = value
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("detr_decoder_config.num_layers", "three", "of detr_decoder_config: .*'num_layers' expected int, got str"),
+        ("text_config.num_attention_heads", 5, "of text_config: .*not a multiple of the number of attention heads"),
+        ("detr_decoder_config.hidden_act", "rellu", "of detr_decoder_config: KeyError: 'rellu'"),
+        (f"{BACKBONE}.model_type", "nope", "of vision_config: KeyError: 'nope'"),
+        (f"{BACKBONE}.rope_parameters", {"rope_type": "foo"}, "of vision_config: .*supports only axial rope"),
+        ("vision_config", "large", "of vision_config: .*'vision_config'"),
+    ],
+)
+def test_what_transformers_refuses_is_an_error_in_its_words_and_names_the_part(config, key, value, message):
+    with pytest.raises(BuildError, match=f"model config: no Sam3Model can be made {message}"):
+        weights.complete_config(changed(config, key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (f"{BACKBONE}.image_size", 170, "image_size is 170, no multiple of patch_size, 14; nearest: 168, 182"),
+        (f"{BACKBONE}.image_size", 9, "image_size is 9, no multiple of patch_size, 14; nearest: 14"),
+        (f"{BACKBONE}.patch_size", 0, "patch_size should be an integer of at least 1, but is 0"),
+        (f"{BACKBONE}.image_size", [168, 168], r"image_size should be an integer of at least 1, but is \[168, 168\]"),
+        ("detr_decoder_config.num_queries", 0, "num_queries should be an integer of at least 1, but is 0"),
+    ],
+)
+def test_a_size_that_does_not_fit_is_refused(config, key, value, message):
+    with pytest.raises(BuildError, match=f"model config: .*{message}"):
+        weights.complete_config(changed(config, key, value))
+
+
+def test_misspelt_keys_are_refused_together(config):
+    wrong = deepcopy(config)
+    wrong["detr_decoder"] = wrong.pop("detr_decoder_config")
+    wrong["geometry_encoder_config"]["nmu_layers"] = wrong["geometry_encoder_config"].pop("num_layers")
+    wrong["vision_config"]["backbone_config"]["patchsize"] = wrong["vision_config"]["backbone_config"].pop("patch_size")
+    with pytest.raises(BuildError) as caught:
+        weights.complete_config(wrong)
+    assert str(caught.value) == (
+        "model config: transformers does not know geometry_encoder_config.nmu_layers; did you mean 'num_layers'?, "
+        "nor vision_config.backbone_config.patchsize; did you mean 'patch_size'?, "
+        "nor detr_decoder; did you mean 'detr_decoder_config'?"
+    )
+
+
+def test_unknown_keys_that_replace_none_are_let_pass(config):
+    """Configs carry keys of other versions of transformers; the shipped one does, too."""
+    assert "mask_fuser_hidden_size" in config["geometry_encoder_config"]
+    extra = {**config, "num_labels": 2, "use_cache": True, "num_layer": 3}
+    extra["text_config"] = {**config["text_config"], "sep_token_id": 49407, "eos_token": None}
+    weights.complete_config(extra)
+
+
+def test_configs_with_all_defaults_or_none_pass(config):
+    for given in (config, {"model_type": "sam3"}):
+        complete = weights.complete_config(given)
+        assert weights.complete_config(complete) == complete

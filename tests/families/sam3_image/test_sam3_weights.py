@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 import torch
@@ -134,3 +135,40 @@ def test_a_file_that_was_cut_short_is_refused(config, file, tmp_path):
     (tmp_path / "short.safetensors").write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(BuildError, match=r"short\.safetensors is cut short"):
         weights.inventory(PATH, config, tmp_path / "short.safetensors")
+
+
+def with_header(file, change, to):
+    """Write a copy of the file whose header was changed."""
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    to.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("shape", [128], r"F32 \[128\], which takes 512 bytes, and lies in bytes \d+ to \d+"),
+        ("dtype", "F16", r"F16 \[64\], which takes 128 bytes"),
+        ("dtype", "F64", r"F64 \[64\], which takes 512 bytes"),
+        ("data_offsets", [8, 4], r"F32 \[64\], which takes 256 bytes, and lies in bytes 8 to 4"),
+        ("data_offsets", [-256, 0], r"lies in bytes -256 to 0"),
+        ("shape", [-8, -8], r"F32 \[-8, -8\]"),
+    ],
+)
+def test_a_tensor_whose_bytes_do_not_fit_is_refused_by_name(config, file, tmp_path, field, value, says):
+    key = "text_projection.bias"
+    with_header(file, lambda header: header[key].update({field: value}), tmp_path / "odd.safetensors")
+    with pytest.raises(BuildError, match=rf"odd\.safetensors is damaged: .* {key} is .*{says}"):
+        weights.inventory(PATH, config, tmp_path / "odd.safetensors")
+
+
+def test_a_file_whose_tensors_share_bytes_is_refused(config, file, tmp_path):
+    def share(header):
+        header["text_projection.bias"]["data_offsets"] = header["geometry_encoder.final_proj.bias"]["data_offsets"]
+
+    with_header(file, share, tmp_path / "odd.safetensors")
+    with pytest.raises(BuildError, match=r"odd\.safetensors is damaged: .*; get the file again"):
+        load("text_encoder", PATH, config, tmp_path / "odd.safetensors")

@@ -216,6 +216,18 @@ def test_a_dimension_that_only_unlisted_components_have_may_keep_its_range(proje
     assert loaded(project, edited((head, ""), (tolerances, ""))).shape_profiles["small"]["num_boxes"] == (3, 3, 3)
 
 
+def test_profiles_with_the_same_ranges_are_fine_for_different_targets(project: Path) -> None:
+    same = ("{batch: [1, 4, 16], num_boxes: [1, 8, 20]}", "{batch: [1, 2, 4], num_boxes: 3}")
+    other = ("samples:\n", '  old: {backend: fast, capabilities: ["8.6"], shape_profiles: [large]}\nsamples:\n')
+    manifest = loaded(project, edited(same, other))
+    assert manifest.shape_profiles["small"] == manifest.shape_profiles["large"]
+
+
+def test_the_largest_dimension_is_allowed(project: Path) -> None:
+    text = edited(("batch: [1, 2, 4], num_boxes: 3", "batch: [1, 2, 2147483647], num_boxes: 2147483647"))
+    assert loaded(project, text).shape_profiles["small"]["num_boxes"] == (2147483647,) * 3
+
+
 def test_the_baseline_may_have_tolerances_where_it_is_not_selected(project: Path) -> None:
     text = edited(("precisions: [fp32, fp16]", "precisions: [fp16]"), ("{fp16: {head: {masks", "{fp32: {head: {masks"))
     assert "fp32" in loaded(project, text).tolerances
@@ -412,6 +424,36 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
             "m.yaml:12: shape_profiles.small.num_boxes: min is 0, but a dimension has at least 1",
             "m.yaml:13: shape_profiles.large.batch: must be one integer (fixed) or [min, opt, max], "
             "found the list [1, 4]",
+        ),
+    ),
+    "ranges above what a dimension can have": (
+        (("batch: [1, 2, 4], num_boxes: 3", "batch: [1, 2, 2147483648], num_boxes: 2147483648"),),
+        (
+            "m.yaml:12: shape_profiles.small.batch: max is 2147483648, but a dimension has at most 2147483647",
+            "m.yaml:12: shape_profiles.small.num_boxes: max is 2147483648, but a dimension has at most 2147483647",
+        ),
+    ),
+    "two profiles of a target with the same ranges": (
+        (
+            ("{batch: [1, 4, 16], num_boxes: [1, 8, 20]}", "{num_boxes: [3, 3, 3], batch: [1, 2, 4]}"),
+            ("[small]", "[large, small]"),
+        ),
+        (
+            "m.yaml:13: shape_profiles.large: has the same ranges as 'small', and target ada takes both; "
+            "change one, or leave it out",
+        ),
+    ),
+    "two profiles that would be the same, were one not broken": (
+        (
+            ("{batch: [1, 4, 16], num_boxes: [1, 8, 20]}", "{batch: x, num_boxes: 3}"),
+            ("batch: [1, 2, 4], num", "batch: y, num"),
+            ("[small]", "[large, small]"),
+        ),
+        (
+            "m.yaml:12: shape_profiles.small.batch: must be one integer (fixed) or [min, opt, max], "
+            "found the string 'y'",
+            "m.yaml:13: shape_profiles.large.batch: must be one integer (fixed) or [min, opt, max], "
+            "found the string 'x'",
         ),
     ),
     "an unknown dimension, and so one without a range": (

@@ -121,6 +121,7 @@ def test_the_schema_knows_every_key_of_the_model_and_extends() -> None:
         ("[fp32, fp16]", "[fp32, fp17]"),
         ("batch: [1, 1, 8]", "batch: [1, 8]"),
         ("batch: [1, 1, 8]", "batch: 0"),
+        ("batch: [1, 1, 8]", "batch: [1, 1, 2147483648]"),
         ("batch: [1, 1, 8]", "batches: 1"),
         ("backend: onnxruntime", "backend: onnxruntim"),
         ('compute_capabilities: ["8.9"]', "compute_capabilities: [8.9]"),

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.manifest.problems import Report, kind, missing_file, unknown, wording
+from sam3_build.manifest.profiles import check_profiles
+from sam3_build.manifest.rules import check_file, check_list, check_name, is_known
 from sam3_build.manifest.shape import ManifestFile, TargetFile
 from sam3_build.manifest.yaml_tree import Keys
 from sam3_build.spec import BASELINE, Backend, Json, ModelFamily
-
-NAME = "[a-z0-9][a-z0-9_-]*"
 
 # metric -> lowest and highest threshold that means something
 METRICS: Mapping[str, tuple[int, int | None]] = {
@@ -32,17 +31,17 @@ Options = Mapping[str, Mapping[str, Json]]
 
 def check(file: ManifestFile, report: Report) -> Options:
     """Report all that names something unknown, missing or impossible; return the options of each target."""
-    family = _known(("family",), "family", file.family, registry.names("families"), report)
+    family = is_known(("family",), "family", file.family, registry.names("families"), report)
     declared = registry.family(file.family) if family else None
     if declared:
-        _known(("reference",), "reference", file.reference, declared.references, report)
+        is_known(("reference",), "reference", file.reference, declared.references, report)
     _checkpoint(file, report)
-    _file(("tokenizer",), report)
+    check_file(("tokenizer",), report)
     _not_empty(file, report)
-    _listed(("precisions",), "precision", file.precisions, registry.names("precisions"), report)
+    check_list(("precisions",), "precision", file.precisions, registry.names("precisions"), report)
     _components(file, declared, report)
     options = {name: _target(name, target, file, report) for name, target in file.targets.items()}
-    _profiles(file, declared, report)
+    check_profiles(file, declared, report)
     _samples(file, report)
     _tolerances(file, declared, report)
     return options
@@ -58,7 +57,7 @@ def _checkpoint(file: ManifestFile, report: Report) -> None:
         report.add(keys, f"takes exactly one of 'random' and 'path', found {' and '.join(given) or 'neither'}")
         return
     if file.checkpoint.random:
-        _file((*keys, "random", "config"), report)
+        check_file((*keys, "random", "config"), report)
         if file.checkpoint.config is not None:
             report.add_key((*keys, "config"), "stands beside 'path'; the config of 'random' goes inside 'random'")
         return
@@ -74,7 +73,7 @@ def _checkpoint(file: ManifestFile, report: Report) -> None:
     elif file.checkpoint.config is None and kind(weights.with_name("config.json")) != "file":
         report.add((*keys, "path"), "has no config.json beside it; name the model's config with 'config:'")
     if file.checkpoint.config is not None:
-        _file((*keys, "config"), report)
+        check_file((*keys, "config"), report)
 
 
 def checkpoint_file(path: Path) -> Path:
@@ -92,50 +91,17 @@ def _components(file: ManifestFile, family: ModelFamily | None, report: Report) 
     for name, component in file.components.items():
         keys: Keys = ("components", name)
         if family:
-            _known(keys, "component", name, [c.name for c in family.components], report, f" of family {family.name!r}")
-        _listed((*keys, "patches"), "patch", component.patches, registry.names("patches"), report)
+            is_known(
+                keys, "component", name, [c.name for c in family.components], report, f" of family {family.name!r}"
+            )
+        check_list((*keys, "patches"), "patch", component.patches, registry.names("patches"), report)
         for precision, options in component.precisions.items():
             at = (*keys, "precisions", precision)
-            known = _known(at, "precision", precision, registry.names("precisions"), report)
+            known = is_known(at, "precision", precision, registry.names("precisions"), report)
             if known and file.precisions and precision not in file.precisions:
                 selected = ", ".join(file.precisions)
                 report.add_key(at, f"has options, but 'precisions' does not select it (selected: {selected})")
-            _listed((*at, "keep_fp32"), "pattern", options.keep_fp32, None, report)
-
-
-def _profiles(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:
-    for name, dims in file.shape_profiles.items():
-        _name(("shape_profiles", name), "profile", name, report)
-        if family:
-            for dim in dims:
-                _known(("shape_profiles", name, dim), "dynamic dimension", dim, family.dynamic_dims, report)
-    if family:
-        _ranges(file, family, report)
-
-
-def _ranges(file: ManifestFile, family: ModelFamily, report: Report) -> None:
-    """Report the dynamic dimensions that a target's engines have and one of its profiles does not give a range for."""
-    users: dict[str, list[str]] = {}
-    for component in family.components:
-        dims = {d for t in component.inputs for d in t.dims if component.name in file.components}
-        for dim in family.dynamic_dims:
-            if dim in dims:
-                users.setdefault(dim, []).append(component.name)
-    missing: dict[Keys, list[str]] = {}
-    for name, target in file.targets.items():
-        if target.backend not in registry.names("backends") or not registry.backend(target.backend).uses_profiles:
-            continue
-        picked = target.shape_profiles if target.shape_profiles is not None else tuple(file.shape_profiles)
-        if not picked and users:
-            report.add(("targets", name), f"backend {target.backend!r} needs a shape profile with {', '.join(users)}")
-        for profile in picked:
-            for dim in users:
-                if dim not in file.shape_profiles.get(profile, {dim: ()}):
-                    missing.setdefault(("shape_profiles", profile, dim), []).append(name)
-    for keys, targets in missing.items():
-        dim = str(keys[-1])
-        where = f"{', '.join(users[dim])} for target {', '.join(targets)}"
-        report.add(keys, f"dynamic dimension {dim!r} of {where} has no range; write [min, opt, max], or one number")
+            check_list((*at, "keep_fp32"), "pattern", options.keep_fp32, None, report)
 
 
 def _samples(file: ManifestFile, report: Report) -> None:
@@ -143,7 +109,7 @@ def _samples(file: ManifestFile, report: Report) -> None:
     raw = [value.plain() for value in root.data] if root and isinstance(root.data, tuple) else []
     for i, sample in enumerate(file.samples):
         keys: Keys = ("samples", i)
-        _file((*keys, "image"), report)
+        check_file((*keys, "image"), report)
         if sample.text is None and sample.boxes is None:
             report.add(keys, "needs a prompt: text, boxes or both")
         if sample.text is not None and not sample.text.strip():
@@ -156,14 +122,14 @@ def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) 
     judged = dict.fromkeys((BASELINE, *file.precisions))
     for precision, components in file.tolerances.items():
         at: Keys = ("tolerances", precision)
-        _known(at, "precision", precision, judged, report, " of this manifest")
+        is_known(at, "precision", precision, judged, report, " of this manifest")
         for name, outputs in components.items():
-            if not _known((*at, name), "component", name, file.components, report, " of this manifest"):
+            if not is_known((*at, name), "component", name, file.components, report, " of this manifest"):
                 continue
             specs = [c for c in family.components if c.name == name] if family else []
             dtypes = {t.name: t.dtype for spec in specs for t in spec.outputs}
             for output, metrics in outputs.items():
-                if not specs or not _known((*at, name, output), "output", output, dtypes, report, f" of {name}"):
+                if not specs or not is_known((*at, name, output), "output", output, dtypes, report, f" of {name}"):
                     continue
                 for metric, threshold in metrics.items():
                     _metric((*at, name, output, metric), dtypes[output], threshold, report)
@@ -171,7 +137,7 @@ def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) 
 
 def _metric(keys: Keys, dtype: str, threshold: float | tuple[float, float], report: Report) -> None:
     metric, exact = str(keys[-1]), not dtype.startswith(("float", "bfloat"))
-    if not _known(keys, "metric", metric, METRICS, report):
+    if not is_known(keys, "metric", metric, METRICS, report):
         return
     if metric == "nonfinite":
         report.add_key(keys, "NaN and Inf always fail; leave this tolerance out")
@@ -194,13 +160,13 @@ def _metric(keys: Keys, dtype: str, threshold: float | tuple[float, float], repo
 
 def _target(name: str, target: TargetFile, file: ManifestFile, report: Report) -> Mapping[str, Json]:
     keys: Keys = ("targets", name)
-    _name(keys, "target", name, report)
+    check_name(keys, "target", name, report)
     picked = target.shape_profiles
     if picked is not None:
-        _listed((*keys, "shape_profiles"), "shape profile", picked, file.shape_profiles, report)
+        check_list((*keys, "shape_profiles"), "shape profile", picked, file.shape_profiles, report)
         if not picked:
             report.add((*keys, "shape_profiles"), "is empty; leave it out to use all profiles")
-    if not _known((*keys, "backend"), "backend", target.backend, registry.names("backends"), report):
+    if not is_known((*keys, "backend"), "backend", target.backend, registry.names("backends"), report):
         return {}
     backend = registry.backend(target.backend)
     if picked is not None and not backend.uses_profiles:
@@ -244,43 +210,5 @@ def _options(keys: Keys, target: TargetFile, backend: Backend, report: Report) -
         return None
     for key, value in given.items():
         if isinstance(value, Sequence) and not isinstance(value, str):
-            _listed((*keys, key), "value", value, None, report)
+            check_list((*keys, key), "value", value, None, report)
     return {str(key): value for key, value in found.items()}
-
-
-# ------------------------------------------------------------------ rules that several parts share
-
-
-def _known(keys: Keys, what: str, name: str, known: Iterable[str], report: Report, whose: str = "") -> bool:
-    known = list(known)
-    if name in known:
-        return True
-    report.add(keys, unknown(what, name, known, whose))
-    return False
-
-
-def _listed(keys: Keys, what: str, names: Sequence[object], known: Collection[str] | None, report: Report) -> None:
-    """Report the elements of a list that are not `known` (None: that are empty), or that stand in it twice."""
-    for i, name in enumerate(names):
-        if known is None and name == "":
-            report.add((*keys, i), f"{what} is empty")
-        elif known is not None and str(name) not in known:
-            report.add((*keys, i), unknown(what, str(name), known))
-        elif name in names[:i]:
-            report.add((*keys, i), f"{what} {json.dumps(name)} is listed twice")
-
-
-def _name(keys: Keys, what: str, name: str, report: Report) -> None:
-    if not re.fullmatch(NAME, name):
-        report.add_key(keys, f"{what} name {name!r} must match {NAME} (it becomes part of file names)")
-
-
-def _file(keys: Keys, report: Report) -> None:
-    value = report.root.get(keys)
-    if value is None:
-        return
-    path = report.root.path(keys)
-    if (what := kind(path)) is None:
-        report.add(keys, missing_file(path))
-    elif what != "file":
-        report.add(keys, f"{str(value.data)!r} is a {what}, a file is needed")

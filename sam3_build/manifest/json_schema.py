@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, TypeAdapter
 
 from sam3_build import registry
-from sam3_build.manifest.checks import METRICS, NAME
+from sam3_build.manifest.checks import METRICS
+from sam3_build.manifest.rules import NAME
 from sam3_build.manifest.shape import (
     RANGE,
     THRESHOLD,

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sam3_build.errors import ManifestError
-from sam3_build.manifest.checks import NAME, check, checkpoint_file
+from sam3_build.manifest.checks import check, checkpoint_file
 from sam3_build.manifest.extends import Source, read
 from sam3_build.manifest.namesake import namesake
 from sam3_build.manifest.problems import Report, kind, missing_file, unknown
+from sam3_build.manifest.rules import NAME
 from sam3_build.manifest.shape import CheckpointFile, ManifestFile, parse
 from sam3_build.manifest.types import (
     Checkpoint,

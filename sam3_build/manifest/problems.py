@@ -38,12 +38,16 @@ class Report:
         self.add(keys, text)
         self._broken.add(keys)
 
+    def is_broken(self, keys: Keys) -> bool:
+        """Tell whether the value at `keys`, something in it or something around it cannot be judged."""
+        return any(b[: len(keys)] == keys or keys[: len(b)] == b for b in self._broken)
+
     def sorted(self) -> list[Problem]:
         """Return all problems, by file and line, each once."""
         return sorted(dict.fromkeys(self._problems), key=lambda p: (self._files.index(p.place.file), p.place.line))
 
     def _add(self, place: Place, keys: Keys, text: str) -> None:
-        if not any(b[: len(keys)] == keys or keys[: len(b)] == b for b in self._broken):
+        if not self.is_broken(keys):
             self._problems.append(Problem(place, keys, text))
 
 

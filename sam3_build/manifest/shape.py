@@ -18,6 +18,10 @@ from sam3_build.spec import Json
 # ------------------------------------------------------------------ values with a notation of their own
 
 
+# What a 32-bit integer holds; no dimension of an image model comes near it.
+LARGEST_SIZE = 2**31 - 1
+
+
 def _range(given: object) -> tuple[int, int, int]:
     numbers = _numbers(given) if isinstance(given, list) else _numbers([given] * 3)
     if len(numbers) != 3 or not all(isinstance(n, int) for n in numbers):
@@ -27,6 +31,8 @@ def _range(given: object) -> tuple[int, int, int]:
         raise ValueError(f"min is {low}, but a dimension has at least 1")
     if not low <= usual <= high:
         raise ValueError(f"min <= opt <= max does not hold for [{low}, {usual}, {high}]")
+    if high > LARGEST_SIZE:
+        raise ValueError(f"max is {high}, but a dimension has at most {LARGEST_SIZE}")
     return low, usual, high
 
 
@@ -63,7 +69,7 @@ def _boxes(given: object) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
-SIZE: Mapping[str, Json] = {"type": "integer", "minimum": 1}
+SIZE: Mapping[str, Json] = {"type": "integer", "minimum": 1, "maximum": LARGEST_SIZE}
 SIZES: Mapping[str, Json] = {"type": "array", "items": SIZE, "minItems": 3, "maxItems": 3}
 BOUNDS: Mapping[str, Json] = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 

@@ -402,6 +402,38 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
             'm.yaml:14: precisions[2]: precision "fp32" is listed twice',
         ),
     ),
+    "a precision that is a number, and what stands on it": (
+        (("precisions: [fp32, fp16]", "precisions: [16]"),),
+        ("m.yaml:14: precisions[0]: must be the name of a precision such as fp16, found the number 16",),
+    ),
+    "precisions that are no list, and what stands on them": (
+        (("precisions: [fp32, fp16]", "precisions: fp16"),),
+        ("m.yaml:14: precisions: must be a list, found the string 'fp16'",),
+    ),
+    "a precision that is unknown, and what stands on it": (
+        (("precisions: [fp32, fp16]", "precisions: [fp32, f16]"),),
+        ("m.yaml:14: precisions[1]: unknown precision 'f16' (allowed: fp16, fp32); did you mean 'fp16'?",),
+    ),
+    "components as a list": (
+        ((GOOD[GOOD.index("components:") : GOOD.index("shape_profiles:\n")], "components: [encoder, head]\n"),),
+        ('m.yaml:6: components: must be a mapping, found the list ["encoder", "head"]; write {encoder: {}, head: {}}',),
+    ),
+    "components as a list of mappings": (
+        ((GOOD[GOOD.index("components:") : GOOD.index("shape_profiles:\n")], "components: [head: {opset: 20}]\n"),),
+        ('m.yaml:6: components: must be a mapping, found the list [{"head": {"opset": 20}}]; write {decoder: {}}',),
+    ),
+    "components as one name": (
+        ((GOOD[GOOD.index("components:") : GOOD.index("shape_profiles:\n")], "components: head\n"),),
+        ("m.yaml:6: components: must be a mapping, found the string 'head'; write {head: {}}",),
+    ),
+    "shape profiles as a list, and a target that picks one": (
+        ((GOOD[GOOD.index("shape_profiles:\n") : GOOD.index("precisions: [")], "shape_profiles: [small]\n"),),
+        ('m.yaml:11: shape_profiles: must be a mapping, found the list ["small"]',),
+    ),
+    "a shape profile as a list, and a target that picks it": (
+        (("{batch: [1, 2, 4], num_boxes: 3}", "[1, 2]"),),
+        ("m.yaml:12: shape_profiles.small: must be a mapping, found the list [1, 2]",),
+    ),
     "options and tolerances of a precision that is not selected": (
         (("precisions: [fp32, fp16]", "precisions: [fp32]"),),
         (

@@ -87,7 +87,15 @@ def _not_empty(file: ManifestFile, report: Report) -> None:
             report.add((key,), "is empty; list at least one")
 
 
+def _selected(file: ManifestFile, report: Report) -> tuple[str, ...]:
+    """Return the selected precisions; none when one of them is not understood, and so may be any."""
+    names = registry.names("precisions")
+    sound = not report.is_broken(("precisions",)) and all(p in names for p in file.precisions)
+    return file.precisions if sound else ()
+
+
 def _components(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:
+    selected = _selected(file, report)
     for name, component in file.components.items():
         keys: Keys = ("components", name)
         if family:
@@ -98,9 +106,9 @@ def _components(file: ManifestFile, family: ModelFamily | None, report: Report) 
         for precision, options in component.precisions.items():
             at = (*keys, "precisions", precision)
             known = is_known(at, "precision", precision, registry.names("precisions"), report)
-            if known and file.precisions and precision not in file.precisions:
-                selected = ", ".join(file.precisions)
-                report.add_key(at, f"has options, but 'precisions' does not select it (selected: {selected})")
+            if known and selected and precision not in selected:
+                names = ", ".join(selected)
+                report.add_key(at, f"has options, but 'precisions' does not select it (selected: {names})")
             check_list((*at, "keep_fp32"), "pattern", options.keep_fp32, None, report)
 
 
@@ -119,11 +127,14 @@ def _samples(file: ManifestFile, report: Report) -> None:
 
 
 def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:
-    judged = dict.fromkeys((BASELINE, *file.precisions))
+    selected = _selected(file, report)
     for precision, components in file.tolerances.items():
         at: Keys = ("tolerances", precision)
-        is_known(at, "precision", precision, judged, report, " of this manifest")
+        if selected:
+            is_known(at, "precision", precision, {BASELINE, *selected}, report, " of this manifest")
         for name, outputs in components.items():
+            if report.is_broken(("components",)) and name not in file.components:
+                continue
             if not is_known((*at, name), "component", name, file.components, report, " of this manifest"):
                 continue
             specs = [c for c in family.components if c.name == name] if family else []
@@ -163,7 +174,8 @@ def _target(name: str, target: TargetFile, file: ManifestFile, report: Report) -
     check_name(keys, "target", name, report)
     picked = target.shape_profiles
     if picked is not None:
-        check_list((*keys, "shape_profiles"), "shape profile", picked, file.shape_profiles, report)
+        known = {*file.shape_profiles, *(p for p in picked if report.is_broken(("shape_profiles", p)))}
+        check_list((*keys, "shape_profiles"), "shape profile", picked, known, report)
         if not picked:
             report.add((*keys, "shape_profiles"), "is empty; leave it out to use all profiles")
     if not is_known((*keys, "backend"), "backend", target.backend, registry.names("backends"), report):

@@ -83,6 +83,8 @@ def wording(error: ErrorDetails) -> str:
         return f"required key {str(error['loc'][-1])!r} is missing"
     if what == "value_error":
         return str(context["error"])
+    if what == "string_type" and error["loc"][0] == "precisions":
+        return f"must be the name of a precision such as fp16, found {found(given)}"
     if what == "string_type":
         quote = "; put it in quotes" if isinstance(given, bool | int | float) else ""
         return f"must be a string, found {found(given)}{quote}"
@@ -100,7 +102,12 @@ def wording(error: ErrorDetails) -> str:
         "model_type": "a mapping",
         "dataclass_type": "a mapping",
     }
-    return f"{f'must be {types[what]}' if what in types else error['msg']}, found {found(given)}"
+    example = ""
+    if what == "dict_type" and error["loc"] == ("components",):
+        names = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+        listed = ", ".join(f"{name}: {{}}" for name in names if isinstance(name, str))
+        example = f"; write {{{listed or 'decoder: {}'}}}"
+    return f"{f'must be {types[what]}' if what in types else error['msg']}, found {found(given)}{example}"
 
 
 def found(given: object) -> str:

@@ -237,7 +237,7 @@ def test_on_a_read_only_disk_a_no_op_succeeds_and_a_build_is_one_clear_error(bui
     assert idle.output.endswith("toy: 0 built, 25 fresh\n")
     assert space.cli("plan").code == 0
     disk.remount("rw")
-    seen.edit("manifests/toy.yaml", "opset: 20", "opset: 21")
+    seen.edit("manifests/toy.yaml", "opset: 20", "opset: 19")
     disk.remount("ro")
     refused = space.doit()
     assert_one_clear_error(refused, "Read-only file system", "SAM3_STORE")
@@ -254,6 +254,6 @@ def test_a_read_only_store_is_read_and_never_written(built: BuildSpace, fresh: B
     assert f"{len(ACTIONS)} fresh" in states.output
     restored = space.build(SAM3_STORE=str(disk.mount / "store"))
     assert (restored.built, restored.restored) == (set(), SHOWN), restored.output
-    space.edit("manifests/toy.yaml", "opset: 20", "opset: 21")
+    space.edit("manifests/toy.yaml", "opset: 20", "opset: 19")
     refused = space.doit(SAM3_STORE=str(disk.mount / "store"))
     assert_one_clear_error(refused, "Read-only file system", "SAM3_STORE")

@@ -113,10 +113,10 @@ EDITS = (
     Edit("how outputs are judged", append("sam3_build/compare/judge.py", "FOUR = 4\n")),
     # ------------------------------------------------------------ the manifest
     Edit("a comment in the manifest", append(MANIFEST, "# A comment.\n")),
-    Edit("the opset of one component", edit(MANIFEST, "\n  head: {", "\n  head: {opset: 21, "), HEAD_GRAPH),
+    Edit("the opset of one component", edit(MANIFEST, "\n  head: {", "\n  head: {opset: 19, "), HEAD_GRAPH),
     Edit(
         "the opset of all components",
-        edit(MANIFEST, "opset: 20", "opset: 21"),
+        edit(MANIFEST, "opset: 20", "opset: 19"),
         (*HEAD_GRAPH, "export:*", "simplify:*", "patch:*", *ENCODER_PATCHED),
     ),
     Edit("a profile of a dimension of all", edit(MANIFEST, "batch: [1, 1, 8]", "batch: [1, 2, 8]"), ("build:*.ada",)),

@@ -12,7 +12,7 @@ import pytest
 from build_space import ACTIONS, BuildSpace
 
 MANIFEST = "manifests/toy.yaml"
-HEAD_OPSET = ("\n  head: {", "\n  head: {opset: 21, ")
+HEAD_OPSET = ("\n  head: {", "\n  head: {opset: 19, ")
 
 
 def explained(space: BuildSpace, action: str) -> dict[str, object]:
@@ -54,8 +54,8 @@ def test_a_plan_as_json_has_one_row_per_action_with_its_reasons_and_bytes(space:
     assert rows.keys() == ACTIONS
     assert all(row.keys() == {"action", "state", "because", "bytes_needed"} for row in rows.values())
     assert rows["export:head"]["state"] == "stale"
-    assert rows["export:head"]["because"] == ["params.opset: 20 -> 21"]
-    assert rows["simplify:head"]["because"] == ["waits for export:head (stale: params.opset: 20 -> 21)"]
+    assert rows["export:head"]["because"] == ["params.opset: 20 -> 19"]
+    assert rows["simplify:head"]["because"] == ["waits for export:head (stale: params.opset: 20 -> 19)"]
     assert rows["export:head"]["bytes_needed"] == sum(f.stat().st_size for f in space.object("export:head").iterdir())
     assert rows["export:encoder"] == {"action": "export:encoder", "state": "fresh", "because": [], "bytes_needed": 0}
 
@@ -78,7 +78,7 @@ def test_plan_and_explain_write_no_artifact(fresh: BuildSpace) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "action", "reason"),
     [
-        (MANIFEST, *HEAD_OPSET, "export:head", "params.opset: 20 -> 21"),
+        (MANIFEST, *HEAD_OPSET, "export:head", "params.opset: 20 -> 19"),
         (MANIFEST, "*norm*", "*softmax*", "precision:head.fp16", "params.keep_fp32: ['*norm*'] -> ['*softmax*']"),
         (MANIFEST, "8, 20]", "8, 24]", "build:head.fp16.ada", "params.profiles.0.num_boxes: [1, 8, 20] -> [1, 8, 24]"),
         (MANIFEST, '["8.9"]', '["8.6"]', "build:head.fp16.ada", "device.compute_capabilities: ['8.9'] -> ['8.6']"),

@@ -724,6 +724,15 @@ def test_an_error_names_the_file_and_line_that_the_value_came_from(project: Path
     )
 
 
+def test_what_cannot_be_read_is_not_taken_for_null(project: Path) -> None:
+    Path("base.yaml").write_text(GOOD)
+    over = "extends: base.yaml\ntolerances: {fp16: {head: {masks: {max_abs_over_std: .inf, cosine: .nan}}}}\n"
+    assert problems(project, over) == tuple(
+        f"m.yaml:2: tolerances.fp16.head.masks.{metric}: '{value}' is not a finite number; write one in decimal digits"
+        for metric, value in (("max_abs_over_std", ".inf"), ("cosine", ".nan"))
+    )
+
+
 def test_removing_what_is_not_there_is_an_error(project: Path) -> None:
     Path("base.yaml").write_text(GOOD)
     assert problems(project, "extends: base.yaml\ntargets: {adda: null}\n") == (

@@ -36,19 +36,19 @@ def test_what_waits_names_what_changed_and_not_only_what_stands_before_it(space:
 
 
 def test_all_roots_are_named_and_each_once(space: BuildSpace) -> None:
-    space.edit(MANIFEST, "\n  head: {", "\n  head: {opset: 21, ")
+    space.edit(MANIFEST, "\n  head: {", "\n  head: {opset: 19, ")
     space.edit(MANIFEST, "red circle", "blue circle")
     assert because(space)["verify:head.fp16"] == [
         "waits for samples (stale: params.samples.0.text: red circle -> blue circle)",
-        "waits for export:head (stale: params.opset: 20 -> 21)",
+        "waits for export:head (stale: params.opset: 20 -> 19)",
     ]
 
 
 def test_a_cause_with_many_changes_names_the_first_and_counts_the_others(space: BuildSpace) -> None:
-    space.edit(MANIFEST, "\n  head: {", "\n  head: {opset: 21, ")
+    space.edit(MANIFEST, "\n  head: {", "\n  head: {opset: 19, ")
     space.install("torch", "99.0")
     (cause,) = because(space)["simplify:head"]
-    assert cause == "waits for export:head (stale: params.opset: 20 -> 21, and 1 more)"
+    assert cause == "waits for export:head (stale: params.opset: 20 -> 19, and 1 more)"
 
 
 def test_nothing_built_waits_for_the_checkpoint_alone(fresh: BuildSpace) -> None:
@@ -100,7 +100,7 @@ def explanations() -> list[Explanation]:
     return [
         Explanation("checkpoint", "fresh", (), (), 0),
         Explanation(
-            "export:decoder", "stale", ("params.opset: 20 -> 21",), (Difference("params.opset", 20, 21),), 6000
+            "export:decoder", "stale", ("params.opset: 20 -> 19",), (Difference("params.opset", 20, 19),), 6000
         ),
         Explanation("build:geometry_encoder.fp16.blackwell", "pending", (f"waits for x (stale: {long})",), (), 2000),
         Explanation(
@@ -113,7 +113,7 @@ def explanations() -> list[Explanation]:
 def test_the_text_is_a_line_per_action_with_reasons_beside_or_below() -> None:
     first, second, third, *rest = render_plan("mini", explanations(), 10_000).splitlines()
     assert first == "fresh              checkpoint"
-    assert second == "stale      6.0 kB  export:decoder                         params.opset: 20 -> 21"
+    assert second == "stale      6.0 kB  export:decoder                         params.opset: 20 -> 19"
     assert third == "pending    2.0 kB  build:geometry_encoder.fp16.blackwell"
     assert all(line.startswith(" " * 21) for line in rest[:-5])
     assert rest[-5:] == [

@@ -136,16 +136,16 @@ def test_a_lock_keeps_others_out_until_it_is_given_back_and_says_once_that_they_
 
 
 def test_collection_waits_for_those_who_use_the_store_and_they_do_not_wait_for_each_other(tmp_path: Path) -> None:
-    store, collected = open_store(tmp_path), threading.Event()
+    store, collected, waited = open_store(tmp_path), threading.Event(), threading.Event()
 
     def collect() -> None:
-        with open_store(tmp_path).exclusive():
+        with open_store(tmp_path).exclusive(waited.set):
             collected.set()
 
     thread = threading.Thread(target=collect)
     with store.using(), open_store(tmp_path).using():
         thread.start()
-        assert not collected.wait(0.2)
+        assert waited.wait(10) and not collected.wait(0.2)
     assert collected.wait(10)
     thread.join(10)
 
@@ -180,8 +180,9 @@ def test_the_view_is_a_copy_so_that_editing_it_cannot_damage_the_store(tmp_path:
     assert store.intact(record)
     view.publish(action, record)
     assert view.intact(action, record)
-    view.remove(action)
-    assert not shown.exists() and store.intact(record)
+    for path in view.paths(action):
+        path.unlink()
+    assert list(shown.iterdir()) == [] and store.intact(record)
 
 
 def test_publishing_removes_what_a_killed_run_left_half_way(tmp_path: Path) -> None:

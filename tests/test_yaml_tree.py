@@ -73,8 +73,11 @@ def test_scalars_are_what_they_look_like(tmp_path: Path, text: str, expected: Pl
         ("a: 0x10\n", 1, "'0x10' is not a plain decimal number; write decimal digits, or put it in quotes"),
         ("a: 010\n", 1, "'010' is not a plain decimal number; "),
         ("a: 1:30\n", 1, "'1:30' is not a plain decimal number; "),
-        ("a: .nan\n", 1, "'.nan' is not a plain decimal number; "),
-        ("a: 9" + "9" * 5000, 1, "'999"),
+        ("a: .nan\n", 1, "'.nan' is not a finite number; write one in decimal digits"),
+        ("a: -.INF\n", 1, "'-.INF' is not a finite number; write one in decimal digits"),
+        ("a: 1.0e+999\n", 1, "'1.0e+999' is not a finite number; write one in decimal digits"),
+        ("a: 1234567890123456789\n", 1, "'1234567890123456789' has 19 digits, an integer has at most 18"),
+        ("a: -9" + "9" * 5000, 1, f"'-{'9' * 23}...' has 5001 digits, an integer has at most 18"),
         ("a: {<<: 3}\n", 1, "'<<' takes an alias of a mapping, or a list of these"),
         ("a: " + "[" * 60 + "]" * 60, 1, "not valid YAML: nested more than 50 levels deep"),
         ("a:\n  " + "[" * 100_000, 2, "not valid YAML: nested more than 50 levels deep"),
@@ -87,6 +90,12 @@ def test_what_is_not_plain_yaml_is_refused_with_its_line(
     (found,) = problems(tmp_path, text)
     assert found[1].startswith(said)
     assert line in (0, found[0])
+
+
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan", "9" * 19, "-" + "9" * 40])
+def test_quotes_are_not_advised_for_what_was_meant_as_a_number(tmp_path: Path, number: str) -> None:
+    ((_, said),) = problems(tmp_path, f"a: {number}\n")
+    assert "quotes" not in said
 
 
 def test_all_problems_of_a_file_are_found_at_once(tmp_path: Path) -> None:

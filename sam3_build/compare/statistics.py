@@ -10,8 +10,9 @@ Writing r for the reference and a for what is compared with it, over all element
     mismatches          how many elements differ (bool and integer outputs, which have no other metric)
     incomparable        in how many cases shape or dtype differ (no other metric sees these cases)
 
-A constant reference has no scale of its own: std(r) and the range become max |r|, or 1 where that is 0, and
-std_ratio becomes 1 + std(a) / that scale, so that two constants have the ratio 1 and noise around one shows.
+A reference that is constant but for the rounding of float32 (std(r) at most 1e-6 max |r|: one number, or one number
+computed in batches of several sizes) has no scale of its own: std(r) and the range become max |r|, or 1 where that is
+0, and std_ratio becomes 1 + std(a) / that scale, so that two constants have the ratio 1 and noise around one shows.
 What cannot be measured, for want of one finite pair, is None.
 Sums are taken in float64, a chunk at a time, variances merged pairwise (Chan, Golub, LeVeque 1983), so that large
 tensors cost little memory and a large mean costs no digits.
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# Spread, relative to the largest magnitude, up to which float32 values are one value and rounding: some 10 ulp.
+CONSTANT = 1e-6
 # Elements per step: 8 MiB as float64.
 CHUNK = 1 << 20
 
@@ -164,7 +167,7 @@ class OutputStatistics:
         if not self.reference.count:
             return {"max_abs_over_std": None, "max_abs_over_range": None, "cosine": None, "std_ratio": None, **found}
         r = self.reference
-        constant = r.std == 0
+        constant = r.std <= CONSTANT * r.scale
         return {
             "max_abs_over_std": self.max_abs / (r.scale if constant else r.std),
             "max_abs_over_range": self.max_abs / (r.scale if constant else r.high - r.low),

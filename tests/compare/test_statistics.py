@@ -171,3 +171,15 @@ def test_the_module_documents_every_metric() -> None:
     text = Path(statistics.__file__).read_text().split('"""')[1]
     floats = measured((np.ones(2, np.float32), np.ones(2, np.float32))).metrics()
     assert all(f"\n    {metric} " in text for metric in {*floats, "mismatches"})
+
+
+def test_one_number_computed_in_two_batch_sizes_has_the_scale_of_a_constant() -> None:
+    reference = np.array([0.107626, 0.10762601], np.float32)
+    found = OutputStatistics("float32")
+    found.add("single", reference + np.float32(1e-7), reference)
+    metrics = found.metrics()
+    assert metrics["max_abs_over_std"] == pytest.approx(1e-7 / 0.107626, rel=0.2)
+    assert metrics["std_ratio"] == pytest.approx(1, abs=1e-5)
+    wrong = OutputStatistics("float32")
+    wrong.add("single", reference * np.float32(1.1), reference)
+    assert wrong.metrics()["max_abs_over_std"] == pytest.approx(0.1, rel=0.01)

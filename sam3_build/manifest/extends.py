@@ -66,6 +66,8 @@ def _merge(base: Value, over: Value, keys: Keys, problems: list[Problem]) -> Val
         return over
     data, places = dict(base.data), dict(base.keys)
     for key, value in over.data.items():
+        if value.data is None and any(p.keys == (*keys, key) and p.place == value.place for p in problems):
+            continue  # not null: nothing can be read there
         if value.data is None:
             if data.pop(key, None) is None:
                 problems.append(Problem(over.keys[key], (*keys, key), _nothing_to_remove(key, base.data)))

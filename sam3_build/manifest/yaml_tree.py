@@ -224,9 +224,10 @@ class _Tree:
             return decimal
         if kind in ("str", "timestamp"):
             return text
-        number = f"{text!r} is not a plain decimal number; write decimal digits, or put it in quotes"
         self._problem(
-            node, keys, number if kind in ("int", "float") else f"tag {node.tag!r} is not allowed; leave it out"
+            node,
+            keys,
+            _no_number(text) if kind in ("int", "float") else f"tag {node.tag!r} is not allowed; leave it out",
         )
         return None
 
@@ -236,6 +237,23 @@ def _integer(text: str) -> int | None:
     digits = text.lstrip("+-")
     plain = digits.isascii() and digits.isdigit() and len(digits) < 19 and (digits[0] != "0" or digits == "0")
     return int(text) if plain else None
+
+
+def _no_number(text: str) -> str:
+    """Say why `text`, a number in YAML, is none here. Quotes help only what was not meant as a number."""
+    digits = text.lstrip("+-")
+    if digits.isascii() and digits.isdigit() and digits[0] != "0":
+        return f"{text[:24] + '...' if len(text) > 24 else text!r} has {len(digits)} digits, an integer has at most 18"
+    if digits.lower() in (".inf", ".nan") or _infinite(text):
+        return f"{text!r} is not a finite number; write one in decimal digits"
+    return f"{text!r} is not a plain decimal number; write decimal digits, or put it in quotes"
+
+
+def _infinite(text: str) -> bool:
+    try:
+        return not isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _decimal(text: str) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -661,6 +662,26 @@ def test_a_link_to_a_manifest_of_the_project_is_that_manifest(project: Path) -> 
     assert load(str(link), project).name == "m"
 
 
+def test_a_file_that_only_the_projects_manifests_have_is_to_be_given_by_name(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("sam3_mini.yaml").write_text(GOOD)
+    monkeypatch.chdir(project)
+    for path in ("sam3_mini.yaml", "sam3_mini.yml", "nowhere/sam3_mini.yaml"):
+        with pytest.raises(ManifestError) as caught:
+            load(path, project)
+        assert caught.value.problems == (
+            f"{path}: no such file {Path(path).name!r} here; for manifests/sam3_mini.yaml write manifest=sam3_mini",
+        )
+
+
+def test_a_folder_is_no_manifest(project: Path) -> None:
+    Path("sub.yaml").mkdir()
+    for path in ("sub.yaml", "./sub.yaml", "../manifests/"):
+        with pytest.raises(ManifestError, match=f": '{re.escape(path)}' is a folder, a file is needed$"):
+            load(path, project)
+
+
 def test_a_manifest_outside_the_current_folder_is_named_by_its_whole_path(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -747,6 +768,8 @@ def test_removing_what_is_not_there_is_an_error(project: Path) -> None:
         ("m.yaml", "m.yaml:1: extends: a manifest cannot extend itself: m.yaml -> m.yaml"),
         ("loop.yaml", "loop.yaml:1: extends: a manifest cannot extend itself: m.yaml -> loop.yaml -> m.yaml"),
         ('"a\\0b"', "m.yaml:1: extends: no such file 'a\\x00b'; known: base.yaml, loop.yaml, m.yaml"),
+        ("../manifests", "m.yaml:1: extends: '../manifests' is a folder, a file is needed"),
+        ("/dev/null", "m.yaml:1: extends: '/dev/null' is a device, a file is needed"),
         ("base", "m.yaml:1: extends: no such file 'base'; did you mean 'base.yaml'?"),
         ("[base.yaml]", "m.yaml:1: extends: must be the path of another manifest, relative to this file"),
     ],

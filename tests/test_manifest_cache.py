@@ -122,7 +122,7 @@ def test_a_vanished_file_is_reported_and_its_return_needs_no_check(project: Proj
     aside = path.rename(project.root / "aside")
     if replaced:
         path.mkdir()
-    with pytest.raises(ManifestError, match="is a folder" if replaced and "yaml" not in path.name else GONE[what][1]):
+    with pytest.raises(ManifestError, match="is a folder" if replaced and what != "the manifest" else GONE[what][1]):
         project.load()
     if replaced:
         path.rmdir()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.manifest.problems import Report, kind, missing_file, unknown, wording
+from sam3_build.manifest.problems import Report, kind, no_file, unknown, wording
 from sam3_build.manifest.profiles import check_profiles
 from sam3_build.manifest.rules import check_file, check_list, check_name, is_known
 from sam3_build.manifest.shape import ManifestFile, TargetFile
@@ -64,7 +64,7 @@ def _checkpoint(file: ManifestFile, report: Report) -> None:
     path = report.root.path((*keys, "path"))
     weights = checkpoint_file(path)
     if kind(path) is None:
-        report.add((*keys, "path"), missing_file(path))
+        report.add((*keys, "path"), no_file(path, path.name))
     elif kind(weights) != "file":
         report.add((*keys, "path"), f"folder {path.name!r} holds no {weights.name}")
     elif weights.name.endswith(".index.json"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sam3_build.errors import did_you_mean
-from sam3_build.manifest.problems import kind, missing_file
+from sam3_build.manifest.problems import kind, no_file
 from sam3_build.manifest.types import SourceFile
 from sam3_build.manifest.yaml_tree import Keys, Place, Problem, Value, read_yaml
 
@@ -50,7 +50,7 @@ def _read(file: Path, chain: tuple[Path, ...], files: list[SourceFile], problems
         return None
     base_file = file.parent / extends.data
     if kind(base_file) != "file":
-        problems.append(Problem(extends.place, ("extends",), missing_file(base_file, "*.y*ml")))
+        problems.append(Problem(extends.place, ("extends",), no_file(base_file, extends.data, "*.y*ml")))
         return None
     if base_file.resolve() in chain:
         circle = [*chain[chain.index(base_file.resolve()) :], base_file.resolve()]

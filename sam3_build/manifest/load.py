@@ -11,7 +11,7 @@ from sam3_build.errors import ManifestError
 from sam3_build.manifest.checks import check, checkpoint_file
 from sam3_build.manifest.extends import Source, read
 from sam3_build.manifest.namesake import namesake
-from sam3_build.manifest.problems import Report, kind, missing_file, unknown
+from sam3_build.manifest.problems import Report, kind, no_file, unknown
 from sam3_build.manifest.rules import NAME
 from sam3_build.manifest.shape import CheckpointFile, ManifestFile, parse
 from sam3_build.manifest.types import (
@@ -54,7 +54,14 @@ def _find(name_or_path: str, root: Path) -> Path:
         path = Path.cwd() / name_or_path
         if kind(path) == "file":
             return path
-        raise ManifestError([f"{_relative(path)}: {missing_file(path, '*.y*ml')}"])
+        own = folder / f"{path.stem}.yaml"
+        named = kind(path) is None and kind(own) == "file"
+        wrong = (
+            f"no such file {path.name!r} here; for {_relative(own)} write manifest={path.stem}"
+            if named
+            else no_file(path, name_or_path, "*.y*ml")
+        )
+        raise ManifestError([f"{_relative(path)}: {wrong}"])
     path = folder / f"{name_or_path}.yaml"
     if kind(path) == "file":
         return path

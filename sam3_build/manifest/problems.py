@@ -68,8 +68,10 @@ def kind(path: Path) -> Literal["file", "folder", "device"] | None:
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "device"
 
 
-def missing_file(path: Path, pattern: str = "*") -> str:
-    """Say that `path` does not exist, and which of its siblings (matching `pattern`) comes nearest."""
+def no_file(path: Path, written: str, pattern: str = "*") -> str:
+    """Say what lies at `path`, which leads to no file, or which of its siblings (matching `pattern`) comes nearest."""
+    if what := kind(path):
+        return f"{written!r} is a {what}, a file is needed"
     if kind(path.parent) != "folder":
         return f"no such file {path.name!r}: its folder {str(path.parent)!r} does not exist"
     hint = did_you_mean(path.name, (p.name for p in path.parent.glob(pattern)))

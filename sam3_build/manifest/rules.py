@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from sam3_build.manifest.problems import Report, kind, missing_file, unknown
+from sam3_build.manifest.problems import Report, kind, no_file, unknown
 from sam3_build.manifest.yaml_tree import Keys
 
 NAME = "[a-z0-9][a-z0-9_-]*"
@@ -44,7 +44,5 @@ def check_file(keys: Keys, report: Report) -> None:
     if value is None:
         return
     path = report.root.path(keys)
-    if (what := kind(path)) is None:
-        report.add(keys, missing_file(path))
-    elif what != "file":
-        report.add(keys, f"{str(value.data)!r} is a {what}, a file is needed")
+    if kind(path) != "file":
+        report.add(keys, no_file(path, str(value.data)))

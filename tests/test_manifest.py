@@ -224,6 +224,11 @@ def test_profiles_with_the_same_ranges_are_fine_for_different_targets(project: P
     assert manifest.shape_profiles["small"] == manifest.shape_profiles["large"]
 
 
+def test_thresholds_may_lie_on_the_bounds_of_their_metric(project: Path) -> None:
+    found = loaded(project, edited(("{cosine: 0.99, std_ratio: [0.9, 1.1]}", "{cosine: -1, std_ratio: [0, 0]}")))
+    assert found.tolerances["fp16"]["head"]["masks"] == {"cosine": -1.0, "std_ratio": (0.0, 0.0)}
+
+
 def test_the_largest_dimension_is_allowed(project: Path) -> None:
     text = edited(("batch: [1, 2, 4], num_boxes: 3", "batch: [1, 2, 2147483647], num_boxes: 2147483647"))
     assert loaded(project, text).shape_profiles["small"]["num_boxes"] == (2147483647,) * 3
@@ -598,6 +603,19 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
             "m.yaml:24: tolerances.fp16.head.masks.max_abs_over_std: max_abs_over_std is at least 0, found -1.0",
             "m.yaml:24: tolerances.fp16.head.valid.cosine: valid is bool and compared by equality: "
             "it takes only 'mismatches'",
+        ),
+    ),
+    "thresholds that their metric cannot reach": (
+        (
+            (
+                "{cosine: 0.99, std_ratio: [0.9, 1.1]}",
+                "{cosine: 1.5, std_ratio: [-0.1, 1.1], max_abs_over_range: -1e-9}",
+            ),
+        ),
+        (
+            "m.yaml:24: tolerances.fp16.head.masks.cosine: cosine is at least -1 and at most 1, found 1.5",
+            "m.yaml:24: tolerances.fp16.head.masks.std_ratio: std_ratio is at least 0, found [-0.1, 1.1]",
+            "m.yaml:24: tolerances.fp16.head.masks.max_abs_over_range: max_abs_over_range is at least 0, found -1e-09",
         ),
     ),
     "a duplicate key and what is wrong besides": (

@@ -26,6 +26,9 @@ METRICS: Mapping[str, tuple[int, int | None]] = {
     "nonfinite": (0, 0),
 }
 
+# metrics whose threshold is a pair: what is lower fails, and so does what is higher
+PAIRS = ("std_ratio",)
+
 Options = Mapping[str, Mapping[str, Json]]
 
 
@@ -155,8 +158,8 @@ def _metric(keys: Keys, dtype: str, threshold: float | tuple[float, float], repo
     elif exact != (metric == "mismatches"):
         how = "compared by equality: it takes only 'mismatches'" if exact else "never compared by equality"
         report.add_key(keys, f"{keys[-2]} is {dtype} and {how}")
-    elif isinstance(threshold, tuple) != (metric == "std_ratio"):
-        wanted = "a pair such as [0.98, 1.02]" if metric == "std_ratio" else "one number"
+    elif isinstance(threshold, tuple) != (metric in PAIRS):
+        wanted = "a pair such as [0.98, 1.02]" if metric in PAIRS else "one number"
         report.add(keys, f"{metric} takes {wanted}, found {json.dumps(threshold)}")
     else:
         low, high = METRICS[metric]

@@ -9,11 +9,10 @@ from pathlib import Path
 from pydantic import BaseModel, TypeAdapter
 
 from sam3_build import registry
-from sam3_build.manifest.checks import METRICS
+from sam3_build.manifest.checks import METRICS, PAIRS
 from sam3_build.manifest.rules import NAME
 from sam3_build.manifest.shape import (
     RANGE,
-    THRESHOLD,
     CheckpointFile,
     ComponentFile,
     ManifestFile,
@@ -53,7 +52,7 @@ def json_schema() -> Schema:
         ),
         "target": {"type": ["object", "null"], "anyOf": [_target(name) for name in registry.names("backends")]},
         "sample": {**_mapping(SampleFile, {}), "type": "object", "required": ["image"]},
-        "metrics": _named({metric: THRESHOLD for metric in METRICS if metric != "nonfinite"}),
+        "metrics": _named({metric: _threshold(metric) for metric in METRICS if metric != "nonfinite"}),
         "gates": _named({c.name: _named({t.name: _ref("metrics") for t in c.outputs}) for c in components}),
     }
     whole = _mapping(
@@ -83,6 +82,13 @@ def json_schema() -> Schema:
         "then": {"required": [name for name, field in ManifestFile.model_fields.items() if field.is_required()]},
         "definitions": definitions,
     }
+
+
+def _threshold(metric: str) -> Schema:
+    low, high = METRICS[metric]
+    number: Schema = {"type": "number", "minimum": low, **({} if high is None else {"maximum": high})}
+    pair: Schema = {**_list(number), "minItems": 2, "maxItems": 2}
+    return _or_null(pair if metric in PAIRS else number)
 
 
 def _target(backend_name: str) -> Schema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ IO = {"capture": False}
 def open_for_doit(root: Path) -> Session:
     """Open the manifest that `doit manifest=...` or SAM3_MANIFEST names. InvalidDodoFile when it cannot be used."""
     sys.excepthook = _interrupted
+    gc.disable()  # a plan of 1000 actions is no garbage; looking through it again and again is a tenth of a no-op
     for name in set(doit_cmd._CMDLINE_VARS or ()) - {"manifest"}:
         raise InvalidDodoFile(f"doit {name}=...: there is no such variable{did_you_mean(name, ['manifest'])}")
     try:

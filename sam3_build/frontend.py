@@ -70,11 +70,11 @@ def tasks(session: Session, outcomes: dict[str, Outcome]) -> Iterator[Task]:
 class ViewTask(Task):  # type: ignore[misc]  # doit ships no types
     """A doit task whose `clean` takes what its actions show out of the view, and says each file."""
 
-    shown: tuple[Path, ...] = ()
+    shown: Callable[[], tuple[Path, ...]] = tuple
 
     def clean(self, outstream: TextIO, dryrun: bool) -> None:
         """Remove the files that are there, and folders that this leaves empty; only name them when `dryrun`."""
-        for path in self.shown:
+        for path in self.shown():
             if path.is_file():
                 outstream.write(f"  {'would remove' if dryrun else 'removed'}  {readable(path)}\n")
                 if not dryrun:
@@ -91,8 +91,8 @@ def _remove(path: Path) -> None:
         sys.stderr.write(f"cannot remove {readable(path)}: {error.strerror}\n")
 
 
-def _shown(session: Session, actions: list[Action]) -> tuple[Path, ...]:
-    return tuple(p for a in actions for p in (*session.view.paths(a), log_path(session.view, a)))
+def _shown(session: Session, actions: list[Action]) -> Callable[[], tuple[Path, ...]]:
+    return lambda: tuple(p for a in actions for p in (*session.view.paths(a), log_path(session.view, a)))
 
 
 # ------------------------------------------------------------------ leaves
@@ -185,7 +185,7 @@ def _judge(session: Session) -> Task:
     leaves = [c.action for c in session.plan.comparisons if c.action]
     doc = "Judge every comparison by its gates and print the table"
     task = ViewTask("verify", [judge], task_dep=leaves, has_subtask=True, doc=doc, io=IO)
-    task.shown = (report_path(session),)
+    task.shown = lambda: (report_path(session),)
     return task
 
 

@@ -18,7 +18,7 @@ from sam3_build.spec import BASELINE, Action, Comparison, ComponentSpec, Input, 
 
 def make_plan(manifest: Manifest) -> Plan:
     """Return the actions and comparisons of `manifest`. Reads no file and asks no device; blocked actions say why."""
-    family = registry.family(manifest.family)
+    family = registry.family(manifest.family).laid_out(manifest.layout)
     specs = [spec for spec in family.components if spec.name in manifest.components]
     actions = [_checkpoint(manifest, family), _samples(manifest, family)]
     actions += [_reference(manifest, family, spec) for spec in _needed(family, specs)]
@@ -70,7 +70,7 @@ def _checkpoint(manifest: Manifest, family: ModelFamily) -> Action:
     return Action(
         name="checkpoint",
         stage="checkpoint",
-        params={"family": family.name, "source": _source(manifest)},
+        params={"family": family.name, "layout": family.layout, "source": _source(manifest)},
         files={"config": manifest.checkpoint.config, **_weight_file(manifest)},
         recipe=("stages.checkpoint", f"families.{family.name}.weights"),
         tools=registry.stage("checkpoint").tools,
@@ -90,7 +90,12 @@ def _samples(manifest: Manifest, family: ModelFamily) -> Action:
     return Action(
         name="samples",
         stage="samples",
-        params={"family": family.name, "reference": manifest.reference, "samples": samples},
+        params={
+            "family": family.name,
+            "layout": family.layout,
+            "reference": manifest.reference,
+            "samples": samples,
+        },
         inputs={"config": Input("checkpoint", "config.json")},
         files={"tokenizer": manifest.tokenizer} | {role: path for path, role in images.items()},
         recipe=("stages.samples", f"families.{family.name}.prompts"),
@@ -114,6 +119,7 @@ def _torch_action(
         params={
             "family": family.name,
             "component": spec.name,
+            "network": spec.network(manifest.reference),
             "source": _source(manifest),
             "spec": _io(spec),
             **params,
@@ -151,7 +157,8 @@ def _graph(manifest: Manifest, family: ModelFamily, spec: ComponentSpec) -> Iter
     """Yield export, simplify and, where the manifest lists patches, patch."""
     component = manifest.components[spec.name]
     opset = component.opset or manifest.opset
-    dynamic: list[Json] = list(family.dynamic_dims)
+    dims = _dims(spec)
+    dynamic: list[Json] = [dim for dim in family.dynamic_dims if dim in dims]
     yield _torch_action(manifest, family, "export", spec, {"opset": opset, "dynamic_dims": dynamic}, {})
     yield Action(
         name=f"simplify:{spec.name}",
@@ -223,9 +230,13 @@ def _build(
 
 def _profiles(manifest: Manifest, spec: ComponentSpec, target: Target) -> list[Json]:
     """Return one range per dim that this component has, per profile: other dims must not reach its key."""
-    dims = {dim for tensor in spec.inputs for dim in tensor.dims if isinstance(dim, str)}
+    dims = _dims(spec)
     names = target.shape_profiles or tuple(manifest.shape_profiles)
     return [{d: list(r) for d, r in manifest.shape_profiles[name].items() if d in dims} for name in names]
+
+
+def _dims(spec: ComponentSpec) -> set[str]:
+    return {dim for tensor in spec.inputs for dim in tensor.dims if isinstance(dim, str)}
 
 
 def _verify(spec: ComponentSpec, precision: str) -> Action:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 # What a canonical JSON document is made of. Floats must be finite.
@@ -34,6 +34,8 @@ class ComponentSpec:
     """One exported network: its tensors in order, the checkpoint prefixes it owns, and the nodes that stay FP32.
 
     `fp32_nodes` are `fnmatch` patterns on node names (coordinate arithmetic) that every reduced precision keeps.
+    `networks` maps a reference to what the family's forward code calls the network that feeds itself that way; empty
+    where the reference is a matter of feeding alone, and the network bears the component's name.
     """
 
     name: str
@@ -41,6 +43,11 @@ class ComponentSpec:
     outputs: tuple[TensorSpec, ...]
     modules: tuple[str, ...]
     fp32_nodes: tuple[str, ...] = ()
+    networks: Mapping[str, str] = field(default_factory=dict)
+
+    def network(self, reference: str) -> str:
+        """Return the network that computes this component under `reference`."""
+        return self.networks.get(reference, self.name)
 
 
 @dataclass(frozen=True)
@@ -57,15 +64,49 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class ModelFamily:
-    """A model family: components in topological order, the feeds between them, and how to size the static dims."""
+class Layout:
+    """One way to cut a model into files: components in topological order, the feeds between them, dims left open."""
 
-    name: str
     components: tuple[ComponentSpec, ...]
     feeds: tuple[Feed, ...]
     dynamic_dims: tuple[str, ...]
-    references: tuple[str, ...]
+
+
+# The layout of a manifest that names none.
+USUAL_LAYOUT = "v1"
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """A model family: its layouts, of which `layout` is the one meant, and how to size the static dims.
+
+    `references` maps the name of each way to feed the model to the code base that feeds it so.
+    """
+
+    name: str
+    layouts: Mapping[str, Layout]
+    references: Mapping[str, str]
     static_dims: Callable[[Mapping[str, Json]], Mapping[str, int]]
+    layout: str = USUAL_LAYOUT
+
+    def laid_out(self, layout: str) -> ModelFamily:
+        """Return the same family cut in another way."""
+        return replace(self, layout=layout)
+
+    @property
+    def components(self) -> tuple[ComponentSpec, ...]:
+        """The components, in topological order."""
+        return self.layouts[self.layout].components
+
+    @property
+    def feeds(self) -> tuple[Feed, ...]:
+        """Which outputs are which inputs."""
+        return self.layouts[self.layout].feeds
+
+    @property
+    def dynamic_dims(self) -> tuple[str, ...]:
+        """The dims that stay symbolic in the ONNX."""
+        return self.layouts[self.layout].dynamic_dims
 
     def component(self, name: str) -> ComponentSpec:
         """Return the component called `name` (KeyError when there is none)."""

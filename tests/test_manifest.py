@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from sam3_build.errors import ManifestError
 from sam3_build.manifest import extends
 from sam3_build.manifest.load import load
 from sam3_build.manifest.types import Box, Checkpoint, Manifest, SourceFile
-from sam3_build.spec import Backend, ComponentSpec, Json, ModelFamily, TensorSpec
+from sam3_build.spec import Backend, ComponentSpec, Json, Layout, ModelFamily, TensorSpec
 
 GOOD = """\
 family: toy
@@ -82,25 +82,26 @@ def _backend(name: str, options: type, *, profiles: bool) -> Backend:
     )
 
 
+ENCODER = ComponentSpec(
+    "encoder",
+    (TensorSpec("images", "float32", ("batch", 3, "size")),),
+    (TensorSpec("features", "float32", ("batch", "size")),),
+    ("encoder",),
+)
+HEAD = ComponentSpec(
+    "head",
+    (TensorSpec("features", "float32", ("batch", "size")), TensorSpec("boxes", "float32", ("num_boxes", 4))),
+    (TensorSpec("masks", "float32", ("batch", "size")), TensorSpec("valid", "bool", ("batch",))),
+    ("head",),
+)
 FAMILY = ModelFamily(
     name="toy",
-    components=(
-        ComponentSpec(
-            "encoder",
-            (TensorSpec("images", "float32", ("batch", 3, "size")),),
-            (TensorSpec("features", "float32", ("batch", "size")),),
-            ("encoder",),
-        ),
-        ComponentSpec(
-            "head",
-            (TensorSpec("features", "float32", ("batch", "size")), TensorSpec("boxes", "float32", ("num_boxes", 4))),
-            (TensorSpec("masks", "float32", ("batch", "size")), TensorSpec("valid", "bool", ("batch",))),
-            ("head",),
-        ),
-    ),
-    feeds=(),
-    dynamic_dims=("batch", "num_boxes"),
-    references=("meta", "hf"),
+    layouts={
+        "v1": Layout((ENCODER, HEAD), (), ("batch", "num_boxes")),
+        "v2": Layout((replace(HEAD, inputs=(*ENCODER.inputs, HEAD.inputs[1])),), (), ("batch", "num_boxes")),
+        "v3": Layout((ENCODER,), (), ("batch",)),
+    },
+    references={"meta": "Meta's code", "hf": "transformers"},
     static_dims=lambda _: {"size": 8},
 )
 
@@ -269,7 +270,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (("tolerances:", "tolerance:"),),
         (
             "m.yaml:24: tolerance: unknown key 'tolerance' (allowed: checkpoint, components, extends, family, "
-            "opset, precisions, reference, samples, shape_profiles, targets, tokenizer, tolerances); "
+            "layout, opset, precisions, reference, samples, shape_profiles, targets, tokenizer, tolerances); "
             "did you mean 'tolerances'?",
         ),
     ),
@@ -501,6 +502,32 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
             "did you mean 'num_boxes'?",
             "m.yaml:12: shape_profiles.small.num_boxes: dynamic dimension 'num_boxes' of head for target ada has no "
             "range; write [min, opt, max], or one number",
+        ),
+    ),
+    "an unknown layout, of which nothing else is judged": (
+        (
+            ("reference: meta", "layout: v4\nreference: mets"),
+            ("  head:", "  haed:"),
+            ("{head: {masks", "{haed: {masks"),
+        ),
+        (
+            "m.yaml:3: layout: unknown layout 'v4' of family 'toy'; allowed: v1, v2, v3",
+            "m.yaml:4: reference: unknown reference 'mets' (allowed: hf, meta); did you mean 'meta'?",
+        ),
+    ),
+    "what only another layout has": (
+        (("reference: meta", "layout: v3\nreference: meta"),),
+        (
+            "m.yaml:9: components.head: layout 'v3' has no component 'head', but encoder; leave it out, or write "
+            "`head: null` where a manifest that this one extends has it; or choose `layout: v1`",
+            "m.yaml:13: shape_profiles.small.num_boxes: layout 'v3' has no dynamic dimension 'num_boxes', but batch; "
+            "leave it out, or write `num_boxes: null` where a manifest that this one extends has it; or choose "
+            "`layout: v1`",
+            "m.yaml:14: shape_profiles.large.num_boxes: layout 'v3' has no dynamic dimension 'num_boxes', but batch; "
+            "leave it out, or write `num_boxes: null` where a manifest that this one extends has it; or choose "
+            "`layout: v1`",
+            "m.yaml:25: tolerances.fp16.head: layout 'v3' has no component 'head', but encoder; leave it out, or write "
+            "`head: null` where a manifest that this one extends has it; or choose `layout: v1`",
         ),
     ),
     "a target that picks an unknown profile": (

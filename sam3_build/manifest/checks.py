@@ -11,10 +11,10 @@ from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.manifest.problems import Report, kind, no_file, unknown, wording
 from sam3_build.manifest.profiles import check_profiles
-from sam3_build.manifest.rules import check_file, check_list, check_name, is_known
+from sam3_build.manifest.rules import check_file, check_list, check_name, is_known, is_of_another_layout
 from sam3_build.manifest.shape import ManifestFile, TargetFile
 from sam3_build.manifest.yaml_tree import Keys
-from sam3_build.spec import BASELINE, Backend, Json, ModelFamily
+from sam3_build.spec import BASELINE, Backend, Json, Layout, ModelFamily
 
 # metric -> lowest and highest threshold that means something
 METRICS: Mapping[str, tuple[int, int | None]] = {
@@ -34,10 +34,7 @@ Options = Mapping[str, Mapping[str, Json]]
 
 def check(file: ManifestFile, report: Report) -> Options:
     """Report all that names something unknown, missing or impossible; return the options of each target."""
-    family = is_known(("family",), "family", file.family, registry.names("families"), report)
-    declared = registry.family(file.family) if family else None
-    if declared:
-        is_known(("reference",), "reference", file.reference, declared.references, report)
+    declared = _family(file, report)
     _checkpoint(file, report)
     check_file(("tokenizer",), report)
     _not_empty(file, report)
@@ -51,6 +48,18 @@ def check(file: ManifestFile, report: Report) -> Options:
 
 
 # ------------------------------------------------------------------ parts
+
+
+def _family(file: ManifestFile, report: Report) -> ModelFamily | None:
+    """Return the family in the manifest's layout; None when nothing can be held against it."""
+    if not is_known(("family",), "family", file.family, registry.names("families"), report):
+        return None
+    family = registry.family(file.family)
+    is_known(("reference",), "reference", file.reference, family.references, report)
+    if report.is_broken(("layout",)):
+        return None
+    known = is_known(("layout",), "layout", file.layout, family.layouts, report, f" of family {family.name!r}")
+    return family.laid_out(file.layout) if known else None
 
 
 def _checkpoint(file: ManifestFile, report: Report) -> None:
@@ -101,10 +110,8 @@ def _components(file: ManifestFile, family: ModelFamily | None, report: Report) 
     selected = _selected(file, report)
     for name, component in file.components.items():
         keys: Keys = ("components", name)
-        if family:
-            is_known(
-                keys, "component", name, [c.name for c in family.components], report, f" of family {family.name!r}"
-            )
+        if family and not is_of_another_layout(keys, "component", family, _names, report):
+            is_known(keys, "component", name, _names(family), report, f" of family {family.name!r}")
         check_list((*keys, "patches"), "patch", component.patches, registry.names("patches"), report)
         for precision, options in component.precisions.items():
             at = (*keys, "precisions", precision)
@@ -113,6 +120,10 @@ def _components(file: ManifestFile, family: ModelFamily | None, report: Report) 
                 names = ", ".join(selected)
                 report.add_key(at, f"has options, but 'precisions' does not select it (selected: {names})")
             check_list((*at, "keep_fp32"), "pattern", options.keep_fp32, None, report)
+
+
+def _names(layout: Layout | ModelFamily) -> list[str]:
+    return [component.name for component in layout.components]
 
 
 def _samples(file: ManifestFile, report: Report) -> None:
@@ -137,6 +148,8 @@ def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) 
             is_known(at, "precision", precision, {BASELINE, *selected}, report, " of this manifest")
         for name, outputs in components.items():
             if report.is_broken(("components",)) and name not in file.components:
+                continue
+            if family and is_of_another_layout((*at, name), "component", family, _names, report):
                 continue
             if not is_known((*at, name), "component", name, file.components, report, " of this manifest"):
                 continue

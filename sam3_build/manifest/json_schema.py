@@ -38,11 +38,14 @@ def json_schema() -> Schema:
     checked in samples (lists are replaced as a whole) and at the top of a manifest that extends none.
     """
     families = [registry.family(name) for name in registry.names("families")]
-    components = [c for family in families for c in family.components]
+    layouts = [layout for family in families for layout in family.layouts.values()]
+    outputs: dict[str, dict[str, Schema]] = {}
+    for component in (c for layout in layouts for c in layout.components):
+        outputs.setdefault(component.name, {}).update({t.name: _ref("metrics") for t in component.outputs})
     precisions = registry.names("precisions")
     definitions: Schema = {
         "range": RANGE,
-        "profile": _named({dim: _ref("range") for family in families for dim in family.dynamic_dims}),
+        "profile": _named({dim: _ref("range") for layout in layouts for dim in layout.dynamic_dims}),
         "component": _mapping(
             ComponentFile,
             {
@@ -53,15 +56,16 @@ def json_schema() -> Schema:
         "target": {"type": ["object", "null"], "anyOf": [_target(name) for name in registry.names("backends")]},
         "sample": {**_mapping(SampleFile, {}), "type": "object", "required": ["image"]},
         "metrics": _named({metric: _threshold(metric) for metric in METRICS if metric != "nonfinite"}),
-        "gates": _named({c.name: _named({t.name: _ref("metrics") for t in c.outputs}) for c in components}),
+        "gates": _named({name: _named(gates) for name, gates in outputs.items()}),
     }
     whole = _mapping(
         ManifestFile,
         {
             "family": _enum(family.name for family in families),
+            "layout": _enum(layout for family in families for layout in family.layouts),
             "checkpoint": _mapping(CheckpointFile, {"random": _mapping(RandomFile, {})}),
             "reference": _enum(reference for family in families for reference in family.references),
-            "components": _named({c.name: _ref("component") for c in components}),
+            "components": _named({name: _ref("component") for name in outputs}),
             "shape_profiles": _chosen(_ref("profile")),
             "precisions": _list(_enum(precisions)),
             "targets": _chosen(_ref("target")),

@@ -76,6 +76,7 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Mapping[s
         name=path.stem,
         path=path,
         family=file.family,
+        layout=file.layout,
         checkpoint=_checkpoint(file.checkpoint, root),
         reference=file.reference,
         tokenizer=root.path(("tokenizer",)),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from sam3_build import registry
 from sam3_build.manifest.problems import Report
-from sam3_build.manifest.rules import check_name, is_known
+from sam3_build.manifest.rules import check_name, is_known, is_of_another_layout
 from sam3_build.manifest.shape import ManifestFile
 from sam3_build.manifest.yaml_tree import Keys
 from sam3_build.spec import ModelFamily
@@ -21,7 +21,9 @@ def check_profiles(file: ManifestFile, family: ModelFamily | None, report: Repor
         check_name(("shape_profiles", name), "profile", name, report)
         if family:
             for dim in dims:
-                is_known(("shape_profiles", name, dim), "dynamic dimension", dim, family.dynamic_dims, report)
+                keys: Keys = ("shape_profiles", name, dim)
+                if not is_of_another_layout(keys, "dynamic dimension", family, lambda x: x.dynamic_dims, report):
+                    is_known(keys, "dynamic dimension", dim, family.dynamic_dims, report)
     taken = dict(_taken(file))
     _different(file, taken, report)
     if family:

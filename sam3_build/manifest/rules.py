@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from sam3_build.manifest.problems import Report, kind, no_file, unknown
 from sam3_build.manifest.yaml_tree import Keys
+from sam3_build.spec import Layout, ModelFamily
 
 NAME = "[a-z0-9][a-z0-9_-]*"
 
@@ -19,6 +20,23 @@ def is_known(keys: Keys, what: str, name: str, known: Iterable[str], report: Rep
         return True
     report.add(keys, unknown(what, name, known, whose))
     return False
+
+
+def is_of_another_layout(
+    keys: Keys, what: str, family: ModelFamily, parts: Callable[[Layout], Collection[str]], report: Report
+) -> bool:
+    """Report the last key when another layout than the family's has it among its `parts`; tell whether that is so.
+
+    It was most likely inherited from a manifest of that layout.
+    """
+    name, known = str(keys[-1]), parts(family.layouts[family.layout])
+    others = [other for other, layout in family.layouts.items() if name in parts(layout)]
+    if name in known or not others:
+        return False
+    here = f"layout {family.layout!r} has no {what} {name!r}, but {', '.join(known)}"
+    away = f"leave it out, or write `{name}: null` where a manifest that this one extends has it"
+    report.add_key(keys, f"{here}; {away}; or choose `layout: {others[0]}`")
+    return True
 
 
 def check_list(keys: Keys, what: str, names: Sequence[object], known: Collection[str] | None, report: Report) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from sam3_build.manifest.problems import Report, found, unknown, wording
 from sam3_build.manifest.types import Box
 from sam3_build.manifest.yaml_tree import Keys, Plain, Value
-from sam3_build.spec import Json
+from sam3_build.spec import USUAL_LAYOUT, Json
 
 # ------------------------------------------------------------------ values with a notation of their own
 
@@ -143,6 +143,7 @@ class ManifestFile(_Mapping):
     """What is built, from what, for what, and how it is verified."""
 
     family: str = Field(description="The model family")
+    layout: str = Field(USUAL_LAYOUT, description="How the model is cut into files")
     checkpoint: CheckpointFile = Field(description="Where the weights come from: exactly one of random and path")
     reference: str = Field(description="Whose way of feeding a text-only prompt is the reference")
     tokenizer: str = Field(description="tokenizer.json, relative to this file")

@@ -88,6 +88,7 @@ class Manifest:
     name: str
     path: Path
     family: str
+    layout: str
     checkpoint: Checkpoint
     reference: str
     tokenizer: Path

@@ -21,7 +21,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     source = params["source"]
     weights = import_module(f"sam3_build.families.{params['family']}.weights")
     config = _without_provenance(weights.complete_config(_read_config(inputs["config"])))
-    inventory: dict[str, dict[str, Json]] = weights.inventory(source, config, inputs.get("weights"))
+    inventory: dict[str, dict[str, Json]] = weights.inventory(source, config, inputs.get("weights"), params["layout"])
     (out / "config.json").write_bytes(canonical(config))
     for component, tensors in inventory.items():
         (out / f"{component}.json").write_bytes(canonical({"tensors": tensors}))

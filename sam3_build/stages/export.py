@@ -44,17 +44,17 @@ class Interface:
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write `<component>.onnx` with the opset given."""
-    component, opset = str(params["component"]), params["opset"]
+    component, network, opset = str(params["component"]), str(params["network"]), params["opset"]
     assert isinstance(opset, int)
     package = f"sam3_build.families.{params['family']}"
     forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
     config = json.loads(inputs["config"].read_bytes())
     listed = json.loads(inputs["tensors"].read_bytes())["tensors"]
-    tensors = weights.load(component, params["source"], config, inputs.get("weights"), listed)
+    tensors = weights.load(network, params["source"], config, inputs.get("weights"), listed)
     spec, dynamic = cast("dict[str, list[Tensor]]", params["spec"]), cast("list[str]", params["dynamic_dims"])
     interface = Interface(spec["inputs"], spec["outputs"], dynamic, forward.trace_sizes(config))
 
-    model = to_onnx(forward.assemble(component, config, tensors), interface, opset)
+    model = to_onnx(forward.assemble(network, config, tensors), interface, opset)
     name_from_scopes(model, component, frozenset(tensors))
     hold_against(interface, model, component)
     save(model, out / f"{component}.onnx")

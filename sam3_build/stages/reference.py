@@ -38,12 +38,13 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     import numpy as np
     import torch
 
-    component, package = str(params["component"]), f"sam3_build.families.{params['family']}"
+    component, network = str(params["component"]), str(params["network"])
+    package = f"sam3_build.families.{params['family']}"
     forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
     config = json.loads(inputs["config"].read_bytes())
     listed = json.loads(inputs["tensors"].read_bytes())["tensors"]
-    tensors = weights.load(component, params["source"], config, inputs.get("weights"), listed)
-    model: torch.nn.Module = forward.assemble(component, config, tensors)
+    tensors = weights.load(network, params["source"], config, inputs.get("weights"), listed)
+    model: torch.nn.Module = forward.assemble(network, config, tensors)
 
     spec, feeds = cast("dict[str, list[dict[str, str]]]", params["spec"]), cast("list[Feed]", params["feeds"])
     names, results = ([tensor["name"] for tensor in spec[kind]] for kind in ("inputs", "outputs"))

@@ -18,7 +18,9 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
 
     family = import_module(f"sam3_build.families.{params['family']}.prompts")
     config = json.loads(inputs["config"].read_bytes())
-    cases = family.make_cases(params["reference"], params["samples"], inputs["tokenizer"], inputs, config)
+    cases = family.make_cases(
+        params["reference"], params["samples"], inputs["tokenizer"], inputs, config, params["layout"]
+    )
     for case in cases:
         np.savez(out / f"{case.name}.npz", **case.arrays)
         shapes = {name: list(array.shape) for name, array in case.arrays.items()}

@@ -1,11 +1,14 @@
-"""The declaration of the SAM 3 image model: four components, their tensors, and which output feeds which input."""
+"""The declaration of the SAM 3 image model: its two layouts, their tensors, and which output feeds which input.
+
+Both keep the names, shapes and conventions of usls' exports, v1 and v2: runtimes made for those run these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from sam3_build.errors import BuildError
-from sam3_build.spec import ComponentSpec, Feed, Json, ModelFamily, TensorSpec
+from sam3_build.spec import ComponentSpec, Feed, Json, Layout, ModelFamily, TensorSpec
 
 FEATURES = tuple(
     TensorSpec(f"fpn_feat_{level}", "float32", ("batch", "hidden_size", f"feat_{level}_size", f"feat_{level}_size"))
@@ -50,75 +53,98 @@ def _integer(config: Mapping[str, Json], *path: str) -> int:
     return value
 
 
+VISION_ENCODER = ComponentSpec(
+    name="vision_encoder",
+    inputs=(TensorSpec("images", "float32", ("batch", 3, "image_size", "image_size")),),
+    outputs=(*FEATURES, POSITIONS),
+    modules=("vision_encoder",),
+)
+TEXT = (
+    TensorSpec("text_features", "float32", ("batch", "text_len", "hidden_size")),
+    TensorSpec("text_mask", "bool", ("batch", "text_len")),
+)
+TEXT_ENCODER = ComponentSpec(
+    name="text_encoder",
+    inputs=(
+        TensorSpec("input_ids", "int64", ("batch", "text_len")),
+        TensorSpec("attention_mask", "int64", ("batch", "text_len")),
+    ),
+    outputs=TEXT,
+    modules=("text_encoder", "text_projection"),
+)
+BOXES = (
+    TensorSpec("input_boxes", "float32", ("batch", "num_boxes", 4)),
+    TensorSpec("input_boxes_labels", "int64", ("batch", "num_boxes")),
+)
+GEOMETRY_ENCODER = ComponentSpec(
+    name="geometry_encoder",
+    inputs=(*BOXES, FEATURES[2], POSITIONS),
+    outputs=(
+        TensorSpec("geometry_features", "float32", ("batch", "num_boxes+1", "hidden_size")),
+        TensorSpec("geometry_mask", "bool", ("batch", "num_boxes+1")),
+    ),
+    modules=("geometry_encoder",),
+    fp32_nodes=COORDINATES,
+)
+DECODER = ComponentSpec(
+    name="decoder",
+    inputs=(
+        *FEATURES,
+        POSITIONS,
+        TensorSpec("prompt_features", "float32", ("batch", "prompt_len", "hidden_size")),
+        TensorSpec("prompt_mask", "bool", ("batch", "prompt_len")),
+    ),
+    outputs=(
+        TensorSpec("pred_masks", "float32", ("batch", "num_queries", "feat_0_size", "feat_0_size")),
+        TensorSpec("pred_boxes", "float32", ("batch", "num_queries", 4)),
+        TensorSpec("pred_logits", "float32", ("batch", "num_queries")),
+        TensorSpec("presence_logits", "float32", ("batch", 1)),
+    ),
+    modules=("detr_encoder", "detr_decoder", "mask_decoder", "dot_product_scoring"),
+    fp32_nodes=COORDINATES,
+)
+# The geometry encoder and the decoder as one: without boxes it gets one ignored box, and whether CLS counts then is
+# the reference's business and no longer the caller's.
+WHOLE_DECODER = ComponentSpec(
+    name="decoder",
+    inputs=(*FEATURES, POSITIONS, *TEXT, *BOXES),
+    outputs=DECODER.outputs,
+    modules=(*GEOMETRY_ENCODER.modules, *DECODER.modules),
+    fp32_nodes=COORDINATES,
+    networks={"meta": "whole_decoder_as_meta", "hf": "whole_decoder_as_hf"},
+)
+
+
+def _feed(component: ComponentSpec, *sources: ComponentSpec) -> tuple[Feed, ...]:
+    """Return a feed for each output of `sources` that is an input of `component` under the same name."""
+    inputs = {tensor.name for tensor in component.inputs}
+    outputs = ((source.name, tensor.name) for source in sources for tensor in source.outputs)
+    return tuple(Feed(component.name, name, ((source, name),)) for source, name in outputs if name in inputs)
+
+
 FAMILY = ModelFamily(
     name="sam3_image",
-    components=(
-        ComponentSpec(
-            name="vision_encoder",
-            inputs=(TensorSpec("images", "float32", ("batch", 3, "image_size", "image_size")),),
-            outputs=(*FEATURES, POSITIONS),
-            modules=("vision_encoder",),
+    layouts={
+        "v1": Layout(
+            components=(VISION_ENCODER, TEXT_ENCODER, GEOMETRY_ENCODER, DECODER),
+            feeds=(
+                *_feed(GEOMETRY_ENCODER, VISION_ENCODER),
+                *_feed(DECODER, VISION_ENCODER),
+                Feed(
+                    "decoder",
+                    "prompt_features",
+                    (("text_encoder", "text_features"), ("geometry_encoder", "geometry_features")),
+                ),
+                Feed("decoder", "prompt_mask", (("text_encoder", "text_mask"), ("geometry_encoder", "geometry_mask"))),
+            ),
+            dynamic_dims=("batch", "num_boxes", "prompt_len"),
         ),
-        ComponentSpec(
-            name="text_encoder",
-            inputs=(
-                TensorSpec("input_ids", "int64", ("batch", "text_len")),
-                TensorSpec("attention_mask", "int64", ("batch", "text_len")),
-            ),
-            outputs=(
-                TensorSpec("text_features", "float32", ("batch", "text_len", "hidden_size")),
-                TensorSpec("text_mask", "bool", ("batch", "text_len")),
-            ),
-            modules=("text_encoder", "text_projection"),
+        "v2": Layout(
+            components=(VISION_ENCODER, TEXT_ENCODER, WHOLE_DECODER),
+            feeds=_feed(WHOLE_DECODER, VISION_ENCODER, TEXT_ENCODER),
+            dynamic_dims=("batch", "num_boxes"),
         ),
-        ComponentSpec(
-            name="geometry_encoder",
-            inputs=(
-                TensorSpec("input_boxes", "float32", ("batch", "num_boxes", 4)),
-                TensorSpec("input_boxes_labels", "int64", ("batch", "num_boxes")),
-                FEATURES[2],
-                POSITIONS,
-            ),
-            outputs=(
-                TensorSpec("geometry_features", "float32", ("batch", "num_boxes+1", "hidden_size")),
-                TensorSpec("geometry_mask", "bool", ("batch", "num_boxes+1")),
-            ),
-            modules=("geometry_encoder",),
-            fp32_nodes=COORDINATES,
-        ),
-        ComponentSpec(
-            name="decoder",
-            inputs=(
-                *FEATURES,
-                POSITIONS,
-                TensorSpec("prompt_features", "float32", ("batch", "prompt_len", "hidden_size")),
-                TensorSpec("prompt_mask", "bool", ("batch", "prompt_len")),
-            ),
-            outputs=(
-                TensorSpec("pred_masks", "float32", ("batch", "num_queries", "feat_0_size", "feat_0_size")),
-                TensorSpec("pred_boxes", "float32", ("batch", "num_queries", 4)),
-                TensorSpec("pred_logits", "float32", ("batch", "num_queries")),
-                TensorSpec("presence_logits", "float32", ("batch", 1)),
-            ),
-            modules=("detr_encoder", "detr_decoder", "mask_decoder", "dot_product_scoring"),
-            fp32_nodes=COORDINATES,
-        ),
-    ),
-    feeds=(
-        Feed("geometry_encoder", "fpn_feat_2", (("vision_encoder", "fpn_feat_2"),)),
-        Feed("geometry_encoder", "fpn_pos_2", (("vision_encoder", "fpn_pos_2"),)),
-        Feed("decoder", "fpn_feat_0", (("vision_encoder", "fpn_feat_0"),)),
-        Feed("decoder", "fpn_feat_1", (("vision_encoder", "fpn_feat_1"),)),
-        Feed("decoder", "fpn_feat_2", (("vision_encoder", "fpn_feat_2"),)),
-        Feed("decoder", "fpn_pos_2", (("vision_encoder", "fpn_pos_2"),)),
-        Feed(
-            "decoder",
-            "prompt_features",
-            (("text_encoder", "text_features"), ("geometry_encoder", "geometry_features")),
-        ),
-        Feed("decoder", "prompt_mask", (("text_encoder", "text_mask"), ("geometry_encoder", "geometry_mask"))),
-    ),
-    dynamic_dims=("batch", "num_boxes", "prompt_len"),
-    references=("meta", "hf"),
+    },
+    references={"meta": "Meta's code", "hf": "transformers"},
     static_dims=static_dims,
 )

@@ -1,4 +1,6 @@
-"""A component's name, the model config and its tensors in, a PyTorch module ready to export out. Runs in workers only.
+"""A network's name, the model config and its tensors in, a PyTorch module ready to export out. Runs in workers only.
+
+A network bears its component's name, unless what it computes depends on the reference (`ComponentSpec.networks`).
 
 The modules are those of transformers' Sam3Model, under the same attribute names: state dict keys are checkpoint keys,
 and the module paths that the exporter records are those a reader knows. What must compute differently gets another
@@ -7,13 +9,15 @@ and the module paths that the exporter records are those a reader knows. What mu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sam3_build.families.sam3_image.decoder import decoder
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.geometry import geometry_encoder
 from sam3_build.families.sam3_image.modules import additive, container, drop_bias, modeling, override
+from sam3_build.families.sam3_image.whole_decoder import whole_decoder
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -24,12 +28,12 @@ if TYPE_CHECKING:
 DYNAMIC_SIZES = {"batch": 2, "num_boxes": 3, "prompt_len": 37}
 
 
-def assemble(component: str, config: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return `component` in evaluation mode with exactly these `tensors` as its weights, not copied.
+def assemble(network: str, config: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return `network` in evaluation mode with exactly these `tensors` as its weights, not copied.
 
     Nothing else is allocated: the modules are built on torch's meta device and take the tensors as they are.
     """
-    model = skeleton(component, config)
+    model = skeleton(network, config)
     model.load_state_dict(dict(tensors), strict=True, assign=True)
     compute_tables(model)
     return model.eval().requires_grad_(requires_grad=False)
@@ -40,18 +44,20 @@ def trace_sizes(config: Mapping[str, Json]) -> dict[str, int]:
     return {**FAMILY.static_dims(config), **DYNAMIC_SIZES}
 
 
-def skeleton(component: str, config: Mapping[str, Json]) -> nn.Module:
-    """Return `component` on torch's meta device: names and shapes, no weights."""
+def skeleton(network: str, config: Mapping[str, Json]) -> nn.Module:
+    """Return `network` on torch's meta device: names and shapes, no weights."""
     import torch
 
-    builders = {
+    builders: Mapping[str, Callable[[Sam3Config], nn.Module]] = {
         "vision_encoder": vision_encoder,
         "text_encoder": text_encoder,
         "geometry_encoder": geometry_encoder,
         "decoder": decoder,
+        "whole_decoder_as_meta": partial(whole_decoder, cls_always=True),
+        "whole_decoder_as_hf": partial(whole_decoder, cls_always=False),
     }
     with torch.device("meta"):
-        return builders[component](sam3_config(config))
+        return builders[network](sam3_config(config))
 
 
 def sam3_config(config: Mapping[str, Json]) -> Sam3Config:

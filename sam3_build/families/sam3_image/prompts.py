@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.families.sam3_image import pictures
 from sam3_build.families.sam3_image.family import FAMILY, IGNORED_LABEL
-from sam3_build.spec import Json
+from sam3_build.spec import USUAL_LAYOUT, Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,18 +57,24 @@ class Case:
 
 
 def make_cases(
-    reference: str, samples: Sequence[Sample], tokenizer: Path, images: Mapping[str, Path], config: Mapping[str, Json]
+    reference: str,
+    samples: Sequence[Sample],
+    tokenizer: Path,
+    images: Mapping[str, Path],
+    config: Mapping[str, Json],
+    layout: str = USUAL_LAYOUT,
 ) -> list[Case]:
     """Return every sample alone, then samples together in one batch, so that padding is measured too.
 
     `meta`, as in Meta's code, always runs the geometry encoder: without boxes it gets one ignored box, and its CLS
     token joins the prompt. `hf`, as in transformers, leaves it out; then samples with boxes and without make a batch
-    each. A batch has one box more than any of its samples, an ignored one, and never fewer than two rows.
+    each. In layout v2 the encoder is part of the decoder, which gets that ignored box in any case. A batch has one box
+    more than any of its samples, an ignored one, and never fewer than two rows.
     """
     if reference not in FAMILY.references:
         raise BuildError(f"no reference named {reference!r}{did_you_mean(reference, FAMILY.references)}")
     everyone = range(len(samples))
-    with_boxes = [i for i in everyone if samples[i]["boxes"] or reference == "meta"]
+    with_boxes = [i for i in everyone if samples[i]["boxes"] or reference == "meta" or layout == "v2"]
     without = [i for i in everyone if i not in with_boxes]
     rows = [_row(f"samples[{i}]", sample, tokenizer, images, config) for i, sample in enumerate(samples)]
     cases = [_case(f"sample{i}", [i], rows, max(len(rows[i].labels), int(i in with_boxes))) for i in everyone]

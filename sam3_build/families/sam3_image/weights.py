@@ -17,7 +17,7 @@ from sam3_build.families.sam3_image.config_keys import refuse_misspelt
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import sam3_config, skeleton
 from sam3_build.families.sam3_image.modules import modeling
-from sam3_build.spec import Json
+from sam3_build.spec import USUAL_LAYOUT, Json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,13 +60,14 @@ def _culprit(config: Mapping[str, Json]) -> str:
 
 
 def inventory(
-    source: Mapping[str, Json], config: Mapping[str, Json], weights: Path | None
+    source: Mapping[str, Json], config: Mapping[str, Json], weights: Path | None, layout: str = USUAL_LAYOUT
 ) -> dict[str, dict[str, Json]]:
     """Return component -> checkpoint key -> `{"dtype", "shape", "digest"}` for exactly the tensors that outputs need.
 
     The digest is that of the tensor's bytes; with random weights, of all that determines them.
     """
-    skeletons = {component.name: skeleton(component.name, config) for component in FAMILY.components}
+    components = FAMILY.laid_out(layout).components
+    skeletons = {c.name: skeleton(c.network(next(iter(FAMILY.references))), config) for c in components}
     if weights is None:
         seed = _seed(source)
         return {
@@ -83,17 +84,17 @@ def inventory(
 
 
 def load(
-    component: str,
+    network: str,
     source: Mapping[str, Json],
     config: Mapping[str, Json],
     weights: Path | None,
     listed: Mapping[str, Mapping[str, Json]],
 ) -> dict[str, Tensor]:
-    """Return the tensors of `component` as FP32, by checkpoint key; nothing else is read or drawn.
+    """Return the tensors of `network` as FP32, by checkpoint key; nothing else is read or drawn.
 
-    `listed` is the component's inventory, which stands for these tensors in every key: BuildError when they differ.
+    `listed` is its component's inventory, which stands for these tensors in every key: BuildError when they differ.
     """
-    model = skeleton(component, config)
+    model = skeleton(network, config)
     if weights is None:
         seed = _seed(source)
         recipes = random_weights.recipes(model)

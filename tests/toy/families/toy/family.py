@@ -1,25 +1,32 @@
 """A family of two components that exist as text only, so that the build system can be tried in a second."""
 
-from sam3_build.spec import ComponentSpec, Feed, ModelFamily, TensorSpec
+from sam3_build.spec import ComponentSpec, Feed, Layout, ModelFamily, TensorSpec
 
 FAMILY = ModelFamily(
     name="toy",
-    components=(
-        ComponentSpec(
-            name="encoder",
-            inputs=(TensorSpec("x", "float32", ("batch", 4)),),
-            outputs=(TensorSpec("y", "float32", ("batch", 4)),),
-            modules=("encoder",),
-        ),
-        ComponentSpec(
-            name="head",
-            inputs=(TensorSpec("y", "float32", ("batch", 4)), TensorSpec("p", "float32", ("batch", "num_boxes"))),
-            outputs=(TensorSpec("z", "float32", ("batch", "num_boxes")),),
-            modules=("head",),
-        ),
-    ),
-    feeds=(Feed("head", "y", (("encoder", "y"),)),),
-    dynamic_dims=("batch", "num_boxes"),
-    references=("meta", "hf"),
+    layouts={
+        "v1": Layout(
+            components=(
+                ComponentSpec(
+                    name="encoder",
+                    inputs=(TensorSpec("x", "float32", ("batch", 4)),),
+                    outputs=(TensorSpec("y", "float32", ("batch", 4)),),
+                    modules=("encoder",),
+                ),
+                ComponentSpec(
+                    name="head",
+                    inputs=(
+                        TensorSpec("y", "float32", ("batch", 4)),
+                        TensorSpec("p", "float32", ("batch", "num_boxes")),
+                    ),
+                    outputs=(TensorSpec("z", "float32", ("batch", "num_boxes")),),
+                    modules=("head",),
+                ),
+            ),
+            feeds=(Feed("head", "y", (("encoder", "y"),)),),
+            dynamic_dims=("batch", "num_boxes"),
+        )
+    },
+    references={"meta": "Meta's code", "hf": "transformers"},
     static_dims=lambda config: {},
 )

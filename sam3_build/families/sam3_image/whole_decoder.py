@@ -1,0 +1,48 @@
+"""Layout v2's decoder: image features, encoded words and boxes in, masks, boxes and scores of every query out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sam3_build.families.sam3_image.decoder import decoder
+from sam3_build.families.sam3_image.geometry import geometry_encoder
+from sam3_build.families.sam3_image.modules import container, override
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import Sam3Config
+
+
+def whole_decoder(config: Sam3Config, *, cls_always: bool) -> nn.Module:
+    """Return the geometry encoder and the decoder as one network, their modules under the names they have apart.
+
+    A prompt without boxes comes as ignored boxes. Meta's code then still feeds the CLS token of the geometry encoder
+    (`cls_always`); transformers skips that encoder, for which the token is masked: attention to it is 0, exactly.
+    """
+    import torch
+
+    geometry, rest = geometry_encoder(config), decoder(config)
+    encode, decode = geometry.forward, rest.forward
+
+    def forward(
+        fpn_feat_0: Tensor,
+        fpn_feat_1: Tensor,
+        fpn_feat_2: Tensor,
+        fpn_pos_2: Tensor,
+        text_features: Tensor,
+        text_mask: Tensor,
+        input_boxes: Tensor,
+        input_boxes_labels: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        features, mask = encode(input_boxes, input_boxes_labels, fpn_feat_2, fpn_pos_2)
+        if not cls_always:
+            mask = mask & mask[:, :-1].any(dim=1, keepdim=True)
+        prompt_features = torch.cat([text_features, features], dim=1)
+        prompt_mask = torch.cat([text_mask, mask], dim=1)
+        outputs: tuple[Tensor, Tensor, Tensor, Tensor] = decode(
+            fpn_feat_0, fpn_feat_1, fpn_feat_2, fpn_pos_2, prompt_features, prompt_mask
+        )
+        return outputs
+
+    parts = {name: module for part in (geometry, rest) for name, module in part.named_children()}
+    return override(container(**parts), forward)

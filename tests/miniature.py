@@ -1,4 +1,4 @@
-"""The default manifest's own artifacts for tests: an action's name in, the folder or the facts of its output out.
+"""Artifacts of the default manifest, or of its v2, for tests: an action in, the folder or facts of its output out.
 
 What is not in this checkout's store is built by `doit`, once, however many test processes ask; after `make demo`
 nothing is left to build.
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = "sam3_mini"
+MANIFEST_V2 = "sam3_mini_v2"
 CONFIG = ROOT / "manifests" / "sam3_mini.json"
 TOKENIZER = ROOT / "manifests" / "sam3_mini_tokenizer.json"
 SCENES = ROOT / "manifests" / "samples"
 SOURCE = {"random": {"seed": 0}}
 
 
-def folder(action: str) -> Path:
+def folder(action: str, manifest: str = MANIFEST) -> Path:
     """Return the folder of an action's output; read-only."""
-    return open_session(ROOT, MANIFEST, os.environ).store.object_path(_record(action).object)
+    return open_session(ROOT, manifest, os.environ).store.object_path(_record(action, manifest).object)
 
 
 def facts(action: str) -> dict[str, object]:
@@ -42,20 +43,20 @@ def facts(action: str) -> dict[str, object]:
     return dict(_record(action).facts)
 
 
-def onnx(action: str) -> Path:
+def onnx(action: str, manifest: str = MANIFEST) -> Path:
     """Return the ONNX file that an action wrote."""
-    return onnx_file(folder(action))
+    return onnx_file(folder(action, manifest))
 
 
-def params(action: str) -> dict[str, object]:
+def params(action: str, manifest: str = MANIFEST) -> dict[str, object]:
     """Return the parameters that the plan gives to an action."""
-    return dict(open_session(ROOT, MANIFEST, os.environ).plan.action(action).params)
+    return dict(open_session(ROOT, manifest, os.environ).plan.action(action).params)
 
 
-def inputs(action: str) -> dict[str, Path]:
+def inputs(action: str, manifest: str = MANIFEST) -> dict[str, Path]:
     """Return the input paths that an action's stage gets."""
-    _record(action)
-    session = open_session(ROOT, MANIFEST, os.environ)
+    _record(action, manifest)
+    session = open_session(ROOT, manifest, os.environ)
     return session.resolver.input_paths(session.plan.action(action))
 
 
@@ -71,17 +72,17 @@ def run_onnx(model: Path | bytes, feeds: Mapping[str, Array]) -> dict[str, Array
 
 
 @cache
-def _record(action: str) -> Record:
-    found = _resolve(action)
+def _record(action: str, manifest: str = MANIFEST) -> Record:
+    found = _resolve(action, manifest)
     if found is None:
-        argv = [sys.executable, "-m", "doit", f"manifest={MANIFEST}", action]
+        argv = [sys.executable, "-m", "doit", f"manifest={manifest}", action]
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        found = _resolve(action)
+        found = _resolve(action, manifest)
     assert found is not None, f"doit {action} ended well, but its output is not fresh"
     return found
 
 
-def _resolve(action: str) -> Record | None:
-    session: Session = open_session(ROOT, MANIFEST, os.environ)
+def _resolve(action: str, manifest: str) -> Record | None:
+    session: Session = open_session(ROOT, manifest, os.environ)
     return session.resolver.resolve(action).record

@@ -217,7 +217,7 @@ def test_an_export_stays_within_its_memory(component, config, beside, tmp_path):
     """Peak resident memory is at most 2.2 times the component's weights, and what is `beside` them."""
     (tmp_path / "model.json").write_text(json.dumps({"model_type": "sam3", **config}))
     params, _ = stage(component)
-    source = {"family": params["family"], "source": params["source"]}
+    source = {"family": params["family"], "layout": "v1", "source": params["source"]}
     for name in ("listed", "out"):
         (tmp_path / name).mkdir()
     checkpoint.run(source, {"config": tmp_path / "model.json"}, tmp_path / "listed")

@@ -28,7 +28,7 @@ SAMPLES = [
 
 def make_samples(which, out, given=SAMPLES):
     out.mkdir()
-    params = {"family": "sam3_image", "reference": which, "samples": given}
+    params = {"family": "sam3_image", "layout": "v1", "reference": which, "samples": given}
     files = {"tokenizer": TOKENIZER, "image0": SCENES / "scene1.png", "image1": SCENES / "scene2.png"}
     samples.run(params, {"config": miniature.folder("checkpoint") / "config.json", **files}, out)
     return out
@@ -64,7 +64,7 @@ def names(folder):
 
 
 def test_the_checkpoint_lists_every_component_and_the_config(tmp_path):
-    checkpoint.run({"family": "sam3_image", "source": SOURCE}, {"config": CONFIG}, tmp_path)
+    checkpoint.run({"family": "sam3_image", "layout": "v1", "source": SOURCE}, {"config": CONFIG}, tmp_path)
     expected = {"config.json", *(f"{c.name}.json" for c in FAMILY.components)}
     assert {p.name for p in tmp_path.iterdir()} == expected
     tensors = json.loads((tmp_path / "text_encoder.json").read_text())["tensors"]
@@ -78,7 +78,7 @@ def test_what_a_config_says_about_its_making_does_not_matter(tmp_path):
     for name, text in (("a", json.dumps(config)), ("b", json.dumps(other, indent=3))):
         (tmp_path / f"{name}.json").write_text(text)
         (tmp_path / name).mkdir()
-        params = {"family": "sam3_image", "source": SOURCE}
+        params = {"family": "sam3_image", "layout": "v1", "source": SOURCE}
         checkpoint.run(params, {"config": tmp_path / f"{name}.json"}, tmp_path / name)
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
@@ -89,7 +89,7 @@ def test_the_config_is_written_with_every_default(tmp_path):
     (tmp_path / "short.json").write_text(json.dumps(short))
     (tmp_path / "out").mkdir()
     inputs = {"config": tmp_path / "short.json"}
-    checkpoint.run({"family": "sam3_image", "source": SOURCE}, inputs, tmp_path / "out")
+    checkpoint.run({"family": "sam3_image", "layout": "v1", "source": SOURCE}, inputs, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     dims = FAMILY.static_dims(config)
     assert {name: dims[name] for name in ("image_size", "num_queries")} == {"image_size": 1008, "num_queries": 7}
@@ -119,7 +119,9 @@ def test_a_file_that_is_no_config_is_refused(text, message, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(BuildError, match=message):
         checkpoint.run(
-            {"family": "sam3_image", "source": SOURCE}, {"config": tmp_path / "config.json"}, tmp_path / "out"
+            {"family": "sam3_image", "layout": "v1", "source": SOURCE},
+            {"config": tmp_path / "config.json"},
+            tmp_path / "out",
         )
 
 
@@ -208,7 +210,7 @@ def test_a_reference_that_is_not_finite_is_refused_by_case_and_output(tmp_path):
     save_file({**state, **tensors}, tmp_path / "model.safetensors")
     for name in ("checkpoint", "out"):
         (tmp_path / name).mkdir()
-    params = {"family": "sam3_image", "source": {"path": True}}
+    params = {"family": "sam3_image", "layout": "v1", "source": {"path": True}}
     given = {"config": CONFIG, "weights": tmp_path / "model.safetensors"}
     checkpoint.run(params, given, tmp_path / "checkpoint")
     with pytest.raises(BuildError, match=r"case 'sample0': .* gives 32 NaN .* \(of 2048\) in 'text_features'"):
@@ -230,7 +232,7 @@ def listed(tmp_path_factory):
     save_file(state, root / "model.safetensors")
     save_file({**state, "text_projection.bias": state["text_projection.bias"] + 1}, root / "tuned.safetensors")
     (root / "checkpoint").mkdir()
-    params = {"family": "sam3_image", "source": {"path": True}}
+    params = {"family": "sam3_image", "layout": "v1", "source": {"path": True}}
     checkpoint.run(params, {"config": CONFIG, "weights": root / "model.safetensors"}, root / "checkpoint")
     return root
 

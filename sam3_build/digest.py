@@ -20,11 +20,14 @@ PACKAGE = Path(__file__).parent
 # When such a change does alter outputs, raise KEY_VERSION below: it is part of every key.
 # fmt: off
 CORE = frozenset({
-    "__main__", "digest", "errors", "executor", "explain", "frontend", "gc", "inspect", "manifest", "plan", "plan_text",
-    "progress", "registry", "report", "resolve", "session", "spec", "store", "toolchain", "view", "worker",
+    "__main__", "digest", "errors", "executor", "explain", "frontend", "gc", "inspect", "manifest", "memory", "plan",
+    "plan_text", "progress", "registry", "report", "resolve", "session", "spec", "store", "toolchain", "view", "worker",
 })
 # fmt: on
 KEY_VERSION = 1
+
+# Fields of a Stage that say something about it and change nothing that it writes.
+NO_RECIPE = ("summary", "memory")
 
 # A file whose ctime is younger than this may still change without its stat changing; its digest is not remembered yet.
 _RACY_NS = 100_000_000
@@ -159,6 +162,8 @@ def _tree_digest(tree: ast.Module) -> str:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:] or [ast.Pass()]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Stage":
+            node.keywords = [k for k in node.keywords if k.arg not in NO_RECIPE]
         elif isinstance(node, ast.JoinedStr):  # Python 3.12 ends some f-strings with an empty constant
             node.values = [v for v in node.values if not isinstance(v, ast.Constant) or v.value != ""]
     return digest(_plain(tree))

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Literal
 
 from sam3_build.errors import ActionError
-from sam3_build.resolve import Answer, Resolver
+from sam3_build.memory import Running, expected_peak
+from sam3_build.resolve import Answer
 from sam3_build.session import Session
 from sam3_build.spec import Action, Json
-from sam3_build.store import Record, Store, writing
+from sam3_build.store import Record, writing
 from sam3_build.toolchain import version
 from sam3_build.view import View
 
@@ -60,7 +61,7 @@ def execute(action: Action, session: Session) -> Outcome:
                 if answer.key != key:
                     raise ActionError(f"{action.name}: an input changed while it waited for another run; run it again")
                 if answer.record is None:
-                    record = _build(action, answer, resolver, store, log_path(view, action), lock)
+                    record = _build(action, answer, session, lock)
                     how = "built"
                     answer = resolver.settle(action.name, replace(answer, state="fresh", record=record))
         assert answer.record
@@ -73,19 +74,23 @@ def execute(action: Action, session: Session) -> Outcome:
     return Outcome(how, time.monotonic() - started)
 
 
-def _build(action: Action, answer: Answer, resolver: Resolver, store: Store, log: Path, lock: int) -> Record:
+def _build(action: Action, answer: Answer, session: Session, lock: int) -> Record:
     assert answer.key and answer.document
+    resolver, store, log = session.resolver, session.store, log_path(session.view, action)
+    expected = expected_peak(action, session.manifest.family, resolver)
     work = store.workdir(answer.key)
     try:
         out = work / "out"
         with writing(out):
             out.mkdir()
-        began = time.time()
-        result = _work(action, resolver.input_paths(action), out, log, lock)
+        with session.admission.admit(expected, lambda free: _say_too_large(action, expected, free)) as entry:
+            began = time.time()
+            result = _work(action, resolver.input_paths(action), out, log, lock, entry)
         provenance: dict[str, Json] = {
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
             "seconds": round(time.time() - began, 3),
             "peak_bytes": result["peak_bytes"],
+            "expected_peak_bytes": expected,
             "python": sys.version.split()[0],
             "sam3_build": version("sam3-build"),
         }
@@ -103,7 +108,7 @@ def _build(action: Action, answer: Answer, resolver: Resolver, store: Store, log
         store.discard(work)
 
 
-def _work(action: Action, inputs: dict[str, Path], out: Path, log: Path, lock: int) -> dict[str, Json]:
+def _work(action: Action, inputs: dict[str, Path], out: Path, log: Path, lock: int, entry: Running) -> dict[str, Json]:
     """Run the stage in a worker process and return its result; the worker's output goes to the log."""
     request = {
         "stage": action.stage,
@@ -127,7 +132,7 @@ def _work(action: Action, inputs: dict[str, Path], out: Path, log: Path, lock: i
                 start_new_session=True,
             )
         os.close(writer)
-        writer = -1
+        writer, entry.pid = -1, process.pid
         try:
             said = _converse(process, json.dumps(request).encode(), reader)
         except BaseException:
@@ -160,6 +165,11 @@ def _converse(process: subprocess.Popen[bytes], request: bytes, reader: int) -> 
 
 def _say_waiting(action: Action) -> None:
     sys.stderr.write(f"  wait  {action.name}: another run is building it\n")
+
+
+def _say_too_large(action: Action, need: int, free: int) -> None:
+    left = f"{free / 1e9:.1f} GB are left beside what runs"
+    sys.stderr.write(f"  wait  {action.name}: needs about {need / 1e9:.1f} GB of memory, {left}\n")
 
 
 def _judge_exit(action: Action, code: int, said: bytes, log: Path, out: Path) -> dict[str, Json]:

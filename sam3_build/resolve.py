@@ -74,9 +74,13 @@ class Resolver:
             record = self._known(source.action).record
             if record is None:
                 raise BuildError(f"{action.name}: its input {source.action} is not built")
-            folder = self._store.object_path(record.object)
+            folder = self.folder(record)
             paths[role] = folder / source.file if source.file else folder
         return paths
+
+    def folder(self, record: Record) -> Path:
+        """Return the folder of what an action wrote."""
+        return self._store.object_path(record.object)
 
     def _document(self, action: Action, records: Mapping[str, Record]) -> dict[str, Json]:
         inputs: dict[str, Json] = {}

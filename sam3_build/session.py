@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sam3_build import toolchain
 from sam3_build.digest import DigestCache
 from sam3_build.manifest.cache import load
 from sam3_build.manifest.types import Manifest
+from sam3_build.memory import Admission
 from sam3_build.plan import make_plan
 from sam3_build.resolve import Resolver
 from sam3_build.spec import Plan
@@ -29,6 +30,7 @@ class Session:
     store: Store
     view: View
     resolver: Resolver
+    admission: Admission = field(default_factory=Admission)
 
 
 def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -> Session:

@@ -81,12 +81,15 @@ class ModelFamily:
     """A model family: its layouts, of which `layout` is the one meant, and how to size the static dims.
 
     `references` maps the name of each way to feed the model to the code base that feeds it so.
+    `largest_tensor(component, config)` gives the bytes, in FP32, of the largest tensor inside a component for one row
+    of a batch: how much memory running it takes.
     """
 
     name: str
     layouts: Mapping[str, Layout]
     references: Mapping[str, str]
     static_dims: Callable[[Mapping[str, Json]], Mapping[str, int]]
+    largest_tensor: Callable[[str, Mapping[str, Json]], int]
     layout: str = USUAL_LAYOUT
 
     def laid_out(self, layout: str) -> ModelFamily:
@@ -193,13 +196,30 @@ class Backend:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a stage's worker has resident at its peak, in bytes: `base`, and so many per byte of two other things.
+
+    weights:     of the component's weights, as the stage reads them
+    activations: of the largest tensor that the network computes, all rows of the widest case together
+    """
+
+    base: int
+    weights: float = 0.0
+    activations: float = 0.0
+
+
+@dataclass(frozen=True)
 class Stage:
-    """One verb of the pipeline. `tools` are the distributions whose versions enter the key of its actions."""
+    """One verb of the pipeline. `tools` are the distributions whose versions enter the key of its actions.
+
+    `summary` and `memory` change nothing that it writes; given by keyword, they enter no key.
+    """
 
     name: str
     summary: str
     tools: tuple[str, ...]
     run: StageRun
+    memory: Memory = Memory(base=1_000_000_000)
 
 
 # ------------------------------------------------------------------ plan

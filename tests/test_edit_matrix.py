@@ -104,6 +104,11 @@ EDITS = (
         ("checkpoint", "export:*", "reference:*"),
     ),
     Edit("the code of a stage", append("sam3_build/stages/simplify.py", "FOUR = 4\n"), ("simplify:*",)),
+    Edit(
+        "what a stage says of itself",
+        edit("sam3_build/stages/simplify.py", 'summary="Toy: drop the spaces."', 'summary="Toy"'),
+    ),
+    Edit("the memory that a stage takes", edit("sam3_build/stages/build.py", "Memory(base=1)", "Memory(base=2)")),
     Edit("the code of a patch", append("sam3_build/patches/fold_toy.py", "FOUR = 4\n"), ("patch:encoder",)),
     Edit("the code of a patch that is not used", append("sam3_build/patches/drop_toy.py", "FOUR = 4\n")),
     Edit("the code of a precision", append("sam3_build/precisions/fp16.py", "FOUR = 4\n"), ("precision:*.fp16",)),

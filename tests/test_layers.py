@@ -45,6 +45,7 @@ LAYERS = {
     "explain": 3,
     "report": 3,
     "resolve": 3,
+    "memory": 4,
     "session": 4,
     "worker": 4,
     "executor": 4,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.spec import BuildRequest, Json, Stage, TensorSpec
+from sam3_build.spec import BuildRequest, Json, Memory, Stage, TensorSpec
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -126,4 +126,10 @@ def _check(out: Path, expected: str, backend: str) -> int:
     return size
 
 
-STAGE = Stage(name="build", summary="Build engines and sessions for each target", tools=(), run=run)
+STAGE = Stage(
+    name="build",
+    summary="Build engines and sessions for each target",
+    tools=(),
+    run=run,
+    memory=Memory(base=700_000_000, weights=4.0),
+)

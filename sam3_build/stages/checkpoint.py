@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Stage
+from sam3_build.spec import Json, Memory, Stage
 
 # What a config file records about its own making. Two configs that differ here describe the same network.
 PROVENANCE = frozenset({"_name_or_path", "architectures", "transformers_version"})
@@ -46,5 +46,9 @@ def _without_provenance(value: Json) -> Json:
 
 
 STAGE = Stage(
-    "checkpoint", "List every tensor of the checkpoint with its digest", ("torch", "transformers", "safetensors"), run
+    name="checkpoint",
+    summary="List every tensor of the checkpoint with its digest",
+    tools=("torch", "transformers", "safetensors"),
+    run=run,
+    memory=Memory(base=1_000_000_000),
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from sam3_build.errors import BuildError
 from sam3_build.graph import save
 from sam3_build.naming import name_from_scopes
-from sam3_build.spec import Json, Stage
+from sam3_build.spec import Json, Memory, Stage
 
 if TYPE_CHECKING:
     from onnx_ir import Model, Value
@@ -131,8 +131,9 @@ def _differences(interface: Interface, tensor: Tensor, value: Value) -> list[str
 
 
 STAGE = Stage(
-    "export",
-    "Export components from PyTorch to ONNX",
-    ("torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx-ir"),
-    run,
+    name="export",
+    summary="Export components from PyTorch to ONNX",
+    tools=("torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx-ir"),
+    run=run,
+    memory=Memory(base=900_000_000, weights=1.0),
 )

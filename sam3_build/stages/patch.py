@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sam3_build import graph, naming, registry
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Patch, Stage
+from sam3_build.spec import Json, Memory, Patch, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -79,4 +79,5 @@ STAGE = Stage(
     summary="Rewrite graphs with the manifest's patches",
     tools=("ml_dtypes", "numpy", "onnx", "onnx-graphsurgeon", "onnx-ir", "onnxruntime"),
     run=run,
+    memory=Memory(base=400_000_000, weights=3.0),
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sam3_build import graph, registry
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Stage
+from sam3_build.spec import Json, Memory, Stage
 from sam3_build.typed_edges import write_types
 
 if TYPE_CHECKING:
@@ -110,4 +110,5 @@ STAGE = Stage(
     summary="Write each precision's types into graphs",
     tools=("ml_dtypes", "numpy", "onnx", "onnx-ir"),
     run=run,
+    memory=Memory(base=400_000_000, weights=2.0),
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Stage
+from sam3_build.spec import Json, Memory, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,5 +114,9 @@ def _array(path: Path, key: str) -> Array | None:
 
 
 STAGE = Stage(
-    "reference", "Run components in PyTorch as the reference", ("torch", "transformers", "safetensors", "numpy"), run
+    name="reference",
+    summary="Run components in PyTorch as the reference",
+    tools=("torch", "transformers", "safetensors", "numpy"),
+    run=run,
+    memory=Memory(base=900_000_000, weights=1.0, activations=4.0),
 )

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from sam3_build.digest import canonical
-from sam3_build.spec import Json, Stage
+from sam3_build.spec import Json, Memory, Stage
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
@@ -27,7 +27,13 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
         logging.getLogger(__name__).info("%s: samples %s, %s", case.name, list(case.samples), shapes)
     listed: list[Json] = [{"name": case.name, "samples": list(case.samples)} for case in cases]
     (out / "cases.json").write_bytes(canonical(listed))
-    return {"cases": [case.name for case in cases]}
+    return {"cases": [case.name for case in cases], "rows": max((len(case.samples) for case in cases), default=0)}
 
 
-STAGE = Stage("samples", "Turn samples into network inputs", ("numpy", "pillow", "tokenizers"), run)
+STAGE = Stage(
+    name="samples",
+    summary="Turn samples into network inputs",
+    tools=("numpy", "pillow", "tokenizers"),
+    run=run,
+    memory=Memory(base=300_000_000),
+)

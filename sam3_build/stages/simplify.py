@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sam3_build import graph, naming
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Stage
+from sam3_build.spec import Json, Memory, Stage
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -89,4 +89,5 @@ STAGE = Stage(
     summary="Simplify graphs with onnxsim",
     tools=("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxsim"),
     run=run,
+    memory=Memory(base=400_000_000, weights=3.0),
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Stage
+from sam3_build.spec import Json, Memory, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,4 +163,5 @@ STAGE = Stage(
     summary="Measure parity on the recorded inputs",
     tools=("onnxruntime", "polygraphy", "numpy"),
     run=run,
+    memory=Memory(base=400_000_000, weights=2.0, activations=4.0),
 )

@@ -44,6 +44,19 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
     return {**dims, "feat_0_size": 4 * patches, "feat_1_size": 2 * patches, "feat_2_size": patches}
 
 
+def largest_tensor(component: str, config: Mapping[str, Json]) -> int:
+    """Return the bytes, in FP32, of the largest tensor inside a component for one row: its attention scores.
+
+    In every head, each cell of the coarsest level looks at every other one.
+    """
+    cells = static_dims(config)["feat_2_size"] ** 2
+    heads = {
+        "vision_encoder": ("vision_config", "backbone_config", "num_attention_heads"),
+        "decoder": ("detr_encoder_config", "num_attention_heads"),
+    }
+    return 4 * cells * cells * _integer(config, *heads[component]) if component in heads else 0
+
+
 def _integer(config: Mapping[str, Json], *path: str) -> int:
     value: Json = config
     for key in path:
@@ -147,4 +160,5 @@ FAMILY = ModelFamily(
     },
     references={"meta": "Meta's code", "hf": "transformers"},
     static_dims=static_dims,
+    largest_tensor=largest_tensor,
 )

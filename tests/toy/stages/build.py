@@ -5,7 +5,7 @@ import os
 import time
 
 from sam3_build import registry
-from sam3_build.spec import Stage
+from sam3_build.spec import Memory, Stage
 
 
 def run(params, inputs, out):
@@ -18,4 +18,10 @@ def run(params, inputs, out):
     return {"inputs": []}
 
 
-STAGE = Stage("build", "Toy: an engine is its graph and its profiles.", ("polygraphy",), run)
+STAGE = Stage(
+    name="build",
+    summary="Toy: an engine is its graph and its profiles.",
+    tools=("polygraphy",),
+    run=run,
+    memory=Memory(base=1),
+)

@@ -4,7 +4,7 @@ import json
 
 from sam3_build.families.toy.weights import tensors
 
-from sam3_build.spec import Stage
+from sam3_build.spec import Memory, Stage
 
 
 def run(params, inputs, out):
@@ -17,4 +17,6 @@ def run(params, inputs, out):
     return {"tensors": len(found)}
 
 
-STAGE = Stage("checkpoint", "Toy: list the tensors by component.", (), run)
+STAGE = Stage(
+    name="checkpoint", summary="Toy: list the tensors by component.", tools=(), run=run, memory=Memory(base=1)
+)

@@ -4,7 +4,7 @@ import json
 
 from sam3_build.families.toy.forward import FORWARD
 
-from sam3_build.spec import Stage
+from sam3_build.spec import Memory, Stage
 
 
 def run(params, inputs, out):
@@ -15,4 +15,6 @@ def run(params, inputs, out):
     return {}
 
 
-STAGE = Stage("export", "Toy: the graph is a list of lines.", ("torch", "onnx"), run)
+STAGE = Stage(
+    name="export", summary="Toy: the graph is a list of lines.", tools=("torch", "onnx"), run=run, memory=Memory(base=1)
+)

@@ -2,7 +2,7 @@
 
 import json
 
-from sam3_build.spec import Stage
+from sam3_build.spec import Memory, Stage
 
 
 def run(params, inputs, out):
@@ -13,4 +13,6 @@ def run(params, inputs, out):
     return {}
 
 
-STAGE = Stage("patch", "Toy: note the patches.", ("onnx-graphsurgeon",), run)
+STAGE = Stage(
+    name="patch", summary="Toy: note the patches.", tools=("onnx-graphsurgeon",), run=run, memory=Memory(base=1)
+)

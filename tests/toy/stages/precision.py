@@ -2,7 +2,7 @@
 
 import json
 
-from sam3_build.spec import Stage
+from sam3_build.spec import Memory, Stage
 
 
 def run(params, inputs, out):
@@ -13,4 +13,4 @@ def run(params, inputs, out):
     return {}
 
 
-STAGE = Stage("precision", "Toy: note the precision.", ("onnx",), run)
+STAGE = Stage(name="precision", summary="Toy: note the precision.", tools=("onnx",), run=run, memory=Memory(base=1))

@@ -2,7 +2,7 @@
 
 from sam3_build.families.toy.forward import FORWARD
 
-from sam3_build.spec import Stage
+from sam3_build.spec import Memory, Stage
 
 
 def run(params, inputs, out):
@@ -17,4 +17,6 @@ def run(params, inputs, out):
     return {}
 
 
-STAGE = Stage("reference", "Toy: what PyTorch would say.", ("torch",), run)
+STAGE = Stage(
+    name="reference", summary="Toy: what PyTorch would say.", tools=("torch",), run=run, memory=Memory(base=1)
+)

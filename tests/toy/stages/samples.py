@@ -4,7 +4,7 @@ import json
 
 from sam3_build.families.toy.prompts import words
 
-from sam3_build.spec import Stage
+from sam3_build.spec import Memory, Stage
 
 
 def run(params, inputs, out):
@@ -13,4 +13,4 @@ def run(params, inputs, out):
     return {}
 
 
-STAGE = Stage("samples", "Toy: write the samples down.", ("pillow",), run)
+STAGE = Stage(name="samples", summary="Toy: write the samples down.", tools=("pillow",), run=run, memory=Memory(base=1))

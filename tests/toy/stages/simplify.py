@@ -1,6 +1,6 @@
 """Toy: drop the spaces."""
 
-from sam3_build.spec import Stage
+from sam3_build.spec import Memory, Stage
 
 
 def run(params, inputs, out):
@@ -10,4 +10,4 @@ def run(params, inputs, out):
     return {}
 
 
-STAGE = Stage("simplify", "Toy: drop the spaces.", ("onnxsim",), run)
+STAGE = Stage(name="simplify", summary="Toy: drop the spaces.", tools=("onnxsim",), run=run, memory=Memory(base=1))

@@ -2,7 +2,7 @@
 
 import json
 
-from sam3_build.spec import Stage
+from sam3_build.spec import Memory, Stage
 
 
 def run(params, inputs, out):
@@ -23,4 +23,10 @@ def run(params, inputs, out):
     return {}
 
 
-STAGE = Stage("verify", "Toy: everything agrees, unless the forward code says wrong.", ("onnxruntime",), run)
+STAGE = Stage(
+    name="verify",
+    summary="Toy: everything agrees, unless the forward code says wrong.",
+    tools=("onnxruntime",),
+    run=run,
+    memory=Memory(base=1),
+)

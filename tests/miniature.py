@@ -43,6 +43,11 @@ def facts(action: str) -> dict[str, object]:
     return dict(_record(action).facts)
 
 
+def provenance(action: str) -> dict[str, object]:
+    """Return what its record says of an action's run."""
+    return dict(_record(action).provenance)
+
+
 def onnx(action: str, manifest: str = MANIFEST) -> Path:
     """Return the ONNX file that an action wrote."""
     return onnx_file(folder(action, manifest))

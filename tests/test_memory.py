@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -13,7 +12,7 @@ import pytest
 from build_space import BuildSpace, wait_until
 
 from sam3_build import registry
-from sam3_build.memory import Admission, free_bytes, resident_bytes
+from sam3_build.memory import Admission, expected_peak, free_bytes, resident_bytes
 from sam3_build.session import open_session
 
 GB = 1_000_000_000
@@ -96,15 +95,13 @@ def test_workers_that_do_not_fit_do_not_run_at_a_time(fresh: BuildSpace, peak: i
     assert (spans[0][1] < spans[1][0]) == (peak > 1), spans
 
 
-def test_every_action_of_the_default_manifest_stays_below_the_peak_that_it_states() -> None:
+def test_every_stage_stays_below_the_peak_that_it_states() -> None:
     session = open_session(miniature.ROOT, miniature.MANIFEST, os.environ)
-    seen = set()
-    for action in session.plan.actions:
-        if record := session.resolver.resolve(action.name).record:
-            known = record.provenance
-            assert known["peak_bytes"] <= known["expected_peak_bytes"], (action.name, json.dumps(dict(known)))
-            seen.add(action.stage)
-    assert seen >= {"checkpoint", "samples", "reference", "export", "simplify", "precision", "build", "verify"}
+    widest = {a.stage: a for a in session.plan.actions if not a.blocked}  # the decoder's come last
+    assert len(widest) > 8
+    for action in widest.values():
+        peak = miniature.provenance(action.name)["peak_bytes"]
+        assert 0 < peak <= expected_peak(action, session.manifest.family, session.resolver), action.name
 
 
 def test_the_largest_tensor_of_sam_3_is_its_attention() -> None:

@@ -1,11 +1,14 @@
-"""Shared by the build-system tests: one toy project that is built once per test process, and copies of it."""
+"""Shared by tests: a toy project built once per test process, copies of it, and the patch stage on toy graphs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 from build_space import ACTIONS, BuildSpace
+
+from sam3_build.stages import patch
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +30,16 @@ def space(built: BuildSpace, tmp_path: Path) -> BuildSpace:
 def fresh(built: BuildSpace, tmp_path: Path) -> BuildSpace:
     """A copy of the project in which nothing was built."""
     return built.clone(tmp_path / "fresh")
+
+
+@pytest.fixture
+def patched(tmp_path: Path):
+    """Apply patches to a model through the stage; return the model that it wrote and its facts."""
+
+    def run(model, *names):
+        (tmp_path / "out").mkdir()
+        onnx.save(model, tmp_path / "toy.onnx")
+        facts = patch.run({"component": "toy", "patches": names}, {"onnx": tmp_path / "toy.onnx"}, tmp_path / "out")
+        return onnx.load(tmp_path / "out" / "toy.onnx"), facts
+
+    return run

@@ -74,7 +74,7 @@ CHANGES: dict[str, Callable[[Project], object]] = {
     "what it extends": lambda p: _append(p.manifests / "base.yaml", "# a word\n"),
     "a plug-in": lambda p: _append(p.package / "backends" / "tensorrt_rtx.py", "\n"),
     "a new plug-in": lambda p: (p.package / "backends" / "new.py").write_text(""),
-    "a removed plug-in": lambda p: (p.package / "patches" / "drop_dead_casts.py").unlink(),
+    "a removed plug-in": lambda p: (p.package / "patches" / "rope.py").unlink(),
     "a new folder of plug-ins": lambda p: _write(p.package / "families" / "new" / "family.py", ""),
     "the checking code": lambda p: _append(p.package / "manifest" / "checks.py", "\n"),
     "a damaged entry": lambda p: _append(_entry(p), " "),

@@ -114,8 +114,8 @@ def test_the_schema_knows_every_key_of_the_model_and_extends() -> None:
         ("decoder: {opset: 20", "decoder: {opset: 21"),
         ("opset: 20\ncomponents", "components"),
         ("  text_encoder: {}", "  text_encode: {}"),
-        ("[fold_position_tables]", "[fold_position_table]"),
-        ("[fold_position_tables]", "fold_position_tables"),
+        ("[fold_position_tables, rope]", "[fold_position_table]"),
+        ("[fold_position_tables, rope]", "fold_position_tables"),
         ("{fp16: {keep_fp32", "{fp17: {keep_fp32"),
         ('keep_fp32: ["*layer_norm*"]', 'keep: ["*layer_norm*"]'),
         ("[fp32, fp16]", "[fp32, fp17]"),
@@ -171,7 +171,7 @@ def test_what_no_machine_can_build_is_an_error_before_any_work(tmp_path: Path, m
     Path("m.yaml").write_text(f"""\
 extends: {ROOT / "manifests" / "sam3_mini.yaml"}
 precisions: [fp32, fp16, fp8]
-components: {{decoder: {{patches: [drop_dead_cast]}}}}
+components: {{decoder: {{patches: [fold_position_table]}}}}
 shape_profiles:
   default: {{batch: [4, 2, 8], prompt_len: null}}
 targets:
@@ -183,8 +183,8 @@ targets:
     takes = "this release takes 7.5, 8.0, 8.6, 8.9, 12.0, 12.1"
     assert caught.value.problems == (
         "m.yaml:2: precisions[2]: unknown precision 'fp8'; allowed: fp16, fp32",
-        "m.yaml:3: components.decoder.patches[0]: unknown patch 'drop_dead_cast' "
-        "(allowed: drop_dead_casts, fold_position_tables); did you mean 'drop_dead_casts'?",
+        "m.yaml:3: components.decoder.patches[0]: unknown patch 'fold_position_table' "
+        "(allowed: fold_position_tables, rope); did you mean 'fold_position_tables'?",
         "m.yaml:5: shape_profiles.default.batch: min <= opt <= max does not hold for [4, 2, 8]",
         "m.yaml:5: shape_profiles.default.prompt_len: dynamic dimension 'prompt_len' of decoder for target "
         "ampere, ada, blackwell, hopper, turing has no range; write [min, opt, max], or one number",

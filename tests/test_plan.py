@@ -150,7 +150,7 @@ def test_a_target_takes_the_profiles_that_it_picks_in_the_manifests_order_else_a
 
 
 def test_a_component_without_patches_has_no_patch_action(tmp_path: Path) -> None:
-    plan = planned(tmp_path, "components: {vision_encoder: {patches: []}, decoder: {patches: [drop_dead_casts]}}\n")
+    plan = planned(tmp_path, "components: {vision_encoder: {patches: []}, decoder: {patches: [rope]}}\n")
     assert names(plan, "patch") == ["patch:decoder"]
     assert plan.action("precision:vision_encoder.fp16").inputs["onnx"].action == "simplify:vision_encoder"
     assert plan.action("precision:decoder.fp16").inputs["onnx"].action == "patch:decoder"

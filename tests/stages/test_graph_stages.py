@@ -14,14 +14,14 @@ import numpy as np
 import onnx
 import pytest
 from miniature import run_onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from sam3_build import registry
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import DYNAMIC_SIZES
 from sam3_build.naming import module_path
 from sam3_build.spec import Precision
-from sam3_build.stages import patch, precision
+from sam3_build.stages import precision
 
 COMPONENTS = [c.name for c in FAMILY.components]
 F16 = TensorProto.FLOAT16
@@ -95,45 +95,25 @@ def test_a_simplified_component_is_smaller_and_computes_the_same(component):
             np.testing.assert_allclose(after[name].astype(float), value.astype(float), atol=1e-5 * scale, rtol=1e-4)
 
 
-def test_folding_the_position_tables_changes_no_bit_of_any_output():
-    assert miniature.facts("patch:vision_encoder")["rewrites"] == {"fold_position_tables": 1}
-    folded = miniature.onnx("patch:vision_encoder")
-    operators = {node.op_type for node in onnx.load(folded).graph.node}
-    assert not operators & {"Sin", "Cos"}
+def test_the_patches_of_the_vision_encoder_change_no_bit_of_any_output():
+    layers = 4
+    assert miniature.facts("patch:vision_encoder")["rewrites"] == {"fold_position_tables": 1, "rope": 2 * layers}
+    patched = miniature.onnx("patch:vision_encoder")
+    operators = {node.op_type for node in onnx.load(patched).graph.node}
+    assert not operators & {"Sin", "Cos", "Neg"}
     for rows in (1, 2, 5):
         given = recorded("vision_encoder", rows)
-        before, after = run_onnx(miniature.onnx("simplify:vision_encoder"), given), run_onnx(folded, given)
+        before, after = run_onnx(miniature.onnx("simplify:vision_encoder"), given), run_onnx(patched, given)
         assert {n: v.tobytes() for n, v in before.items()} == {n: v.tobytes() for n, v in after.items()}
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_dropping_dead_casts_takes_out_each_that_was_planted_and_changes_no_bit(component, tmp_path):
-    """The exporter leaves none in these graphs, so casts that change nothing are put behind every tenth node."""
-    source = miniature.onnx(f"simplify:{component}")
-    model, planted = onnx.load(source), 0
-    _, types = typed(f"simplify:{component}")
-    nodes = []
-    for index, node in enumerate(model.graph.node):
-        nodes.append(node)
-        if index % 10 == 0 and types[node.output[0]] == TensorProto.FLOAT:
-            name, planted = node.output[0], planted + 1
-            by_way = TensorProto.DOUBLE if index % 20 else TensorProto.FLOAT
-            node.output[0] = f"{name}.planted"
-            nodes.append(helper.make_node("Cast", [f"{name}.planted"], [f"{name}.wide"], to=by_way))
-            nodes.append(helper.make_node("Cast", [f"{name}.wide"], [name], to=TensorProto.FLOAT))
-    assert planted >= 3
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.save(model, tmp_path / "planted.onnx")
-    (tmp_path / "out").mkdir()
-    params = {"component": component, "patches": ["drop_dead_casts"]}
-    facts = patch.run(params, {"onnx": tmp_path / "planted.onnx"}, tmp_path / "out")
-    assert facts["rewrites"]["drop_dead_casts"] >= planted
-    [file] = (tmp_path / "out").iterdir()
-    names = Counter(node.name for node in onnx.load(file).graph.node)
-    assert names == Counter(node.name for node in onnx.load(source).graph.node)
-    before, after = (run_onnx(path, recorded(component)) for path in (source, file))
-    assert {n: v.tobytes() for n, v in before.items()} == {n: v.tobytes() for n, v in after.items()}
+def test_rotary_arithmetic_has_a_module_path_of_its_own():
+    names = [node.name for node in onnx.load(miniature.onnx("patch:vision_encoder")).graph.node]
+    for layer in range(4):
+        scope = f"vision_encoder.backbone.layers.{layer}.attention.rope/"
+        found = sorted(name.removeprefix(scope) for name in names if name.startswith(scope))
+        counts = {"Add": 2, "Concat": 2, "Mul": 4, "Reshape": 4, "Split": 2}
+        assert found == [f"{operator}_{number}" for operator, count in counts.items() for number in range(count)]
 
 
 @pytest.mark.parametrize("component", COMPONENTS)

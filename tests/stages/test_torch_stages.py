@@ -107,7 +107,7 @@ def config_with(**text):
     [
         ("{", "config.json is not JSON"),
         ("[1]", "config.json should hold a model config"),
-        ("{}", "model_type should be 'sam3', but is None"),
+        ("{}", "model_type should be 'sam3' or 'sam3_video', but is None"),
         (config_with(hidden_size="wide"), "can be made of text_config: .*'hidden_size' expected int, got str"),
         (config_with(num_attention_heads=7), r"hidden size \(64\) is not a multiple of the number of attention heads"),
         (config_with(hidden_act="nope"), "no Sam3Model can be made of text_config: KeyError: 'nope'"),

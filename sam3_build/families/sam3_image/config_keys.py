@@ -17,6 +17,21 @@ if TYPE_CHECKING:
 ALIKE = 0.75
 
 
+def image_config(config: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return the config of the image model: the config itself, or the part of a video model's that is its detector's.
+
+    BuildError when it is the config of another model.
+    """
+    kind = config.get("model_type")
+    if kind == "sam3":
+        return config
+    inner = config.get("detector_config")
+    if kind == "sam3_video" and isinstance(inner, Mapping):
+        return image_config({"model_type": "sam3", **inner})
+    lacks = " (and has no detector_config)" if kind == "sam3_video" else ""
+    raise BuildError(f"model config: model_type should be 'sam3' or 'sam3_video', but is {kind!r}{lacks}")
+
+
 def refuse_misspelt(config: Mapping[str, Json], parsed: PreTrainedConfig) -> None:
     """Refuse a key that transformers does not know, next to a missing one that is spelt much like it.
 

@@ -1,39 +1,15 @@
-"""A safetensors file in; where each tensor lies, the digest of its bytes, and single tensors out. Only ever reads."""
+"""A safetensors file, or the index of several, in; where each tensor lies out. Reads headers only."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-# The types that hold trained weights, as safetensors and as numpy call them.
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
-# Bytes of an element. A type that is not here holds no weights, and is refused where a weight has it.
-WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
-
-BLOCK = 1 << 22
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor of a file: its bytes lie from `start` to `end`."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
+from sam3_build.families.sam3_image.stored import WIDTHS, Stored, contiguous
 
 
 def read_header(path: Path) -> dict[str, Stored]:
@@ -49,18 +25,18 @@ def read_header(path: Path) -> dict[str, Stored]:
     try:
         header = json.loads(text)
         header.pop("__metadata__", None)
-        tensors = {
-            k: _stored(path, k, e["dtype"], e["shape"], e["data_offsets"], 8 + length) for k, e in header.items()
-        }
+        spans = {key: (*e["data_offsets"],) for key, e in header.items()}
+        tensors = {k: _stored(path, k, e["dtype"], e["shape"], spans[k], 8 + length) for k, e in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BuildError(f"{path.name} is not a safetensors file: its header cannot be read ({error})") from error
-    missing = max((tensor.end for tensor in tensors.values()), default=0) - size
+    missing = max((8 + length + end for _, end in spans.values()), default=0) - size
     if missing > 0:
         raise BuildError(f"{path.name} is cut short: it lacks the last {missing} bytes that its header lists")
+    _refuse_holes(path, spans)
     return tensors
 
 
-def _stored(path: Path, key: str, dtype: str, shape: list[int], span: tuple[int, int], data: int) -> Stored:
+def _stored(path: Path, key: str, dtype: str, shape: list[int], span: tuple[int, ...], data: int) -> Stored:
     begin, end = span
     width = WIDTHS.get(dtype)
     wanted = None if width is None else width * math.prod(shape)
@@ -70,32 +46,45 @@ def _stored(path: Path, key: str, dtype: str, shape: list[int], span: tuple[int,
             f"{path.name} is damaged: its header says that {key} is {dtype} {list(shape)}{needs}, and lies in bytes "
             f"{begin} to {end}; get the file again"
         )
-    return Stored(path, dtype, tuple(shape), data + begin, data + end)
+    return Stored(path, dtype, tuple(shape), data + begin, contiguous(tuple(shape)))
 
 
-def entry(tensor: Stored) -> dict[str, Json]:
-    """Return the inventory's line for a stored tensor; its digest is that of the bytes as they lie in the file."""
-    sha = hashlib.sha256()
-    with tensor.file.open("rb") as file:
-        file.seek(tensor.start)
-        for start in range(tensor.start, tensor.end, BLOCK):
-            sha.update(file.read(min(BLOCK, tensor.end - start)))
-    return _line(tensor, sha.hexdigest())
+def _refuse_holes(path: Path, spans: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse tensors that share bytes and bytes between them: the format has neither, so this header is no good."""
+    reached = 0
+    for key, (begin, end) in sorted(spans.items(), key=lambda item: item[1]):
+        if begin != reached:
+            what = (
+                "shares bytes with another tensor" if begin < reached else "lies behind bytes that belong to no tensor"
+            )
+            raise BuildError(f"{path.name} is damaged: {key} {what}; get the file again")
+        reached = end
 
 
-def read(key: str, tensor: Stored) -> tuple[Tensor, dict[str, Json]]:
-    """Return the tensor as FP32, and the inventory's line for the very bytes that were read."""
-    import torch
-    from safetensors import SafetensorError, safe_open
+def read_index(path: Path) -> dict[str, Stored]:
+    """Return every tensor of the files that an index (`model.safetensors.index.json`) names, by key.
 
+    BuildError when index and files do not tell of the same tensors.
+    """
+    listed = weight_map(path)
+    headers = {name: read_header(path.with_name(name)) for name in dict.fromkeys(listed.values())}
+    absent = [f"{key} in {name}" for key, name in listed.items() if key not in headers[name]]
+    extra = [f"{key} of {name}" for name, header in headers.items() for key in header if listed.get(key) != name]
+    for what, found in (("names tensors that are not there", absent), ("does not name all tensors", extra)):
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise BuildError(f"{path.name} {what}: {', '.join(found[:3])}{more}; get index and files again, together")
+    return {key: headers[name][key] for key, name in listed.items()}
+
+
+def weight_map(path: Path) -> dict[str, str]:
+    """Return tensor key -> file name, as an index has it. BuildError when it is none or leads out of its folder."""
     try:
-        with safe_open(tensor.file, framework="pt") as file:
-            found: Tensor = file.get_tensor(key)
-    except SafetensorError as error:  # what it refuses of a file as a whole: holes, overlaps, bytes left over
-        raise BuildError(f"{tensor.file.name} is damaged: {error}; get the file again") from error
-    digest = hashlib.sha256(found.contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
-    return found.to(torch.float32), _line(tensor, digest)
-
-
-def _line(tensor: Stored, digest: str) -> dict[str, Json]:
-    return {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "digest": digest}
+        found = json.loads(path.read_bytes())["weight_map"]
+        names = {str(key): str(name) for key, name in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BuildError(f"{path.name} is no index of safetensors files: it has no 'weight_map' ({error})") from error
+    for name in names.values():
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise BuildError(f"{path.name}: {name!r} leads out of the index's folder; all files must lie beside it")
+    return names

@@ -1,7 +1,6 @@
 """The weights of this family: an inventory of every tensor without its bytes, and a component's tensors themselves.
 
-Sources: `{"random": {"seed": 0}}`, or `{"path": true}` with a safetensors file whose keys are those of transformers'
-Sam3Model.
+Sources: `{"random": {"seed": 0}}`, or `{"path": true}` with a file that `checkpoint_file` can read.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import random_weights, safetensors_file
-from sam3_build.families.sam3_image.config_keys import refuse_misspelt
+from sam3_build.families.sam3_image import checkpoint_file, random_weights, stored
+from sam3_build.families.sam3_image.config_keys import image_config, refuse_misspelt
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import sam3_config, skeleton
+from sam3_build.families.sam3_image.key_map import Renamed
 from sam3_build.families.sam3_image.modules import modeling
 from sam3_build.spec import USUAL_LAYOUT, Json
 
@@ -31,8 +31,7 @@ def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
 
     BuildError when it is no config of a SAM 3 model.
     """
-    if config.get("model_type") != "sam3":
-        raise BuildError(f"model config: model_type should be 'sam3', but is {config.get('model_type')!r}")
+    config = image_config(config)
     try:
         parsed = sam3_config(config)
         complete: dict[str, Json] = parsed.to_dict()
@@ -74,12 +73,11 @@ def inventory(
             name: {recipe.key: random_weights.entry(recipe, seed) for recipe in random_weights.recipes(model)}
             for name, model in skeletons.items()
         }
-    stored = safetensors_file.read_header(weights)
-    problems = [problem for model in skeletons.values() for problem in _mismatches(model, stored)]
-    _refuse(problems + _strangers(stored, whole_model(config)), weights)
+    found = checkpoint_file.read(weights)
+    problems = [problem for model in skeletons.values() for problem in _mismatches(model, found)]
+    _refuse(problems + _strangers(found, whole_model(config)), weights, found)
     return {
-        name: {key: safetensors_file.entry(stored[key]) for key in model.state_dict()}
-        for name, model in skeletons.items()
+        name: {key: stored.entry(found.tensors[key]) for key in model.state_dict()} for name, model in skeletons.items()
     }
 
 
@@ -100,9 +98,9 @@ def load(
         recipes = random_weights.recipes(model)
         _recheck(listed, {recipe.key: random_weights.entry(recipe, seed) for recipe in recipes}, f"seed {seed}")
         return {recipe.key: recipe.draw(seed) for recipe in recipes}
-    stored = safetensors_file.read_header(weights)
-    _refuse(_mismatches(model, stored), weights)
-    read = {key: safetensors_file.read(key, stored[key]) for key in model.state_dict()}
+    found = checkpoint_file.read(weights)
+    _refuse(_mismatches(model, found), weights, found)
+    read = {key: stored.read(found.tensors[key]) for key in model.state_dict()}
     _recheck(listed, {key: line for key, (_, line) in read.items()}, weights.name)
     return {key: tensor for key, (tensor, _) in read.items()}
 
@@ -124,16 +122,18 @@ def _seed(source: Mapping[str, Json]) -> int:
     return seed
 
 
-def _mismatches(model: nn.Module, stored: Mapping[str, safetensors_file.Stored]) -> list[str]:
+def _mismatches(model: nn.Module, file: Renamed) -> list[str]:
     problems = []
     for key, tensor in model.state_dict().items():
-        shape, found = tuple(tensor.shape), stored.get(key)
+        shape, found = tuple(tensor.shape), file.tensors.get(key)
         if found is None:
             problems.append(f"missing: {key} {list(shape)}")
-        elif found.shape != shape:
-            problems.append(f"shape: {key} is {list(found.shape)}, the config asks for {list(shape)}")
-        elif found.dtype not in safetensors_file.DTYPES:
-            problems.append(f"type: {key} is {found.dtype}; allowed: {', '.join(safetensors_file.DTYPES)}")
+            continue
+        origin = "" if file.keys[key] == key else f" (of {file.keys[key]})"
+        if found.shape != shape:
+            problems.append(f"shape: {key}{origin} is {list(found.shape)}, the config asks for {list(shape)}")
+        elif found.dtype not in stored.DTYPES:
+            problems.append(f"type: {key}{origin} is {found.dtype}; allowed: {', '.join(stored.DTYPES)}")
     return problems
 
 
@@ -148,11 +148,12 @@ def _recheck(listed: Mapping[str, Mapping[str, Json]], found: Mapping[str, Mappi
         )
 
 
-def _strangers(stored: Collection[str], known: Collection[str]) -> list[str]:
-    return [f"unexpected: {key}" for key in sorted(stored) if key not in known]
+def _strangers(file: Renamed, known: Collection[str]) -> list[str]:
+    unknown = {*file.unknown, *(file.keys[key] for key in file.tensors if key not in known)}
+    return [f"unexpected: {key}" for key in sorted(unknown)]
 
 
-def _refuse(problems: list[str], weights: Path) -> None:
+def _refuse(problems: list[str], weights: Path, file: Renamed) -> None:
     lines: list[str] = []
     for kind in dict.fromkeys(problem.split(":")[0] for problem in problems):
         same = [problem for problem in problems if problem.startswith(f"{kind}:")]
@@ -160,4 +161,4 @@ def _refuse(problems: list[str], weights: Path) -> None:
         lines += [*same[:MOST_LISTED], *more]
     if lines:
         what = "does not hold the weights of transformers' Sam3Model for this config"
-        raise BuildError(f"{weights.name} {what}:\n  " + "\n  ".join(lines))
+        raise BuildError(f"{weights.name} ({file.format.title}) {what}:\n  " + "\n  ".join(lines))

@@ -1,0 +1,112 @@
+"""A tensor that lies in some file: parts of it, the digest of its bytes, and the tensor itself out. Only ever reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build.errors import BuildError
+from sam3_build.spec import Json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The types that hold trained weights, as safetensors and as numpy call them.
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+# Bytes of an element. A type that is not here holds no weights, and is refused where a weight has it.
+WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
+
+BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a file: its first element lies at byte `offset`, and `strides` count elements, as torch's do."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    strides: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes from the first element to the end of the last."""
+        if 0 in self.shape:
+            return 0
+        return (sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)) + 1) * self.width
+
+    @property
+    def width(self) -> int:
+        """Bytes of an element; 0 for a type that holds no weights."""
+        return WIDTHS.get(self.dtype, 0)
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether its bytes lie in the file as they do in a tensor."""
+        wanted = contiguous(self.shape)
+        return all(n == 1 or s == w for n, s, w in zip(self.shape, self.strides, wanted, strict=True))
+
+    def narrow(self, axis: int, start: int, length: int) -> Stored:
+        """Return `length` slices from `start` on, along `axis`."""
+        shape = (*self.shape[:axis], length, *self.shape[axis + 1 :])
+        return replace(self, shape=shape, offset=self.offset + start * self.strides[axis] * self.width)
+
+    def transposed(self) -> Stored:
+        """Return the tensor with its dims in reverse."""
+        return replace(self, shape=self.shape[::-1], strides=self.strides[::-1])
+
+
+def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of a tensor of this shape whose elements lie in order."""
+    return tuple(accumulate(shape[:0:-1], lambda size, n: size * n, initial=1))[::-1] if shape else ()
+
+
+def entry(tensor: Stored) -> dict[str, Json]:
+    """Return the inventory's line for a stored tensor; its digest is that of its bytes, elements in order."""
+    if not tensor.is_contiguous:
+        return read(tensor)[1]
+    sha = hashlib.sha256()
+    for block in _blocks(tensor):
+        sha.update(block)
+    return _line(tensor, sha.hexdigest())
+
+
+def read(tensor: Stored) -> tuple[Tensor, dict[str, Json]]:
+    """Return the tensor as FP32, and the inventory's line for the very bytes that were read."""
+    import torch
+
+    held = bytearray(tensor.size)
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.offset)
+        if file.readinto(held) < len(held):
+            raise _cut_short(tensor)
+    flat = torch.frombuffer(held, dtype=getattr(torch, DTYPES[tensor.dtype])) if held else torch.empty(0)
+    found = flat.as_strided(tensor.shape, tensor.strides).contiguous()
+    digest = hashlib.sha256(found.flatten().view(torch.uint8).numpy().data).hexdigest()
+    return found.to(torch.float32), _line(tensor, digest)
+
+
+def _blocks(tensor: Stored) -> Iterator[bytes]:
+    left = tensor.size
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.offset)
+        while left:
+            block = file.read(min(BLOCK, left))
+            if not block:
+                raise _cut_short(tensor)
+            left -= len(block)
+            yield block
+
+
+def _cut_short(tensor: Stored) -> BuildError:
+    return BuildError(f"{tensor.file.name} was cut short while it was read; get the file again")
+
+
+def _line(tensor: Stored, digest: str) -> dict[str, Json]:
+    return {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "digest": digest}

@@ -25,6 +25,10 @@ class ActionError(BuildError):
     """An action failed: names the action and its log file, and carries the end of the log."""
 
 
+class NoDeviceError(BuildError):
+    """There is no GPU that could be used; says why, in words that follow "needs a CUDA GPU; "."""
+
+
 class StoreError(BuildError):
     """The artifact store cannot be read or written (no space, no permission)."""
 

@@ -13,14 +13,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from sam3_build import device
 from sam3_build.errors import ActionError
 from sam3_build.memory import Running, expected_peak
 from sam3_build.resolve import Answer
-from sam3_build.session import Session
+from sam3_build.session import Session, device_file
 from sam3_build.spec import Action, Json
 from sam3_build.store import Record, writing
 from sam3_build.toolchain import version
@@ -61,7 +64,8 @@ def execute(action: Action, session: Session) -> Outcome:
                 if answer.key != key:
                     raise ActionError(f"{action.name}: an input changed while it waited for another run; run it again")
                 if answer.record is None:
-                    record = _build(action, answer, session, lock)
+                    with _gpu(action) as held:
+                        record = _build(action, answer, session, (lock, *held))
                     how = "built"
                     answer = resolver.settle(action.name, replace(answer, state="fresh", record=record))
         assert answer.record
@@ -74,7 +78,17 @@ def execute(action: Action, session: Session) -> Outcome:
     return Outcome(how, time.monotonic() - started)
 
 
-def _build(action: Action, answer: Answer, session: Session, lock: int) -> Record:
+@contextmanager
+def _gpu(action: Action) -> Iterator[tuple[int, ...]]:
+    """Hold the lock of the GPU that the action works on, if it does; yield its descriptor for the worker to inherit."""
+    if action.gpu is None:
+        yield ()
+        return
+    with device.lock(action.gpu, lambda: _say_waiting(action, "another run is using its GPU")) as descriptor:
+        yield (descriptor,)
+
+
+def _build(action: Action, answer: Answer, session: Session, locks: tuple[int, ...]) -> Record:
     assert answer.key and answer.document
     resolver, store, log = session.resolver, session.store, log_path(session.view, action)
     expected = expected_peak(action, session.manifest.family, resolver)
@@ -85,7 +99,7 @@ def _build(action: Action, answer: Answer, session: Session, lock: int) -> Recor
             out.mkdir()
         with session.admission.admit(expected, lambda free: _say_too_large(action, expected, free)) as entry:
             began = time.time()
-            result = _work(action, resolver.input_paths(action), out, log, lock, entry)
+            result = _work(action, resolver.input_paths(action), session.view.root.parent, out, log, locks, entry)
         provenance: dict[str, Json] = {
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
             "seconds": round(time.time() - began, 3),
@@ -108,9 +122,22 @@ def _build(action: Action, answer: Answer, session: Session, lock: int) -> Recor
         store.discard(work)
 
 
-def _work(action: Action, inputs: dict[str, Path], out: Path, log: Path, lock: int, entry: Running) -> dict[str, Json]:
+def _work(
+    action: Action,
+    inputs: dict[str, Path],
+    artifacts: Path,
+    out: Path,
+    log: Path,
+    locks: tuple[int, ...],
+    entry: Running,
+) -> dict[str, Json]:
     """Run the stage in a worker process and return its result; the worker's output goes to the log."""
+    gpu: dict[str, Json] | None = None
+    if action.gpu:
+        gpu = {"uuid": action.gpu, "fields": action.device, "file": str(device_file(artifacts).absolute())}
+        inputs = inputs | {"scratch": artifacts / ".timing"}
     request = {
+        "gpu": gpu,
         "stage": action.stage,
         "params": action.params,
         "inputs": {role: str(path.absolute()) for role, path in inputs.items()},
@@ -128,7 +155,7 @@ def _work(action: Action, inputs: dict[str, Path], out: Path, log: Path, lock: i
                 stdout=log_file,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"} | dict(action.env),
-                pass_fds=(writer, lock),
+                pass_fds=(writer, *locks),
                 start_new_session=True,
             )
         os.close(writer)
@@ -163,8 +190,8 @@ def _converse(process: subprocess.Popen[bytes], request: bytes, reader: int) -> 
     return said
 
 
-def _say_waiting(action: Action) -> None:
-    sys.stderr.write(f"  wait  {action.name}: another run is building it\n")
+def _say_waiting(action: Action, why: str = "another run is building it") -> None:
+    sys.stderr.write(f"  wait  {action.name}: {why}\n")
 
 
 def _say_too_large(action: Action, need: int, free: int) -> None:

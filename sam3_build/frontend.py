@@ -150,7 +150,11 @@ def _refuse(actions: list[Action]) -> Callable[[], TaskFailed]:
 
 
 def _groups(session: Session) -> Iterator[Task]:
-    """Yield `build`, `build:decoder` and `build:decoder.fp16`, and so for every stage; `verify` itself is the judge."""
+    """Yield `build`, `build:decoder` and `build:decoder.fp16`, and so for every stage; `verify` itself is the judge.
+
+    What is an action already makes no group: `verify:decoder.fp16` is ONNX Runtime's, beside `verify:decoder.fp16.ada`.
+    """
+    leaves = {action.name for action in session.plan.actions}
     members: dict[str, list[Action]] = {}
     for action in session.plan.actions:
         stage, _, rest = action.name.partition(":")
@@ -159,7 +163,7 @@ def _groups(session: Session) -> Iterator[Task]:
         for group in [stage, *(f"{stage}:{p}" for p in prefixes)] if rest else []:
             members.setdefault(group, []).append(action)
     for group, actions in members.items():
-        if group != "verify":
+        if group != "verify" and group not in leaves:
             stage, _, rest = group.partition(":")
             ready = [a.name for a in actions if not a.blocked]
             summary = registry.stage(stage).summary

@@ -15,6 +15,8 @@ from sam3_build.session import Session
 from sam3_build.store import Store, read_history, writing
 
 _YOUNG_SECONDS = 60
+# What killed runs may leave half written, from a manifest's view.
+_SCRATCH = ("../.digests.json.*", "../.device.json.*", "../.manifests/.*", "../.timing/.*", ".*", "*/.*")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def find_garbage(store: Store, sessions: tuple[Session, ...], keep: int) -> Garb
         *(p for p in (store.root / "objects").glob("*/*") if p.name not in objects),
         *_abandoned(store),
         *_scratch(store.root, "records/*/.*", "names/*/*/.*"),
-        *(p for s in sessions for p in _scratch(s.view.root, "../.digests.json.*", "../.manifests/.*", ".*", "*/.*")),
+        *(p for s in sessions for p in _scratch(s.view.root, *_SCRATCH)),
     ]
     found += [path for s in sessions for path in _left_over(s)]
     return Garbage(tuple(sorted(set(found))), sum(_size(path) for path in found))

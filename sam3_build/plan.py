@@ -2,41 +2,52 @@
 
 checkpoint, samples -> reference:<component>
 export -> simplify -> patch -> precision:<component>.<precision> -> build:<component>.<precision>.<target>
-                                                                 -> verify:<component>.<precision>
+                                                                 -> verify:<component>.<precision>[.<target>]
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
+from sam3_build import plan_engines as engines
 from sam3_build import registry
-from sam3_build.compare.judge import RANGE_PARITY, gates_for
-from sam3_build.manifest.types import Manifest, Target
-from sam3_build.spec import BASELINE, Action, Comparison, ComponentSpec, Input, Json, ModelFamily, Plan, TensorSpec
+from sam3_build.manifest.types import Manifest
+from sam3_build.spec import (
+    BASELINE,
+    Action,
+    Comparison,
+    ComponentSpec,
+    DeviceFingerprint,
+    Input,
+    Json,
+    ModelFamily,
+    Plan,
+    TensorSpec,
+)
 
 
-def make_plan(manifest: Manifest) -> Plan:
-    """Return the actions and comparisons of `manifest`. Reads no file and asks no device; blocked actions say why."""
+def make_plan(manifest: Manifest, device: DeviceFingerprint | None = None, no_device: str = "there is none") -> Plan:
+    """Return the actions and comparisons of `manifest` on a machine with this GPU, or without one and why.
+
+    Reads no file and asks no device; blocked actions say why.
+    """
     family = registry.family(manifest.family).laid_out(manifest.layout)
     specs = [spec for spec in family.components if spec.name in manifest.components]
     actions = [_checkpoint(manifest, family), _samples(manifest, family)]
     actions += [_reference(manifest, family, spec) for spec in _needed(family, specs)]
     comparisons: list[Comparison] = []
-    missing = {name: registry.backend(name).missing() for name in {t.backend for t in manifest.targets.values()}}
-    cannot_run = {
-        name: registry.backend(t.backend).cannot_run(t.options)
-        for name, t in manifest.targets.items()
-        if t.backend != "onnxruntime"
-    }
+    machine = engines.Machine(device, no_device)
     for spec in specs:
         actions += _graph(manifest, family, spec)
         for precision in _precisions(manifest):
             actions.append(_precision(manifest, spec, precision))
-            if precision in manifest.precisions:
-                actions += [_build(manifest, spec, precision, name, missing) for name in manifest.targets]
-            actions.append(_verify(spec, precision))
-            comparisons += _comparisons(manifest, spec, precision, cannot_run)
+            built = manifest.targets if precision in manifest.precisions else ()
+            actions += [engines.build(manifest, spec, precision, name, machine) for name in built]
+            actions.append(engines.verify(spec, precision))
+            for name in built:
+                actions += engines.verify_built(manifest, spec, precision, name, machine)
+            comparisons += engines.comparisons(manifest, spec, precision, machine)
     return Plan(manifest.name, tuple(actions), tuple(comparisons))
 
 
@@ -157,7 +168,7 @@ def _graph(manifest: Manifest, family: ModelFamily, spec: ComponentSpec) -> Iter
     """Yield export, simplify and, where the manifest lists patches, patch."""
     component = manifest.components[spec.name]
     opset = component.opset or manifest.opset
-    dims = _dims(spec)
+    dims = engines.dims(spec)
     dynamic: list[Json] = [dim for dim in family.dynamic_dims if dim in dims]
     yield _torch_action(manifest, family, "export", spec, {"opset": opset, "dynamic_dims": dynamic}, {})
     yield Action(
@@ -197,75 +208,3 @@ def _precision(manifest: Manifest, spec: ComponentSpec, precision: str) -> Actio
         tools=registry.stage("precision").tools,
         view={f"{stem}.onnx": f"{spec.name}/{stem}.onnx"},
     )
-
-
-# ------------------------------------------------------------------ engines and verdicts
-
-
-def _build(
-    manifest: Manifest, spec: ComponentSpec, precision: str, target_name: str, missing: Mapping[str, str | None]
-) -> Action:
-    target = manifest.targets[target_name]
-    backend = registry.backend(target.backend)
-    stem = f"{spec.name}.{precision}"
-    return Action(
-        name=f"build:{stem}.{target_name}",
-        stage="build",
-        params={
-            "component": spec.name,
-            "precision": precision,
-            "backend": backend.name,
-            "options": target.options,
-            "profiles": _profiles(manifest, spec, target) if backend.uses_profiles else [],
-        },
-        inputs={"onnx": Input(f"precision:{stem}")},
-        recipe=("stages.build", f"backends.{backend.name}"),
-        tools=(*registry.stage("build").tools, *backend.tools),
-        device=backend.device_fields(target.options),
-        view={f"{stem}{backend.extension}": f"{spec.name}/{stem}.{target_name}{backend.extension}"},
-        env=backend.env,
-        blocked=missing[backend.name],
-    )
-
-
-def _profiles(manifest: Manifest, spec: ComponentSpec, target: Target) -> list[Json]:
-    """Return one range per dim that this component has, per profile: other dims must not reach its key."""
-    dims = _dims(spec)
-    names = target.shape_profiles or tuple(manifest.shape_profiles)
-    return [{d: list(r) for d, r in manifest.shape_profiles[name].items() if d in dims} for name in names]
-
-
-def _dims(spec: ComponentSpec) -> set[str]:
-    return {dim for tensor in spec.inputs for dim in tensor.dims if isinstance(dim, str)}
-
-
-def _verify(spec: ComponentSpec, precision: str) -> Action:
-    stem = f"{spec.name}.{precision}"
-    inputs = {"onnx": Input(f"precision:{stem}"), "reference": Input(f"reference:{spec.name}")}
-    if precision != BASELINE:
-        inputs["baseline"] = Input(f"verify:{spec.name}.{BASELINE}")
-    return Action(
-        name=f"verify:{stem}",
-        stage="verify",
-        params={"component": spec.name, "precision": precision, "keep_outputs": precision == BASELINE},
-        inputs=inputs,
-        recipe=("stages.verify",),
-        tools=registry.stage("verify").tools,
-    )
-
-
-def _comparisons(
-    manifest: Manifest, spec: ComponentSpec, precision: str, cannot_run: Mapping[str, str | None]
-) -> Iterator[Comparison]:
-    """Yield what ONNX Runtime shows of this precision, then one for each engine that has to be run to be judged."""
-    tolerances: Mapping[str, Mapping[str, float | tuple[float, float]]] = manifest.tolerances.get(precision, {}).get(
-        spec.name, {}
-    )
-    gates = {t.name: gates_for(precision, t.dtype, tolerances.get(t.name, {})) for t in spec.outputs}
-    outputs = tuple(t.name for t in spec.outputs)
-    label = f"onnxruntime {BASELINE} vs onnxruntime {precision} ({RANGE_PARITY})"
-    if precision == BASELINE:
-        label = f"pytorch {BASELINE} vs onnxruntime {BASELINE}"
-    yield Comparison(spec.name, label, f"verify:{spec.name}.{precision}", None, outputs, gates)
-    for name, reason in cannot_run.items() if precision in manifest.precisions else ():
-        yield Comparison(spec.name, f"onnxruntime {BASELINE} vs {name} {precision}", None, reason, outputs, gates)

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sam3_build import toolchain
+from sam3_build import device, toolchain
 from sam3_build.digest import DigestCache
+from sam3_build.errors import NoDeviceError
 from sam3_build.manifest.cache import load
 from sam3_build.manifest.types import Manifest
 from sam3_build.memory import Admission
 from sam3_build.plan import make_plan
+from sam3_build.plan_engines import wants_device
 from sam3_build.resolve import Resolver
-from sam3_build.spec import Plan
+from sam3_build.spec import DeviceFingerprint, Plan
 from sam3_build.store import Store
 from sam3_build.view import View
 
@@ -42,12 +44,27 @@ def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -
     artifacts = root / "artifacts"
     digests = DigestCache(artifacts / ".digests.json")
     loaded = load(manifest or environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, root, digests, artifacts / ".manifests")
-    plan = make_plan(loaded)
+    plan = make_plan(loaded, *_device(loaded, artifacts, environ))
     place = (root / Path(environ.get("SAM3_STORE") or artifacts / ".store").expanduser()).absolute()
     store = Store(place, digests, checkout_name(artifacts))
     return Session(
         loaded, plan, store, View(artifacts / plan.manifest, store), Resolver(plan, store, toolchain.version)
     )
+
+
+def _device(manifest: Manifest, artifacts: Path, environ: Mapping[str, str]) -> tuple[DeviceFingerprint | None, str]:
+    """Return this machine's GPU, or None and why; nobody is asked when no target of the manifest wants one."""
+    if not wants_device(manifest):
+        return None, "none was looked for"
+    try:
+        return device.recall(environ, device_file(artifacts)), ""
+    except NoDeviceError as error:
+        return None, str(error)
+
+
+def device_file(artifacts: Path) -> Path:
+    """Return where this machine's GPU is remembered."""
+    return artifacts / ".device.json"
 
 
 def checkout_name(artifacts: Path) -> str:

@@ -121,6 +121,32 @@ class ModelFamily:
         return tuple(c.name for c in self.components if c.name in feeding)
 
 
+# ------------------------------------------------------------------ devices
+
+
+@dataclass(frozen=True)
+class DeviceFingerprint:
+    """One NVIDIA GPU, as far as engines are bound to it.
+
+    gpu_class: os, name, compute_capability, sm_count, l2_bytes, memory_bus_bits, shared_memory_per_block_optin,
+               shared_memory_per_sm, reserved_shared_memory_per_block, texture_alignment, integrated, ecc, memory_mib
+    driver:    version of the driver, such as "580.65.06"; cuda: the newest CUDA that it runs, such as "13.0"
+    uuid, index: which GPU it is. They lead to its lock and enter no key: equal GPUs share engines
+    """
+
+    gpu_class: Mapping[str, Json]
+    driver: str
+    cuda: str
+    uuid: str
+    index: int
+
+    @property
+    def fields(self) -> dict[str, Json]:
+        """Return all that a key may take: the class and the driver, whole and its major version."""
+        major = self.driver.partition(".")[0]
+        return {**self.gpu_class, "driver_major": major, "driver": self.driver, "cuda": self.cuda}
+
+
 # ------------------------------------------------------------------ plug-ins
 
 
@@ -160,39 +186,65 @@ BASELINE = "fp32"
 class BuildRequest:
     """What a backend's build gets: the ONNX file, the file stem to write, its own options and the profiles.
 
-    `profiles` maps input name -> (min, opt, max) shapes, one mapping per TensorRT optimization profile, in order.
+    profiles: input name -> (min, opt, max) shapes, one mapping per TensorRT optimization profile, in order
+    device:   the GPU to build on and its free memory in bytes, for targets that need one to build
+    scratch:  a folder for what only saves time (timing caches), where there is one
     """
 
     onnx: Path
     stem: str
     options: Mapping[str, Json]
     profiles: tuple[Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]], ...]
+    device: DeviceFingerprint | None = None
+    free_bytes: int | None = None
+    scratch: Path | None = None
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a backend's runner gets: the folders of what was built and of the ONNX it was built from, and the stem."""
+
+    built: Path
+    onnx: Path
+    stem: str
+    options: Mapping[str, Json]
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to run a component. All callables are cheap and import nothing heavy, except `build` and `run`.
+    """One way to run a component. All callables are cheap and import nothing heavy, except `build` and `runner`.
 
+    product:       what it builds, as people call it: `TensorRT engines`
     options:       a frozen dataclass that the manifest boundary validates a target's keys with
+    tools:         (options) -> the distributions whose versions enter the build key; `name:major` for the major version
+    needs_gpu:     (options) -> which of "build" and "run" an NVIDIA GPU is needed for
+    runs:          (options) -> whether what it builds must be run to be judged; no where `verify` runs the same anyway
     impossible:    (options, precision name) -> why no machine can build this, or None; an error at load
-    missing:       () -> why this machine cannot build (library, GPU), or None; the action is then *blocked*
-    cannot_run:    (options) -> why this machine cannot run what was built, or None; comparisons are then *not run*
-    device_fields: (options) -> the device fields that enter the build key
+    missing:       (options, device) -> why this machine cannot build, or None; the action is then *blocked*. The device
+                   is there if one is needed to build
+    cannot_run:    (options, device) -> why this machine cannot run what was built, or None; comparisons are then *not
+                   run*. The device is there if one is needed to run
+    device_fields: (options, device) -> the device fields that enter the build key
     build:         (request, out folder) -> facts; writes `<stem><extension>` into the folder
+    runner:        (request) -> a Polygraphy runner of what was built, not yet activated
     """
 
     name: str
     summary: str
+    product: str
     extension: str
     options: type
-    tools: tuple[str, ...]
+    tools: Callable[[Mapping[str, Json]], tuple[str, ...]]
     uses_profiles: bool
     env: Mapping[str, str]
+    needs_gpu: Callable[[Mapping[str, Json]], tuple[str, ...]]
+    runs: Callable[[Mapping[str, Json]], bool]
     impossible: Callable[[Mapping[str, Json], str], str | None]
-    missing: Callable[[], str | None]
-    cannot_run: Callable[[Mapping[str, Json]], str | None]
-    device_fields: Callable[[Mapping[str, Json]], Mapping[str, Json]]
+    missing: Callable[[Mapping[str, Json], DeviceFingerprint | None], str | None]
+    cannot_run: Callable[[Mapping[str, Json], DeviceFingerprint | None], str | None]
+    device_fields: Callable[[Mapping[str, Json], DeviceFingerprint | None], Mapping[str, Json]]
     build: Callable[[BuildRequest, Path], Mapping[str, Json]]
+    runner: Callable[[RunRequest], object]
 
 
 @dataclass(frozen=True)
@@ -235,12 +287,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Action:
-    """One step of a plan. Everything but `name`, `reads`, `view`, `env` and `blocked` enters its key.
+    """One step of a plan. Everything but `name`, `reads`, `gpu`, `view`, `env` and `blocked` enters its key.
 
     recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.forward`)
     files:  role -> source file outside the store; its content digest enters the key, never its path
     reads:  role -> source file that another input already digests (a checkpoint, by its inventory of tensors)
     device: the device fields that the backend asked for; empty for actions that no device matters to
+    gpu:    the UUID of the GPU that the action works on, whose lock it holds; enters no key
     view:   output file -> readable path relative to `artifacts/<manifest>/`
     """
 
@@ -253,6 +306,7 @@ class Action:
     files: Mapping[str, Path] = field(default_factory=dict)
     reads: Mapping[str, Path] = field(default_factory=dict)
     device: Mapping[str, Json] = field(default_factory=dict)
+    gpu: str | None = None
     view: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     blocked: str | None = None

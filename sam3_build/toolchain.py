@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from functools import cache
 
+# One package under several names, which differ in what they were compiled for. Each that is there counts.
+NAMES = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+}
+
 
 @cache
-def version(distribution: str) -> str:
-    """Return the installed version of `distribution`, or `"absent"`."""
+def version(tool: str) -> str:
+    """Return the installed version of a distribution (of `name:major`, the first number of it), or `"absent"`.
+
+    Under another name than the tool's own, that name is added: `10.16.1.11 (tensorrt-cu13)`.
+    """
+    name, _, part = tool.partition(":")
+    found = {known: text for known in NAMES.get(name, (name,)) if (text := _version(known))}
+    texts = [(text.partition(".")[0] if part == "major" else text, known) for known, text in found.items()]
+    return ", ".join(text if known == name else f"{text} ({known})" for text, known in texts) or "absent"
+
+
+def _version(distribution: str) -> str | None:
     from importlib import metadata
 
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return "absent"
+        return None

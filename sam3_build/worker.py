@@ -17,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from sam3_build import registry
-from sam3_build.errors import BuildError
+from sam3_build import device, registry
+from sam3_build.errors import BuildError, NoDeviceError
 from sam3_build.spec import Json
 
 _PR_SET_PDEATHSIG = 1
@@ -29,6 +29,9 @@ def run(request: Mapping[str, object]) -> dict[str, Json]:
     stage, params, inputs, out = (request[k] for k in ("stage", "params", "inputs", "out"))
     assert isinstance(stage, str) and isinstance(params, dict) and isinstance(inputs, dict) and isinstance(out, str)
     try:
+        if gpu := request.get("gpu"):
+            assert isinstance(gpu, dict)
+            _hold_to_plan(gpu)
         facts = registry.stage(stage).run(params, {role: Path(p) for role, p in inputs.items()}, Path(out))
     except BuildError as error:
         return {"error": str(error)}
@@ -37,6 +40,22 @@ def run(request: Mapping[str, object]) -> dict[str, Json]:
             raise
         return {"error": f"{error.filename or out}: {os.strerror(error.errno)}"}
     return {"facts": dict(facts), "peak_bytes": _peak_bytes()}
+
+
+def _hold_to_plan(gpu: Mapping[str, Json]) -> None:
+    """Ask the driver for the GPU that is there now: BuildError when the key says another one."""
+    uuid, fields, file = gpu["uuid"], gpu["fields"], gpu["file"]
+    assert isinstance(fields, dict) and isinstance(file, str)
+    try:
+        live = device.probe(os.environ)
+        wrong = device.difference(fields, live)
+        if wrong is None and live.uuid != uuid:
+            wrong = f"it is {live.uuid}, and {uuid} was planned for"
+    except NoDeviceError as error:
+        wrong = str(error)
+    if wrong:
+        device.forget(Path(file))
+        raise BuildError(f"this machine's GPU is not what it was: {wrong}; nothing was done, run it again")
 
 
 def _peak_bytes() -> int:

@@ -69,16 +69,20 @@ def _backend(name: str, options: type, *, profiles: bool) -> Backend:
     return Backend(
         name=name,
         summary=name,
+        product=name,
         extension=".x",
         options=options,
-        tools=(),
+        tools=lambda _: (),
         uses_profiles=profiles,
         env={},
         impossible=_impossible,
-        missing=lambda: None,
-        cannot_run=lambda _: None,
-        device_fields=lambda _: {},
+        needs_gpu=lambda _: (),
+        runs=lambda _: False,
+        missing=lambda *_: None,
+        cannot_run=lambda *_: None,
+        device_fields=lambda *_: {},
         build=lambda *_: {},
+        runner=lambda _: None,
     )
 
 

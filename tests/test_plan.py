@@ -128,9 +128,9 @@ def test_the_baseline_is_measured_and_not_built_where_it_is_not_selected(tmp_pat
     assert [c.label for c in plan.comparisons if c.component == "decoder"] == [
         "pytorch fp32 vs onnxruntime fp32",
         "onnxruntime fp32 vs onnxruntime fp16 (range parity)",
-        "onnxruntime fp32 vs ampere fp16",
-        "onnxruntime fp32 vs ada fp16",
-        "onnxruntime fp32 vs blackwell fp16",
+        "onnxruntime fp32 vs ampere fp16 (engine parity)",
+        "onnxruntime fp32 vs ada fp16 (engine parity)",
+        "onnxruntime fp32 vs blackwell fp16 (engine parity)",
     ]
 
 
@@ -192,7 +192,7 @@ def no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     real = registry.backend
 
     def backend(name: str) -> Backend:
-        return replace(real(name), missing=lambda: "not installed") if name == "tensorrt_rtx" else real(name)
+        return replace(real(name), missing=lambda *_: "not installed") if name == "tensorrt_rtx" else real(name)
 
     monkeypatch.setattr(registry, "backend", backend)
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on a CPU: the precision stage's ONNX in, proof that a session opens on it out; no second model."""
+"""ONNX Runtime, on a CPU or with CUDA: the precision stage's ONNX in, proof that a session opens on it out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from sam3_build.errors import BuildError
-from sam3_build.spec import Backend, BuildRequest, Json
+from sam3_build.spec import Backend, BuildRequest, DeviceFingerprint, Json, RunRequest
 
-PROVIDERS = ("CPUExecutionProvider",)
+# What a session is asked for. TF32 is off: what the graph calls FP32 is computed in FP32.
+PROVIDERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
 
 
 class _Tensor(Protocol):
@@ -22,25 +26,29 @@ class _Tensor(Protocol):
     shape: list[int | str]
 
 
+class Session(Protocol):
+    """As much of an inference session as is used here."""
+
+    def get_providers(self) -> list[str]:
+        """Return the execution providers that it really uses, the first one first."""
+
+    def get_inputs(self) -> list[_Tensor]:
+        """Return its inputs."""
+
+    def get_outputs(self) -> list[_Tensor]:
+        """Return its outputs."""
+
+
 @dataclass(frozen=True)
 class OnnxRuntimeOptions:
-    """ONNX Runtime on a CPU takes no option: the ONNX file itself is what runs."""
+    """What a manifest says about an ONNX Runtime target: where it runs. The ONNX file itself is what runs."""
+
+    provider: Literal["cpu", "cuda"] = "cpu"
 
 
 def build(request: BuildRequest, out: Path) -> Mapping[str, Json]:
-    """Open a session on the ONNX file and write what it shows of itself to `<stem>.json`; return the same facts.
-
-    Raises BuildError, quoting ONNX Runtime, when the file is not a model that it can run.
-    """
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state
-
-    kinds = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
-    refusals = tuple(kind for kind in kinds if issubclass(kind, Exception))
-    try:
-        session = onnxruntime.InferenceSession(str(request.onnx), providers=list(PROVIDERS))
-    except refusals as error:
-        raise BuildError(f"{request.onnx.name}: ONNX Runtime cannot open it: {error}") from error
+    """Open a session on the ONNX file and write what it shows of itself to `<stem>.json`; return the same facts."""
+    session = open_session(request.onnx, _provider(request.options))
     facts: dict[str, Json] = {
         "onnx": request.onnx.name,
         "providers": session.get_providers(),
@@ -56,38 +64,100 @@ def _described(tensor: _Tensor) -> dict[str, Json]:
     return {"name": tensor.name, "type": tensor.type, "shape": list(tensor.shape)}
 
 
+def _runner(request: RunRequest) -> object:
+    from polygraphy.backend.onnxrt import OnnxrtRunner
+
+    model = request.onnx / f"{request.stem}.onnx"
+    return OnnxrtRunner(open_session(model, _provider(request.options)), name="onnxruntime")
+
+
+def open_session(onnx: Path, provider: str) -> Session:
+    """Return a session on an ONNX file. BuildError, quoting ONNX Runtime, when it cannot run the file there."""
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state
+
+    kinds = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
+    refusals = tuple(kind for kind in kinds if issubclass(kind, Exception))
+    name, settings = PROVIDERS[provider]
+    have = onnxruntime.get_available_providers()
+    if name not in have:
+        raise BuildError(f"this ONNX Runtime has no {name}, only {', '.join(have)} (pip install onnxruntime-gpu)")
+    try:
+        session: Session = onnxruntime.InferenceSession(str(onnx), providers=[(name, dict(settings))])
+    except refusals as error:
+        raise BuildError(f"{onnx.name}: ONNX Runtime cannot open it: {error}") from error
+    return held_to(name, session, onnx.name)
+
+
+def held_to(provider: str, session: Session, file: str) -> Session:
+    """Return `session`; BuildError when it fell back to another provider, which ONNX Runtime does in silence."""
+    used = session.get_providers()
+    if used[:1] != [provider]:
+        raise BuildError(
+            f"{file}: ONNX Runtime was asked for {provider} and fell back to {', '.join(used)}; its log says why "
+            "(CUDA and cuDNN libraries that it cannot load, most often)"
+        )
+    return session
+
+
+def _provider(options: Mapping[str, Json]) -> str:
+    return str(options.get("provider", "cpu"))
+
+
+def _on_gpu(options: Mapping[str, Json]) -> bool:
+    return _provider(options) == "cuda"
+
+
+def _needs_gpu(options: Mapping[str, Json]) -> tuple[str, ...]:
+    return ("build", "run") if _on_gpu(options) else ()
+
+
 def _impossible(options: Mapping[str, Json], precision: str) -> str | None:
     """Say why ONNX Runtime's CPU kernels can never run this precision, or None."""
-    if precision == "bf16":
+    if precision == "bf16" and not _on_gpu(options):
         return "ONNX Runtime has no bf16 kernels on a CPU"
     return None
 
 
-def _missing() -> str | None:
-    if find_spec("onnxruntime") is None:
-        return "the Python package onnxruntime is not installed (pip install onnxruntime)"
+def _missing(options: Mapping[str, Json], device: DeviceFingerprint | None) -> str | None:
+    wanted = "onnxruntime-gpu" if _on_gpu(options) else "onnxruntime"
+    if find_spec("onnxruntime") is None or (_on_gpu(options) and not _is_installed(wanted)):
+        return f"the Python package {wanted} is not installed (pip install {wanted})"
     return None
 
 
-def _cannot_run(options: Mapping[str, Json]) -> str | None:
-    return _missing()
+def _is_installed(distribution: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
-def _device_fields(options: Mapping[str, Json]) -> Mapping[str, Json]:
-    return {}
+def _device_fields(options: Mapping[str, Json], device: DeviceFingerprint | None) -> Mapping[str, Json]:
+    """Return what the proof that a session opens is bound to: with CUDA, the kind of GPU."""
+    if device is None or not _on_gpu(options):
+        return {}
+    return {name: device.gpu_class[name] for name in ("os", "name", "compute_capability")}
 
 
 BACKEND = Backend(
     name="onnxruntime",
-    summary="ONNX Runtime on a CPU; runs the precision stage's ONNX as it is",
+    summary="ONNX Runtime on a CPU or with CUDA; runs the precision stage's ONNX as it is",
+    product="ONNX Runtime sessions",
     extension=".json",
     options=OnnxRuntimeOptions,
-    tools=("onnxruntime",),
+    tools=lambda options: ("onnxruntime",),
     uses_profiles=False,
     env={},
+    needs_gpu=_needs_gpu,
+    runs=_on_gpu,  # on the CPU, `verify` runs the same graph with the same library
     impossible=_impossible,
     missing=_missing,
-    cannot_run=_cannot_run,
+    cannot_run=_missing,
     device_fields=_device_fields,
     build=build,
+    runner=_runner,
 )

@@ -13,6 +13,7 @@ AT_LEAST = ("cosine",)
 
 # What a comparison of a reduced precision on ONNX Runtime's CPU shows, and what it does not.
 RANGE_PARITY = "range parity"
+ENGINE_PARITY = "engine parity"
 RANGE_PARITY_NOTE = (
     "range parity: ONNX Runtime's CPU computes in FP32 what it has no FP16 kernel for, so this shows overflow and "
     "wrong types, but less rounding than a GPU's"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam3_build import registry
+from sam3_build import device, nvidia, registry
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.spec import BuildRequest, Json, Memory, Stage, TensorSpec
 
@@ -24,6 +26,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
 
     params: component, precision, backend, options, profiles ([{dim: [min, opt, max]}], in engine order)
     inputs: onnx, the folder that holds `<component>.<precision>.onnx`
+            scratch (optional), a folder for what only saves time
     """
     import onnx
 
@@ -40,7 +43,10 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         resolve(onnx_file.name, graph_inputs, _ranges(profile), number)
         for number, profile in enumerate(profiles if backend.uses_profiles else (), start=1)
     )
-    request = BuildRequest(onnx_file, f"{component}.{precision}", options, resolved)
+    request = BuildRequest(onnx_file, f"{component}.{precision}", options, resolved, scratch=inputs.get("scratch"))
+    if "build" in backend.needs_gpu(options):
+        live = device.probe(os.environ)
+        request = replace(request, device=live, free_bytes=nvidia.free_bytes(live.uuid))
     started = time.monotonic()
     facts = backend.build(request, out)
     seconds = round(time.monotonic() - started, 3)

@@ -1,7 +1,7 @@
 """Verify: a component's ONNX and recorded cases in, `statistics.json` per output over all cases out. Judges nothing.
 
-Each case runs on ONNX Runtime's CPU through Polygraphy and is compared with what PyTorch recorded, or with the outputs
-of the FP32 ONNX where a `baseline` is given. One case is in memory at a time.
+Each case runs through Polygraphy, on ONNX Runtime's CPU or by what a backend built, and is compared with what PyTorch
+recorded, or with the outputs of the FP32 ONNX where a `baseline` is given. One case is in memory at a time.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
+from sam3_build import registry
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Memory, Stage
+from sam3_build.spec import Json, Memory, RunRequest, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,34 +25,40 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.generic]]
 
-# ONNX Runtime's names of element types, where they are not numpy's.
-ORT_NAMES = {"float32": "float", "float64": "double"}
-
 
 class _Tensor(Protocol):
-    name: str
-    type: str
+    dtype: object
     shape: Sequence[int | str | None]
 
 
-class _Session(Protocol):
-    def get_inputs(self) -> Sequence[_Tensor]: ...
+class _Runner(Protocol):
+    """A Polygraphy runner."""
+
+    def get_input_metadata(self, *, use_numpy_dtypes: bool) -> Mapping[str, _Tensor]: ...
+
+
+@runtime_checkable
+class _Profiled(Protocol):
+    """A runner that has shape profiles, and picks one for a feed."""
+
+    def fit(self, feed: Arrays) -> None: ...
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Write `statistics.json`, and with `keep_outputs` also `<case>.npz` of the ONNX outputs, into `out`.
 
-    params: component, precision, keep_outputs
+    params: component, precision, keep_outputs; backend and options when what a backend built is to run
     inputs: onnx, the folder that holds `<component>.<precision>.onnx`
             reference, a folder of `<case>.npz` with arrays `inputs/<name>` and `outputs/<name>`
+            built (with a backend), the folder that its build wrote
             baseline (optional), a folder of `<case>.npz` with arrays `<name>`: compare with these outputs instead
     """
-    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
     from polygraphy.comparator import Comparator
     from polygraphy.logger import G_LOGGER
 
     component, precision = str(params["component"]), str(params["precision"])
-    onnx_file = inputs["onnx"] / f"{component}.{precision}.onnx"
+    stem = f"{component}.{precision}"
+    what = f"{stem} built by {params['backend']}" if "backend" in params else f"{stem}.onnx"
     cases = sorted(inputs["reference"].glob("*.npz"))
     if not cases:
         raise BuildError(
@@ -61,13 +68,13 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     baseline = inputs.get("baseline")
     expected = [case if baseline is None else baseline / case.name for case in cases]
     compare = _Comparison([case.stem for case in cases], out if params["keep_outputs"] else None)
-    with G_LOGGER.verbosity(G_LOGGER.WARNING), _refusals(onnx_file.name):
-        session: _Session = SessionFromOnnx(str(onnx_file), providers=["cpu"])()
-        measured = Comparator.run([OnnxrtRunner(session, name="onnx")], _feeds(cases, session), streaming=True)
+    with G_LOGGER.verbosity(G_LOGGER.WARNING), _refusals(what):
+        runner = _runner(params, inputs, stem)
+        measured = Comparator.run([runner], _feeds(cases, runner), streaming=True)
         recorded = _recorded(expected, "outputs/" if baseline is None else "")
         Comparator.compare_accuracy([measured, recorded], compare_func=compare)
     if compare.done != len(cases):
-        raise BuildError(f"{onnx_file.name}: only {compare.done} of {len(cases)} cases were compared")
+        raise BuildError(f"{what}: only {compare.done} of {len(cases)} cases were compared")
     outputs: dict[str, Json] = {name: found.summary() for name, found in compare.outputs.items()}
     names: list[Json] = [case.stem for case in cases]
     summary: dict[str, Json] = {"component": component, "precision": precision, "cases": names, "outputs": outputs}
@@ -75,6 +82,21 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     for name, found in compare.outputs.items():
         logging.getLogger(__name__).info("%s: %s", name, found.metrics())
     return {"cases": len(cases), "outputs": len(outputs)}
+
+
+def _runner(params: Mapping[str, Json], inputs: Mapping[str, Path], stem: str) -> _Runner:
+    """Return a runner of what was built, or of the ONNX itself on ONNX Runtime's CPU."""
+    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+
+    found: object
+    if "backend" in params:
+        options = params["options"]
+        assert isinstance(options, Mapping)
+        request = RunRequest(inputs["built"], inputs["onnx"], stem, options)
+        found = registry.backend(str(params["backend"])).runner(request)
+    else:
+        found = OnnxrtRunner(SessionFromOnnx(str(inputs["onnx"] / f"{stem}.onnx"), providers=["cpu"])(), name="onnx")
+    return cast(_Runner, found)
 
 
 class _Comparison:
@@ -93,7 +115,7 @@ class _Comparison:
         case = self._cases[self.done]
         self.done += 1
         if sorted(actual) != sorted(expected):
-            raise BuildError(f"case {case!r}: the ONNX has the outputs {sorted(actual)}, expected {sorted(expected)}")
+            raise BuildError(f"case {case!r}: the model has the outputs {sorted(actual)}, expected {sorted(expected)}")
         for name, reference in expected.items():
             statistics = self.outputs.setdefault(name, OutputStatistics(reference.dtype.name))
             statistics.add(case, actual[name], reference)
@@ -102,24 +124,27 @@ class _Comparison:
         return OrderedDict()
 
 
-def _feeds(cases: Sequence[Path], session: _Session) -> Iterator[Arrays]:
-    """Yield each case's recorded inputs, held against the session's: Polygraphy would rename and cast in silence."""
+def _feeds(cases: Sequence[Path], runner: _Runner) -> Iterator[Arrays]:
+    """Yield each case's recorded inputs, held against the runner's: Polygraphy would rename and cast in silence."""
+    import numpy as np
+    from polygraphy.datatype import DataType
+
     for case in cases:
         feed = _load(case, "inputs/")
-        wanted = {tensor.name: tensor for tensor in session.get_inputs()}
+        wanted = runner.get_input_metadata(use_numpy_dtypes=False)
         if sorted(feed) != sorted(wanted):
-            raise BuildError(f"case {case.stem!r} records the inputs {sorted(feed)}, the ONNX has {sorted(wanted)}")
+            raise BuildError(f"case {case.stem!r} records the inputs {sorted(feed)}, the model has {sorted(wanted)}")
         for name, array in feed.items():
-            kind = f"tensor({ORT_NAMES.get(array.dtype.name, array.dtype.name)})"
-            shape = wanted[name].shape
-            fixed = [
-                size for size, dim in zip(array.shape, shape, strict=False) if isinstance(dim, int) and dim != size
-            ]
-            if kind != wanted[name].type or len(shape) != array.ndim or fixed:
+            kind, shape = np.dtype(DataType.to_dtype(wanted[name].dtype, "numpy")).name, wanted[name].shape
+            sizes = zip(array.shape, shape, strict=False)
+            fixed = [size for size, dim in sizes if isinstance(dim, int) and 0 <= dim != size]
+            if kind != array.dtype.name or len(shape) != array.ndim or fixed:
                 raise BuildError(
-                    f"case {case.stem!r}: input {name!r} is recorded as {kind}{list(array.shape)}, "
-                    f"the ONNX takes {wanted[name].type}{list(shape)}"
+                    f"case {case.stem!r}: input {name!r} is recorded as {array.dtype.name}{list(array.shape)}, "
+                    f"the model takes {kind}{list(shape)}"
                 )
+        if isinstance(runner, _Profiled):
+            runner.fit(feed)
         logging.getLogger(__name__).info("case %s", case.stem)
         yield feed
 
@@ -145,8 +170,8 @@ def _load(file: Path, prefix: str) -> Arrays:
 
 
 @contextmanager
-def _refusals(model: str) -> Iterator[None]:
-    """Turn what ONNX Runtime and Polygraphy raise about `model` into a BuildError that quotes it."""
+def _refusals(what: str) -> Iterator[None]:
+    """Turn what ONNX Runtime and Polygraphy raise about a model into a BuildError that quotes it."""
     from onnxruntime.capi import onnxruntime_pybind11_state
     from polygraphy.exception import PolygraphyException
 
@@ -155,7 +180,7 @@ def _refusals(model: str) -> Iterator[None]:
     try:
         yield
     except (*refusals, PolygraphyException) as error:
-        raise BuildError(f"{model}: ONNX Runtime cannot run it: {error}") from error
+        raise BuildError(f"{what}: it cannot be run: {error}") from error
 
 
 STAGE = Stage(

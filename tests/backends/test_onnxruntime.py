@@ -57,7 +57,8 @@ def test_bf16_is_impossible_and_other_precisions_are_not() -> None:
 
 
 def test_no_device_and_no_profile_enters_the_key() -> None:
-    assert BACKEND.device_fields({}) == {}
+    assert BACKEND.device_fields({"provider": "cpu"}, None) == {}
     assert not BACKEND.uses_profiles
-    assert BACKEND.missing() is None
-    assert BACKEND.cannot_run({}) is None
+    assert BACKEND.needs_gpu({"provider": "cpu"}) == ()
+    assert BACKEND.missing({"provider": "cpu"}, None) is None
+    assert BACKEND.cannot_run({"provider": "cpu"}, None) is None

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from gpus import A10, RTX_4090
 
-from sam3_build.backends import tensorrt_rtx
+from sam3_build.backends import _tensorrt
 from sam3_build.backends.tensorrt_rtx import BACKEND, COMPUTE_CAPABILITIES
 
 ADA = {"compute_capabilities": ["8.9"]}
@@ -159,30 +160,31 @@ def test_everything_else_is_possible() -> None:
 
 
 def test_the_key_holds_the_system_and_the_capabilities_in_one_order() -> None:
-    fields = BACKEND.device_fields({"compute_capabilities": ["12.0", "8.6", "8.9"]})
-    assert fields == BACKEND.device_fields({"compute_capabilities": ["8.6", "8.9", "12.0"]})
+    fields = BACKEND.device_fields({"compute_capabilities": ["12.0", "8.6", "8.9"]}, None)
+    assert fields == BACKEND.device_fields({"compute_capabilities": ["8.6", "8.9", "12.0"]}, RTX_4090)
     assert fields["compute_capabilities"] == ["8.6", "8.9", "12.0"]
     if sys.platform == "linux":
         assert fields["os"] == f"linux-{os.uname().machine}"
 
 
 def test_a_missing_library_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_rtx, "find_spec", lambda name: None if name == "tensorrt_rtx" else object())
-    assert BACKEND.missing() == ("the Python package tensorrt_rtx is not installed (pip install tensorrt-rtx)")
-    monkeypatch.setattr(tensorrt_rtx, "find_spec", lambda name: object())
-    assert BACKEND.missing() is None
+    monkeypatch.setattr(_tensorrt, "find_spec", lambda name: None if name == "tensorrt_rtx" else object())
+    assert BACKEND.missing(ADA, None) == "the Python package tensorrt_rtx is not installed (pip install tensorrt-rtx)"
+    monkeypatch.setattr(_tensorrt, "find_spec", lambda name: object())
+    assert BACKEND.missing(ADA, None) is None
 
 
-@pytest.mark.parametrize(("gpu", "words"), [(False, "needs a CUDA GPU; none found"), (True, "cannot run them yet")])
-def test_running_an_engine_is_refused_truthfully(monkeypatch: pytest.MonkeyPatch, gpu: bool, words: str) -> None:
-    monkeypatch.setattr(tensorrt_rtx, "_has_gpu", lambda: gpu)
-    assert words in str(BACKEND.cannot_run(ADA))
+def test_an_engine_runs_on_the_generations_that_it_is_for_and_on_no_others() -> None:
+    assert BACKEND.cannot_run(ADA, RTX_4090) is None
+    said = "its engine is for compute capability 8.9; this machine's GPU has 8.6"
+    assert BACKEND.cannot_run(ADA, A10) == said
+    assert BACKEND.needs_gpu(ADA) == ("run",)
 
 
 def test_asking_about_a_target_imports_nothing_heavy() -> None:
     code = (
         "import sys; from sam3_build.backends.tensorrt_rtx import BACKEND as b; o = {'compute_capabilities': ['8.9']}\n"
-        "b.impossible(o, 'fp32'), b.missing(), b.cannot_run(o), b.device_fields(o)\n"
+        "b.impossible(o, 'fp32'), b.missing(o, None), b.needs_gpu(o), b.runs(o), b.tools(o), b.device_fields(o, None)\n"
         "print([m for m in ('tensorrt_rtx', 'polygraphy', 'numpy', 'onnx') if m in sys.modules])"
     )
     root = str(Path(__file__).parents[2])

@@ -107,6 +107,7 @@ FAMILY = ModelFamily(
     },
     references={"meta": "Meta's code", "hf": "transformers"},
     static_dims=lambda _: {"size": 8},
+    largest_tensor=lambda *_: 4,
 )
 
 

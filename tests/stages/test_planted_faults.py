@@ -189,6 +189,6 @@ def test_a_planted_fault_fails_its_output_by_the_metric_that_shows_it_and_no_oth
 @pytest.mark.parametrize("output", ["masks", "valid"])
 def test_a_missing_output_is_an_error_that_names_what_was_expected(tmp_path: Path, output: str, precision: str) -> None:
     with pytest.raises(
-        BuildError, match=r"the ONNX has the outputs \['(masks|valid)'\], expected \['masks', 'valid'\]"
+        BuildError, match=r"the model has the outputs \['(masks|valid)'\], expected \['masks', 'valid'\]"
     ):
         verified(tmp_path, precision, Graph(outputs=tuple({"masks", "valid"} - {output})))

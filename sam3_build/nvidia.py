@@ -173,7 +173,9 @@ def _nvml() -> Iterator[_HandleOf]:
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
-        raise NoDeviceError(f"the NVIDIA driver does not answer: {error}; does `nvidia-smi` work?") from error
+        raise NoDeviceError(
+            f"the NVIDIA driver does not answer: {str(error).rstrip('.')}; does `nvidia-smi` work?"
+        ) from error
 
 
 class _HandleOf:

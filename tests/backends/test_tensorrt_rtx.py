@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,12 @@ def test_tf32_is_off(toy: Path, tmp_path: Path) -> None:
     flags = next(line for line in done.stderr.splitlines() if "Flags " in line)
     assert "STRONGLY_TYPED" in flags
     assert "TF32" not in flags
+
+
+def test_the_builders_progress_goes_to_the_log(toy: Path, tmp_path: Path) -> None:
+    done = build(toy, tmp_path / "out", ["8.9"])
+    said = [int(found) for found in re.findall(r"progress: (\d+) % \(\w", done.stderr)]
+    assert said == sorted(said) and len(said) > 2 and said[-1] > 60
 
 
 def test_a_node_that_cannot_be_parsed_is_named_with_tensorrts_own_words(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import typer
 from sam3_build import explain as explaining
 from sam3_build import gc as collecting
 from sam3_build.errors import BuildError, ManifestError
+from sam3_build.plan_engines import Machine
 from sam3_build.plan_text import free_bytes, readable_size, render_plan, render_record
-from sam3_build.session import Session, open_session
+from sam3_build.session import Session, open_session, this_gpu
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,6 +78,25 @@ def inspect(file: Path, as_json: JsonOption = False) -> None:
 
     found = describe(file)
     print(json.dumps(found, indent=1) if as_json else render(found))
+
+
+@app.command()
+def device(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
+    """Say what GPU this machine has, what each backend can build and run on it, and what to install."""
+    from sam3_build import machine as machines
+
+    machine = Machine(*this_gpu(_root() / "artifacts", os.environ))
+    chosen, problem = None, None
+    try:
+        chosen = _session(manifest).manifest
+    except BuildError as error:
+        problem = error  # said below: what the machine is, is known all the same
+    if as_json:
+        print(json.dumps(machines.as_json(machine, chosen), indent=1))
+    else:
+        print(machines.render(machine, chosen), end="")
+    if problem:
+        raise problem
 
 
 @app.command()

@@ -44,7 +44,8 @@ def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -
     artifacts = root / "artifacts"
     digests = DigestCache(artifacts / ".digests.json")
     loaded = load(manifest or environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, root, digests, artifacts / ".manifests")
-    plan = make_plan(loaded, *_device(loaded, artifacts, environ))
+    gpu, no_gpu = this_gpu(artifacts, environ) if wants_device(loaded) else (None, "none was looked for")
+    plan = make_plan(loaded, gpu, no_gpu)
     place = (root / Path(environ.get("SAM3_STORE") or artifacts / ".store").expanduser()).absolute()
     store = Store(place, digests, checkout_name(artifacts))
     return Session(
@@ -52,10 +53,8 @@ def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -
     )
 
 
-def _device(manifest: Manifest, artifacts: Path, environ: Mapping[str, str]) -> tuple[DeviceFingerprint | None, str]:
-    """Return this machine's GPU, or None and why; nobody is asked when no target of the manifest wants one."""
-    if not wants_device(manifest):
-        return None, "none was looked for"
+def this_gpu(artifacts: Path, environ: Mapping[str, str]) -> tuple[DeviceFingerprint | None, str]:
+    """Return this machine's GPU, or None and why; asked once and remembered below `artifacts`."""
     try:
         return device.recall(environ, device_file(artifacts)), ""
     except NoDeviceError as error:

@@ -227,6 +227,7 @@ class Backend:
     device_fields: (options, device) -> the device fields that enter the build key
     build:         (request, out folder) -> facts; writes `<stem><extension>` into the folder
     runner:        (request) -> a Polygraphy runner of what was built, not yet activated
+    variants:      (what to call it, options) of each way to use it, for `sam3-build device`
     """
 
     name: str
@@ -245,6 +246,7 @@ class Backend:
     device_fields: Callable[[Mapping[str, Json], DeviceFingerprint | None], Mapping[str, Json]]
     build: Callable[[BuildRequest, Path], Mapping[str, Json]]
     runner: Callable[[RunRequest], object]
+    variants: tuple[tuple[str, Mapping[str, Json]], ...]
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ LAYERS = {
     "progress": 4,
     "gc": 4,
     "inspect": 4,
+    "machine": 4,
     "__main__": 5,
 }
 PLUG_INS = 2

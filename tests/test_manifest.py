@@ -83,6 +83,7 @@ def _backend(name: str, options: type, *, profiles: bool) -> Backend:
         device_fields=lambda *_: {},
         build=lambda *_: {},
         runner=lambda _: None,
+        variants=(),
     )
 
 

@@ -160,4 +160,5 @@ BACKEND = Backend(
     device_fields=_device_fields,
     build=build,
     runner=_runner,
+    variants=(("on a CPU", {"provider": "cpu"}), ("with provider: cuda", {"provider": "cuda"})),
 )

@@ -125,4 +125,7 @@ BACKEND = Backend(
     device_fields=_device_fields,
     build=build,
     runner=_runner,
+    variants=(
+        (f"for compute capability {', '.join(COMPUTE_CAPABILITIES)}", {"compute_capabilities": COMPUTE_CAPABILITIES}),
+    ),
 )

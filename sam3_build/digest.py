@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parent
 # When such a change does alter outputs, raise KEY_VERSION below: it is part of every key.
 # fmt: off
 CORE = frozenset({
-    "__main__", "device", "digest", "errors", "executor", "explain", "frontend", "gc", "inspect", "machine",
+    "__main__", "device", "digest", "errors", "executor", "explain", "frontend", "gc", "hub", "inspect", "machine",
     "manifest", "memory", "nvidia", "plan", "plan_engines", "plan_text", "progress", "registry", "report",
     "resolve", "session", "spec", "store", "toolchain", "view", "worker",
 })

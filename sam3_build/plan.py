@@ -68,21 +68,28 @@ def _needed(family: ModelFamily, specs: list[ComponentSpec]) -> list[ComponentSp
 
 
 def _source(manifest: Manifest) -> dict[str, Json]:
+    """Return what a component's action is told of the weights: whatever file they lie in, equal tensors are equal."""
     seed = manifest.checkpoint.seed
     return {"path": True} if seed is None else {"random": {"seed": seed}}
 
 
-def _weight_file(manifest: Manifest) -> dict[str, Path]:
-    weights = manifest.checkpoint.weights
-    return {"weights": weights} if weights else {}
+def _weights(manifest: Manifest) -> dict[str, Path | Input]:
+    """Return what a component's action reads its weights from; the inventory stands for their bytes."""
+    checkpoint = manifest.checkpoint
+    if checkpoint.hub:
+        return {"weights": Input("checkpoint", "weights.json")}
+    return {"weights": checkpoint.files["weights"]} if checkpoint.path else {}
 
 
 def _checkpoint(manifest: Manifest, family: ModelFamily) -> Action:
+    source, hub = _source(manifest), manifest.checkpoint.hub
+    if hub:
+        source = {"hub": hub.repo, "revision": hub.revision, "tokenizer": manifest.tokenizer is None}
     return Action(
         name="checkpoint",
         stage="checkpoint",
-        params={"family": family.name, "layout": family.layout, "source": _source(manifest)},
-        files={"config": manifest.checkpoint.config, **_weight_file(manifest)},
+        params={"family": family.name, "layout": family.layout, "source": source},
+        files=manifest.checkpoint.files,
         recipe=("stages.checkpoint", f"families.{family.name}.weights"),
         tools=registry.stage("checkpoint").tools,
     )
@@ -107,8 +114,14 @@ def _samples(manifest: Manifest, family: ModelFamily) -> Action:
             "reference": manifest.reference,
             "samples": samples,
         },
-        inputs={"config": Input("checkpoint", "config.json")},
-        files={"tokenizer": manifest.tokenizer} | {role: path for path, role in images.items()},
+        inputs={
+            "config": Input("checkpoint", "config.json"),
+            **({} if manifest.tokenizer else {"tokenizer": Input("checkpoint", "tokenizer.json")}),
+        },
+        files={
+            **({"tokenizer": manifest.tokenizer} if manifest.tokenizer else {}),
+            **{role: path for path, role in images.items()},
+        },
         recipe=("stages.samples", f"families.{family.name}.prompts"),
         tools=registry.stage("samples").tools,
     )
@@ -136,7 +149,7 @@ def _torch_action(
             **params,
         },
         inputs={**weights, **inputs},
-        reads=_weight_file(manifest),
+        reads=_weights(manifest),
         recipe=(f"stages.{stage}", f"families.{family.name}.forward", f"families.{family.name}.weights"),
         tools=registry.stage(stage).tools,
     )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from sam3_build.digest import KEY_VERSION, digest
 from sam3_build.errors import BuildError
-from sam3_build.spec import Action, Json, Plan
+from sam3_build.spec import Action, Input, Json, Plan
 from sam3_build.store import Record, Store
 
 State = Literal["fresh", "stale", "pending", "blocked"]
@@ -69,8 +69,10 @@ class Resolver:
 
     def input_paths(self, action: Action) -> dict[str, Path]:
         """Return role -> path for a pending-free action: object folders, single files of them, and source files."""
-        paths = {**action.reads, **action.files}
-        for role, source in action.inputs.items():
+        located = {role: read for role, read in action.reads.items() if isinstance(read, Path)}
+        paths = {**located, **action.files}
+        unkeyed = {role: read for role, read in action.reads.items() if isinstance(read, Input)}
+        for role, source in {**unkeyed, **action.inputs}.items():
             record = self._known(source.action).record
             if record is None:
                 raise BuildError(f"{action.name}: its input {source.action} is not built")

@@ -293,7 +293,8 @@ class Action:
 
     recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.forward`)
     files:  role -> source file outside the store; its content digest enters the key, never its path
-    reads:  role -> source file that another input already digests (a checkpoint, by its inventory of tensors)
+    reads:  role -> what another input already digests (a checkpoint, by its inventory of tensors): a source file, or
+            a file of an action that stands among `inputs`
     device: the device fields that the backend asked for; empty for actions that no device matters to
     gpu:    the UUID of the GPU that the action works on, whose lock it holds; enters no key
     view:   output file -> readable path relative to `artifacts/<manifest>/`
@@ -306,7 +307,7 @@ class Action:
     tools: tuple[str, ...]
     inputs: Mapping[str, Input] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
-    reads: Mapping[str, Path] = field(default_factory=dict)
+    reads: Mapping[str, Path | Input] = field(default_factory=dict)
     device: Mapping[str, Json] = field(default_factory=dict)
     gpu: str | None = None
     view: Mapping[str, str] = field(default_factory=dict)

@@ -31,6 +31,7 @@ LAYERS = {
     "manifest": 1,
     "store": 1,
     "view": 1,
+    "hub": 1,
     "graph": 1,
     "naming": 1,
     "typed_edges": 1,
@@ -64,9 +65,9 @@ PLUG_INS = 2
 # Too slow to import for those who only ask what is there; inside functions they are welcome.
 HEAVY = frozenset(
     {
-        "PIL", "ml_dtypes", "numpy", "onnx", "onnx_graphsurgeon", "onnx_ir", "onnxruntime", "onnxscript", "onnxsim",
-        "polygraphy", "pynvml", "rich", "safetensors", "tensorrt", "tensorrt_rtx", "tokenizers", "torch",
-        "transformers",
+        "PIL", "huggingface_hub", "ml_dtypes", "numpy", "onnx", "onnx_graphsurgeon", "onnx_ir", "onnxruntime",
+        "onnxscript", "onnxsim", "polygraphy", "pynvml", "rich", "safetensors", "tensorrt", "tensorrt_rtx",
+        "tokenizers", "torch", "transformers",
     }
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from sam3_build import registry
 from sam3_build.errors import ManifestError
 from sam3_build.manifest import extends
 from sam3_build.manifest.load import load
-from sam3_build.manifest.types import Box, Checkpoint, Manifest, SourceFile
+from sam3_build.manifest.types import Box, Checkpoint, Hub, Manifest, SourceFile
 from sam3_build.spec import Backend, ComponentSpec, Json, Layout, ModelFamily, TensorSpec
 
 GOOD = """\
@@ -148,6 +149,9 @@ def problems(project: Path, text: str) -> tuple[str, ...]:
     return caught.value.problems
 
 
+RANDOM = "{random: {seed: 0, config: toy.json}}"
+
+
 def edited(*edits: tuple[str, str]) -> str:
     text = GOOD
     for old, new in edits:
@@ -165,7 +169,7 @@ def test_everything_in_a_manifest_reaches_the_result(project: Path) -> None:
     assert (manifest.name, manifest.path) == ("m", here / "m.yaml")
     assert manifest.files == (SourceFile(here / "m.yaml", hashlib.sha256(GOOD.encode()).hexdigest()),)
     assert (manifest.family, manifest.reference, manifest.opset) == ("toy", "meta", 20)
-    assert manifest.checkpoint == Checkpoint(0, None, here / "toy.json")
+    assert manifest.checkpoint == Checkpoint(0, None, None, here / "toy.json", {"config": here / "toy.json"})
     assert manifest.tokenizer == here / "toy_tokenizer.json"
     assert manifest.components["encoder"].patches == ("fold",)
     assert manifest.components["encoder"].opset is None
@@ -207,15 +211,81 @@ def test_a_checkpoint_can_be_a_folder_or_a_file_with_its_config_beside_it(projec
     Path("weights").mkdir()
     for name in ("config.json", "model.safetensors"):
         (Path("weights") / name).write_text("")
-    random = "{random: {seed: 0, config: toy.json}}"
     folder = project / "manifests" / "weights"
     for source, config in (
         ("{path: weights}", folder / "config.json"),
         ("{path: weights/model.safetensors}", folder / "config.json"),
         ("{path: weights, config: toy.json}", project / "manifests" / "toy.json"),
     ):
-        checkpoint = loaded(project, edited((random, source))).checkpoint
-        assert checkpoint == Checkpoint(None, folder / "model.safetensors", config)
+        checkpoint = loaded(project, edited((RANDOM, source))).checkpoint
+        assert checkpoint.files == {"config": config, "weights": folder / "model.safetensors"}
+        assert (checkpoint.seed, checkpoint.hub) == (None, None)
+
+
+def test_a_checkpoint_can_be_several_files_with_an_index(project: Path) -> None:
+    folder = project / "manifests" / "several"
+    folder.mkdir()
+    shards = [f"model-{n}.safetensors" for n in (1, 2)]
+    for name in ("config.json", *shards):
+        (folder / name).write_text("")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": shards[1], "b": shards[0], "c": shards[1]}}))
+    for path in ("several", "several/model.safetensors.index.json"):
+        checkpoint = loaded(project, edited((RANDOM, f"{{path: {path}}}"))).checkpoint
+        assert checkpoint.files == {
+            "config": folder / "config.json",
+            "weights": index,
+            "shard0": folder / shards[0],
+            "shard1": folder / shards[1],
+        }
+    (folder / shards[1]).unlink()
+    with pytest.raises(
+        ManifestError, match=r"checkpoint\.path: 'model\.safetensors\.index\.json' names files that are not .*model-2"
+    ):
+        loaded(project, edited((RANDOM, "{path: several}")))
+    index.write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
+    with pytest.raises(ManifestError, match=r"names '\.\./model\.safetensors'; all its files must lie beside it"):
+        loaded(project, edited((RANDOM, "{path: several}")))
+
+
+def test_sam3_pt_needs_no_config_and_takes_one_that_lies_beside_it(project: Path) -> None:
+    folder = project / "manifests" / "metas"
+    folder.mkdir()
+    (folder / "sam3.pt").write_text("")
+    for path in ("metas", "metas/sam3.pt"):
+        assert loaded(project, edited((RANDOM, f"{{path: {path}}}"))).checkpoint.files == {
+            "weights": folder / "sam3.pt"
+        }
+    (folder / "config.json").write_text("")
+    files = loaded(project, edited((RANDOM, "{path: metas}"))).checkpoint.files
+    assert files == {"config": folder / "config.json", "weights": folder / "sam3.pt"}
+
+
+def test_a_checkpoint_at_the_hub_is_a_name_and_a_revision_and_brings_its_tokenizer(project: Path) -> None:
+    named = loaded(project, edited((RANDOM, "{hub: facebook/sam3}")))
+    assert named.checkpoint == Checkpoint(None, Hub("facebook/sam3", "main"), None, None, {})
+    assert named.tokenizer == project / "manifests" / "toy_tokenizer.json"
+    commit = "{hub: facebook/sam3, revision: 0123abc}"
+    bare = loaded(project, edited((RANDOM, commit), ("tokenizer: toy_tokenizer.json\n", "")))
+    assert bare.checkpoint.hub == Hub("facebook/sam3", "0123abc")
+    assert bare.tokenizer is None
+
+
+def test_the_tokenizer_is_the_one_beside_the_weights_when_none_is_named(project: Path) -> None:
+    folder = project / "manifests" / "weights"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "sam3.pt"):
+        (folder / name).write_text("")
+    without = ("tokenizer: toy_tokenizer.json\n", "")
+    for path in ("weights", "weights/sam3.pt"):
+        with pytest.raises(
+            ManifestError, match=r"'tokenizer' is missing: no tokenizer\.json lies beside .*clip-vit-large"
+        ):
+            loaded(project, edited((RANDOM, f"{{path: {path}}}"), without))
+    (folder / "tokenizer.json").write_text("")
+    assert loaded(project, edited((RANDOM, "{path: weights}"), without)).tokenizer == folder / "tokenizer.json"
+    with pytest.raises(ManifestError, match="required key 'tokenizer' is missing; SAM 3's is CLIP's"):
+        loaded(project, edited(without))
 
 
 def test_a_dimension_that_only_unlisted_components_have_may_keep_its_range(project: Path) -> None:
@@ -347,11 +417,11 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     ),
     "two checkpoints": (
         (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, path: x}"),),
-        ("m.yaml:2: checkpoint: takes exactly one of 'random' and 'path', found random and path",),
+        ("m.yaml:2: checkpoint: takes exactly one of 'random', 'path' and 'hub', found random and path",),
     ),
     "no checkpoint": (
         (("{random: {seed: 0, config: toy.json}}", "{}"),),
-        ("m.yaml:2: checkpoint: takes exactly one of 'random' and 'path', found neither",),
+        ("m.yaml:2: checkpoint: takes exactly one of 'random', 'path' and 'hub', found none",),
     ),
     "a config beside random": (
         (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, config: toy.json}"),),
@@ -361,13 +431,34 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (("{random: {seed: 0, config: toy.json}}", "{path: bare.safetensors}"),),
         ("m.yaml:2: checkpoint.path: has no config.json beside it; name the model's config with 'config:'",),
     ),
-    "a checkpoint in several files": (
+    "an index of a checkpoint in several files that is none": (
         (("{random: {seed: 0, config: toy.json}}", "{path: sharded}"),),
-        ("m.yaml:2: checkpoint.path: folder 'sharded' holds no model.safetensors",),
+        (
+            "m.yaml:2: checkpoint.path: 'model.safetensors.index.json' is no index of safetensors files: it "
+            "has no 'weight_map'",
+        ),
     ),
-    "an index of a checkpoint in several files": (
-        (("{random: {seed: 0, config: toy.json}}", "{path: sharded/model.safetensors.index.json, config: toy.json}"),),
-        ("m.yaml:2: checkpoint.path: is an index of several files; save the weights as one file and name that",),
+    "a folder without weights": (
+        (("{random: {seed: 0, config: toy.json}}", "{path: .}"),),
+        (
+            "m.yaml:2: checkpoint.path: folder 'manifests' holds none of model.safetensors, "
+            "model.safetensors.index.json, sam3.pt",
+        ),
+    ),
+    "a path where a name at the hub should be": (
+        (("{random: {seed: 0, config: toy.json}}", "{hub: ./sam3/x}"),),
+        (
+            "m.yaml:2: checkpoint.hub: must be a name at the hub such as 'facebook/sam3', found './sam3/x'; "
+            "a file or folder of this machine goes under 'path'",
+        ),
+    ),
+    "a revision that is none": (
+        (("{random: {seed: 0, config: toy.json}}", "{hub: facebook/sam3, revision: 'a b'}"),),
+        ("m.yaml:2: checkpoint.revision: must be a branch, a tag or a commit, found 'a b'",),
+    ),
+    "a revision of a file": (
+        (("{random: {seed: 0, config: toy.json}}", "{path: bare.safetensors, config: toy.json, revision: main}"),),
+        ("m.yaml:2: checkpoint.revision: stands beside 'hub' only; 'path' has no revisions",),
     ),
     "a checkpoint and a config that do not exist": (
         (("{random: {seed: 0, config: toy.json}}", "{path: bar.safetensors, config: to.json}"),),

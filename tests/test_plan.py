@@ -95,7 +95,7 @@ def test_only_tensorrt_plans_are_called_engine() -> None:
 def test_every_file_that_the_manifest_names_is_in_some_key() -> None:
     manifest = load("sam3_mini", ROOT)
     keyed = {path for action in make_plan(manifest).actions for path in action.files.values()}
-    assert keyed == {manifest.tokenizer, manifest.checkpoint.config, *(s.image for s in manifest.samples)}
+    assert keyed == {manifest.tokenizer, *manifest.checkpoint.files.values(), *(s.image for s in manifest.samples)}
 
 
 # ------------------------------------------------------------------ choices

@@ -1,8 +1,8 @@
 """Checked manifests, remembered: pydantic and YAML cost more than the rest of a no-op and run when something changed.
 
 An entry belongs to a name or path, a current folder and a project. It holds while Python and every module of the
-package are what they were, the YAML files have the bytes that were read, all paths of the manifest lead to files, and
-no other manifest has taken its name.
+package are what they were, the YAML files have the bytes that were read, all paths of the manifest lead to files, the
+checkpoint's to the same ones, and no other manifest has taken its name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 from sam3_build.digest import PACKAGE, DigestCache, digest
 from sam3_build.manifest import types
 from sam3_build.manifest.namesake import namesake
-from sam3_build.manifest.types import Manifest
+from sam3_build.manifest.types import Checkpoint, Manifest
+from sam3_build.manifest.weight_files import weight_files
 from sam3_build.spec import Json
 
 
@@ -51,9 +52,15 @@ def _recall(entry: Path, code: str, root: Path, digests: DigestCache) -> Manifes
         assert isinstance(manifest, Manifest)
         same = all(digests.file(file.path) == file.sha256 for file in manifest.files)
         alone = namesake(manifest.path, root) is None
-    except OSError:
-        return None  # there is no entry, or one of a YAML file that is gone
+        same = same and _is_where_it_was(manifest.checkpoint)
+    except (OSError, ValueError):
+        return None  # there is no entry, or one of a file that is gone or cannot be read any more
     return manifest if same and alone and all(path.is_file() for path in _paths(manifest)) else None
+
+
+def _is_where_it_was(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint's path, most often a folder, still leads to the same files."""
+    return checkpoint.path is None or weight_files(checkpoint.path, checkpoint.config) == checkpoint.files
 
 
 def _remember(entry: Path, code: str, manifest: Manifest, root: Path) -> None:
@@ -95,6 +102,8 @@ def _modules(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
 def _paths(value: object) -> Iterator[Path]:
     if isinstance(value, Path):
         yield value
+    if isinstance(value, Checkpoint):
+        value = value.files  # its path may be a folder
     for item in _parts(value):
         yield from _paths(item)
 

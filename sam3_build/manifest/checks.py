@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
-from pathlib import Path
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.manifest.problems import Report, kind, no_file, unknown, wording
+from sam3_build.manifest.checkpoints import check_checkpoint, check_tokenizer
+from sam3_build.manifest.problems import Report, unknown, wording
 from sam3_build.manifest.profiles import check_profiles
 from sam3_build.manifest.rules import check_file, check_list, check_name, is_known, is_of_another_layout
 from sam3_build.manifest.shape import ManifestFile, TargetFile
@@ -35,8 +35,8 @@ Options = Mapping[str, Mapping[str, Json]]
 def check(file: ManifestFile, report: Report) -> Options:
     """Report all that names something unknown, missing or impossible; return the options of each target."""
     declared = _family(file, report)
-    _checkpoint(file, report)
-    check_file(("tokenizer",), report)
+    check_checkpoint(file, report)
+    check_tokenizer(file, report)
     _not_empty(file, report)
     check_list(("precisions",), "precision", file.precisions, registry.names("precisions"), report)
     _components(file, declared, report)
@@ -60,37 +60,6 @@ def _family(file: ManifestFile, report: Report) -> ModelFamily | None:
         return None
     known = is_known(("layout",), "layout", file.layout, family.layouts, report, f" of family {family.name!r}")
     return family.laid_out(file.layout) if known else None
-
-
-def _checkpoint(file: ManifestFile, report: Report) -> None:
-    keys: Keys = ("checkpoint",)
-    given = [name for name in ("random", "path") if getattr(file.checkpoint, name) is not None]
-    if len(given) != 1:
-        report.add(keys, f"takes exactly one of 'random' and 'path', found {' and '.join(given) or 'neither'}")
-        return
-    if file.checkpoint.random:
-        check_file((*keys, "random", "config"), report)
-        if file.checkpoint.config is not None:
-            report.add_key((*keys, "config"), "stands beside 'path'; the config of 'random' goes inside 'random'")
-        return
-    path = report.root.path((*keys, "path"))
-    weights = checkpoint_file(path)
-    if kind(path) is None:
-        report.add((*keys, "path"), no_file(path, path.name))
-    elif kind(weights) != "file":
-        report.add((*keys, "path"), f"folder {path.name!r} holds no {weights.name}")
-    elif weights.name.endswith(".index.json"):
-        # The checkpoint's key covers the bytes of the file that is named here, and would miss a change of the others.
-        report.add((*keys, "path"), "is an index of several files; save the weights as one file and name that")
-    elif file.checkpoint.config is None and kind(weights.with_name("config.json")) != "file":
-        report.add((*keys, "path"), "has no config.json beside it; name the model's config with 'config:'")
-    if file.checkpoint.config is not None:
-        check_file((*keys, "config"), report)
-
-
-def checkpoint_file(path: Path) -> Path:
-    """Return the file that holds the weights: the one at `path`, or the one with the usual name in that folder."""
-    return path / "model.safetensors" if kind(path) == "folder" else path
 
 
 def _not_empty(file: ManifestFile, report: Report) -> None:

@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sam3_build.errors import ManifestError
-from sam3_build.manifest.checks import check, checkpoint_file
+from sam3_build.manifest.checkpoints import checkpoint_of, tokenizer_of
+from sam3_build.manifest.checks import check
 from sam3_build.manifest.extends import Source, read
 from sam3_build.manifest.namesake import namesake
 from sam3_build.manifest.problems import Report, kind, no_file, unknown
 from sam3_build.manifest.rules import NAME
-from sam3_build.manifest.shape import CheckpointFile, ManifestFile, parse
+from sam3_build.manifest.shape import ManifestFile, parse
 from sam3_build.manifest.types import (
-    Checkpoint,
     Component,
     Manifest,
     PrecisionOptions,
     Sample,
     Target,
 )
-from sam3_build.manifest.yaml_tree import Problem, Value, shown
+from sam3_build.manifest.yaml_tree import Problem, shown
 from sam3_build.spec import Json
 
 
@@ -77,9 +77,9 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Mapping[s
         path=path,
         family=file.family,
         layout=file.layout,
-        checkpoint=_checkpoint(file.checkpoint, root),
+        checkpoint=checkpoint_of(file.checkpoint, root),
         reference=file.reference,
-        tokenizer=root.path(("tokenizer",)),
+        tokenizer=tokenizer_of(file, root),
         opset=file.opset,
         components={
             name: Component(c.opset, c.patches, {p: PrecisionOptions(o.keep_fp32) for p, o in c.precisions.items()})
@@ -97,14 +97,6 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Mapping[s
         tolerances=file.tolerances,
         files=source.files,
     )
-
-
-def _checkpoint(file: CheckpointFile, root: Value) -> Checkpoint:
-    if file.random:
-        return Checkpoint(file.random.seed, None, root.path(("checkpoint", "random", "config")))
-    weights = checkpoint_file(root.path(("checkpoint", "path")))
-    config = root.path(("checkpoint", "config")) if file.config else weights.with_name("config.json")
-    return Checkpoint(None, weights, config)
 
 
 def _line(problem: Problem) -> str:

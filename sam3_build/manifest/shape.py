@@ -101,11 +101,15 @@ class RandomFile(_Mapping):
 
 
 class CheckpointFile(_Mapping):
-    """`checkpoint:`, exactly one of `random` and `path`."""
+    """`checkpoint:`, exactly one of `random`, `path` and `hub`."""
 
     random: RandomFile | None = Field(None, description="Weights drawn from a seed; nothing is downloaded")
-    path: str | None = Field(None, description="A safetensors file, or a folder with one, relative to this file")
-    config: str | None = Field(None, description="Config beside `path`, when it is not config.json in its folder")
+    path: str | None = Field(
+        None, description="A safetensors file, its index, sam3.pt, or a folder with one of them, relative to this file"
+    )
+    hub: str | None = Field(None, description="A model at the Hugging Face hub, such as facebook/sam3")
+    revision: str | None = Field(None, description="Commit (best), tag or branch at the hub; main when not given")
+    config: str | None = Field(None, description="Config for `path` or `hub`, when it is not config.json beside them")
 
 
 class PrecisionFile(_Mapping):
@@ -144,9 +148,11 @@ class ManifestFile(_Mapping):
 
     family: str = Field(description="The model family")
     layout: str = Field(USUAL_LAYOUT, description="How the model is cut into files")
-    checkpoint: CheckpointFile = Field(description="Where the weights come from: exactly one of random and path")
+    checkpoint: CheckpointFile = Field(description="Where the weights come from: exactly one of random, path and hub")
     reference: str = Field(description="Whose way of feeding a text-only prompt is the reference")
-    tokenizer: str = Field(description="tokenizer.json, relative to this file")
+    tokenizer: str | None = Field(
+        None, description="tokenizer.json, relative to this file; when not given, the one of the checkpoint's folder"
+    )
     opset: Opset = Field(description="ONNX opset of all components that do not say their own, 18 to 20")
     components: dict[str, ComponentFile] = Field(description="The components to build")
     shape_profiles: dict[str, dict[str, Range]] = Field({}, description="Ranges of the dynamic dimensions, by name")

@@ -20,16 +20,26 @@ class Box(NamedTuple):
     h: float
 
 
+class Hub(NamedTuple):
+    """A model at the Hugging Face hub, and its branch, tag or commit."""
+
+    repo: str
+    revision: str
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where weights come from, for a model of `config`: drawn from a `seed`, or a safetensors file, `weights`.
+    """Where weights come from: drawn from a `seed`, a model at the `hub`, or a file or folder at `path`, as declared.
 
-    The other one is None.
+    The other two are None. `config` is the model's as declared, if it was. `files` are the files of this machine that
+    all this leads to, by role (see weight_files.py); those at a path are looked for anew on every start.
     """
 
     seed: int | None
-    weights: Path | None
-    config: Path
+    hub: Hub | None
+    path: Path | None
+    config: Path | None
+    files: Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ Tolerances = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float | tuple[f
 class Manifest:
     """A checked manifest: every name in it exists, every path leads to a file. All mappings keep the YAML's order.
 
+    tokenizer:      None for the one that the checkpoint brings from the hub
     shape_profiles: profile -> dim -> (min, opt, max)
     tolerances:     precision -> component -> output -> metric -> threshold or (low, high)
     files:          the YAML files read: the manifest, then what it extends
@@ -91,7 +102,7 @@ class Manifest:
     layout: str
     checkpoint: Checkpoint
     reference: str
-    tokenizer: Path
+    tokenizer: Path | None
     opset: int
     components: Mapping[str, Component]
     shape_profiles: Mapping[str, Mapping[str, tuple[int, int, int]]]

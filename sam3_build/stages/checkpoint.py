@@ -1,32 +1,79 @@
-"""A model config and weights (or a seed) in; the inventory of every component's tensors out. Copies no weights."""
+"""A model config and weights, their name at the hub or a seed in; the inventory of every component's tensors out.
+
+Copies no weights. Those at the hub are downloaded to where huggingface_hub keeps them, and pointed to.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 
+from sam3_build import hub
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
 from sam3_build.spec import Json, Memory, Stage
 
 # What a config file records about its own making. Two configs that differ here describe the same network.
-PROVENANCE = frozenset({"_name_or_path", "architectures", "transformers_version"})
+PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
+
+# What the weights are called at the hub, the ones to prefer first; an index names further files.
+INDEX = "model.safetensors.index.json"
+WEIGHTS = ("model.safetensors", INDEX, "sam3.pt")
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
-    """Write `config.json` and, for each component of the family, `<component>.json`: `{"tensors": {key: ...}}`."""
-    source = params["source"]
+    """Write `config.json` and, for each component of the family, `<component>.json`: `{"tensors": {key: ...}}`.
+
+    From the hub also `weights.json`, which points to the weights, and `tokenizer.json` when it is asked for.
+    """
+    source, files = params["source"], dict(inputs)
+    facts: dict[str, Json] = {}
+    assert isinstance(source, Mapping)
+    if "hub" in source:
+        files, facts = _from_hub(source, inputs, out)
     weights = import_module(f"sam3_build.families.{params['family']}.weights")
-    config = _without_provenance(weights.complete_config(_read_config(inputs["config"])))
-    inventory: dict[str, dict[str, Json]] = weights.inventory(source, config, inputs.get("weights"), params["layout"])
+    given = _read_config(files["config"]) if "config" in files else weights.OFFICIAL_CONFIG
+    config = _without_provenance(weights.complete_config(given))
+    inventory: dict[str, dict[str, Json]] = weights.inventory(source, config, files.get("weights"), params["layout"])
     (out / "config.json").write_bytes(canonical(config))
     for component, tensors in inventory.items():
         (out / f"{component}.json").write_bytes(canonical({"tensors": tensors}))
         logging.getLogger(__name__).info("%s: %d tensors", component, len(tensors))
-    return {component: len(tensors) for component, tensors in inventory.items()}
+    return {component: len(tensors) for component, tensors in inventory.items()} | facts
+
+
+def _from_hub(
+    source: Mapping[str, Json], inputs: Mapping[str, Path], out: Path
+) -> tuple[dict[str, Path], dict[str, Json]]:
+    """Download what the build needs of a model, and no more; return config and weights, and what was downloaded."""
+    repo, revision = str(source["hub"]), str(source["revision"])
+    wanted = [] if "config" in inputs else ["config.json"]
+    wanted += ["tokenizer.json"] if source["tokenizer"] else []
+
+    def is_enough(names: Collection[str]) -> bool:
+        return {*wanted, *names} == {*names} and (WEIGHTS[0] in names or WEIGHTS[-1] in names or INDEX in names)
+
+    snapshot = hub.look_up(repo, revision, is_enough)
+    main = next((name for name in WEIGHTS if name in snapshot.names), None)
+    if main is None:
+        has = ", ".join(snapshot.names[:8]) or "nothing"
+        raise BuildError(f"{repo} at {revision} has none of {', '.join(WEIGHTS)}, but {has}; is it a SAM 3 model?")
+    if source["tokenizer"] and "tokenizer.json" not in snapshot.names:
+        raise BuildError(f"{repo} at {revision} has no tokenizer.json; name one with 'tokenizer:' in the manifest")
+    found = {name: hub.get(repo, snapshot.commit, name) for name in wanted if name in snapshot.names}
+    weights = hub.get(repo, snapshot.commit, main)
+    parts = sorted(set(json.loads(weights.read_bytes())["weight_map"].values())) if main == INDEX else []
+    for part in parts:
+        hub.get(repo, snapshot.commit, part)
+    if source["tokenizer"]:
+        (out / "tokenizer.json").write_bytes(found["tokenizer.json"].read_bytes())
+    pointer: dict[str, Json] = {"repo": repo, "commit": snapshot.commit, "weights": main, "files": parts}
+    (out / hub.POINTER).write_bytes(canonical(pointer))
+    config = inputs.get("config") or found.get("config.json")
+    return {"weights": weights, **({"config": config} if config else {})}, pointer
 
 
 def _read_config(file: Path) -> dict[str, Json]:
@@ -48,7 +95,7 @@ def _without_provenance(value: Json) -> Json:
 STAGE = Stage(
     name="checkpoint",
     summary="List every tensor of the checkpoint with its digest",
-    tools=("torch", "transformers", "safetensors"),
+    tools=("torch", "transformers"),
     run=run,
     memory=Memory(base=1_000_000_000),
 )

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
+from sam3_build import hub
 from sam3_build.errors import BuildError
 from sam3_build.graph import save
 from sam3_build.naming import name_from_scopes
@@ -50,7 +51,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
     config = json.loads(inputs["config"].read_bytes())
     listed = json.loads(inputs["tensors"].read_bytes())["tensors"]
-    tensors = weights.load(network, params["source"], config, inputs.get("weights"), listed)
+    tensors = weights.load(network, params["source"], config, hub.locate(inputs.get("weights")), listed)
     spec, dynamic = cast("dict[str, list[Tensor]]", params["spec"]), cast("list[str]", params["dynamic_dims"])
     interface = Interface(spec["inputs"], spec["outputs"], dynamic, forward.trace_sizes(config))
 
@@ -133,7 +134,7 @@ def _differences(interface: Interface, tensor: Tensor, value: Value) -> list[str
 STAGE = Stage(
     name="export",
     summary="Export components from PyTorch to ONNX",
-    tools=("torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx-ir"),
+    tools=("torch", "transformers", "onnx", "onnxscript", "onnx-ir"),
     run=run,
     memory=Memory(base=900_000_000, weights=1.0),
 )

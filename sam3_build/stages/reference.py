@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
+from sam3_build import hub
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
 from sam3_build.spec import Json, Memory, Stage
@@ -43,7 +44,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
     config = json.loads(inputs["config"].read_bytes())
     listed = json.loads(inputs["tensors"].read_bytes())["tensors"]
-    tensors = weights.load(network, params["source"], config, inputs.get("weights"), listed)
+    tensors = weights.load(network, params["source"], config, hub.locate(inputs.get("weights")), listed)
     model: torch.nn.Module = forward.assemble(network, config, tensors)
 
     spec, feeds = cast("dict[str, list[dict[str, str]]]", params["spec"]), cast("list[Feed]", params["feeds"])
@@ -116,7 +117,7 @@ def _array(path: Path, key: str) -> Array | None:
 STAGE = Stage(
     name="reference",
     summary="Run components in PyTorch as the reference",
-    tools=("torch", "transformers", "safetensors", "numpy"),
+    tools=("torch", "transformers", "numpy"),
     run=run,
     memory=Memory(base=900_000_000, weights=1.0, activations=4.0),
 )

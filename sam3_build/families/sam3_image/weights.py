@@ -22,6 +22,9 @@ from sam3_build.spec import USUAL_LAYOUT, Json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+# The config of the official sam3.pt, which comes without one: all that transformers has as its default.
+OFFICIAL_CONFIG: Mapping[str, Json] = {"model_type": "sam3"}
+
 # Of each kind of problem: one wrong prefix makes hundreds.
 MOST_LISTED = 8
 

@@ -1,0 +1,147 @@
+"""The Hugging Face hub: a model's name and revision in, files of it on this machine out. The only one who downloads.
+
+Files lie where huggingface_hub keeps them for everybody (HF_HOME); what an action hands on is a pointer that names
+model, commit and file, so that it holds on every machine, and where the files were deleted, too.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam3_build.errors import BuildError
+
+COMMIT = r"[0-9a-f]{40}"
+
+# The file in an action's output that points to weights at the hub: {"repo", "commit", "weights", "files"}.
+POINTER = "weights.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One commit of a model, and the files that it has; of an unreachable hub, those that lie here."""
+
+    repo: str
+    commit: str
+    names: tuple[str, ...]
+
+
+def look_up(repo: str, revision: str, is_enough: Callable[[Collection[str]], bool]) -> Snapshot:
+    """Return what `revision` is now. The network is not asked for a commit of which enough lies here."""
+    if re.fullmatch(COMMIT, revision):
+        here = _here(repo, revision)
+        if is_enough(here.names):
+            return here
+    from httpx2 import TransportError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        found = HfApi().model_info(repo, revision=revision)
+    except HfHubHTTPError as error:
+        raise _refusal(error, repo, revision) from error
+    except (OfflineModeIsEnabled, TransportError, OSError) as error:
+        here = _here(repo, _known_commit(repo, revision))
+        if not is_enough(here.names):
+            raise _refusal(error, repo, revision) from error
+        logger.warning("the hub was not asked (%s): %s of %s is what it was last", error, revision, repo)
+        return here
+    logger.info("%s of %s is commit %s", revision, repo, found.sha)
+    return Snapshot(repo, str(found.sha), tuple(file.rfilename for file in found.siblings or ()))
+
+
+def get(repo: str, commit: str, name: str) -> Path:
+    """Return where a file of a commit lies, downloading it when it is not here."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()  # a log is no terminal
+    logger.info("%s of %s", name, repo)
+    try:
+        return Path(hf_hub_download(repo, name, revision=commit))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise _refusal(error, repo, commit) from error
+
+
+def locate(path: Path | None) -> Path | None:
+    """Return the file that a pointer points to, with all its parts beside it; any other path as it is."""
+    if path is None or path.name != POINTER:
+        return path
+    pointer = json.loads(path.read_bytes())
+    for name in pointer["files"]:
+        get(pointer["repo"], pointer["commit"], name)
+    return get(pointer["repo"], pointer["commit"], pointer["weights"])
+
+
+# ------------------------------------------------------------------ what lies here
+
+
+def _folder(repo: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+
+
+def _known_commit(repo: str, revision: str) -> str:
+    """Return the commit that a revision was when the hub was last asked; the revision itself when it never was."""
+    try:
+        return (_folder(repo) / "refs" / revision).read_text().strip()
+    except OSError:
+        return revision
+
+
+def _here(repo: str, commit: str) -> Snapshot:
+    folder = _folder(repo) / "snapshots" / commit
+    return Snapshot(repo, commit, tuple(sorted(path.name for path in folder.glob("*") if path.is_file())))
+
+
+# ------------------------------------------------------------------ what can go wrong
+
+
+def _refusal(error: Exception, repo: str, revision: str) -> BuildError:
+    """Say what to do about `error`. What the hub was told, and so a token, is never quoted."""
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hub
+
+    page = f"https://huggingface.co/{repo}"
+    cause = error.__cause__ or error
+    instead = "or download it elsewhere and name the folder with 'path:'"
+    status = error.response.status_code if isinstance(error, hub.HfHubHTTPError) else None
+    if isinstance(error, hub.GatedRepoError):
+        return BuildError(
+            f"{repo} is gated, and the hub refuses access (HTTP {status}): accept its licence at {page}, then run "
+            "`hf auth login` or set HF_TOKEN to a token of that account that may read gated repositories"
+        )
+    if isinstance(error, hub.RevisionNotFoundError):
+        return BuildError(f"{repo} has no revision {revision!r}; {page}/commits/main lists its commits")
+    if isinstance(error, hub.RepositoryNotFoundError) or status == 401:
+        return BuildError(
+            f"the hub has no model {repo!r}, or does not show it to you (HTTP {status}); look at the spelling of "
+            "'hub:'. To see a private one, run `hf auth login` or set HF_TOKEN; an expired token is refused, too"
+        )
+    if isinstance(error, hub.RemoteEntryNotFoundError):
+        return BuildError(f"{repo} at {revision} lacks a file that it should have; look at {page}/tree/{revision}")
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BuildError(
+            f"no space left for {repo} in {constants.HF_HUB_CACHE}; free some, or set HF_HOME to another disk"
+        )
+    if constants.HF_HUB_OFFLINE or isinstance(cause, hub.OfflineModeIsEnabled):
+        return BuildError(
+            f"HF_HUB_OFFLINE is set, and {repo} at {revision} does not lie in {constants.HF_HUB_CACHE} with all its "
+            f"files: unset it for the first build, set HF_HOME to where they lie, {instead}"
+        )
+    if status is not None:
+        return BuildError(f"the hub at {constants.ENDPOINT} answers HTTP {status} for {repo} at {revision}; try later")
+    said = " ".join(str(cause).split())[:200]
+    return BuildError(
+        f"cannot get {repo} from {constants.ENDPOINT} ({type(cause).__name__}: {said}): look at the network and at "
+        f"HTTPS_PROXY, name a mirror with HF_ENDPOINT, {instead}"
+    )

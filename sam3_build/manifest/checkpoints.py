@@ -1,0 +1,112 @@
+"""The `checkpoint:` and `tokenizer:` of a manifest: what is wrong with them into the report, where they lead to out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sam3_build.manifest.problems import Report, kind, no_file
+from sam3_build.manifest.rules import check_file
+from sam3_build.manifest.shape import CheckpointFile, ManifestFile
+from sam3_build.manifest.types import Checkpoint, Hub
+from sam3_build.manifest.weight_files import TORCH, USUAL, main_file, weight_files
+from sam3_build.manifest.yaml_tree import Keys, Value
+
+SOURCES = ("random", "path", "hub")
+KEYS: Keys = ("checkpoint",)
+
+# A name at the hub, and a revision: a branch, a tag or a commit.
+REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+REVISION = r"[\w.][\w./-]*"
+DEFAULT_REVISION = "main"
+
+WHERE_TOKENIZER = "SAM 3's is CLIP's: tokenizer.json of any SAM 3 folder, or of openai/clip-vit-large-patch14"
+
+
+def check_checkpoint(file: ManifestFile, report: Report) -> None:
+    """Report a checkpoint that is not one of its kinds, lacks files, or has keys of another kind."""
+    given = [name for name in SOURCES if getattr(file.checkpoint, name) is not None]
+    if len(given) != 1:
+        one_of = ", ".join(f"'{name}'" for name in SOURCES[:-1])
+        report.add(KEYS, f"takes exactly one of {one_of} and '{SOURCES[-1]}', found {' and '.join(given) or 'none'}")
+        return
+    if file.checkpoint.revision is not None and given != ["hub"]:
+        report.add_key((*KEYS, "revision"), f"stands beside 'hub' only; '{given[0]}' has no revisions")
+    if file.checkpoint.random:
+        check_file((*KEYS, "random", "config"), report)
+        if file.checkpoint.config is not None:
+            report.add_key((*KEYS, "config"), "stands beside 'path'; the config of 'random' goes inside 'random'")
+        return
+    if file.checkpoint.hub is not None:
+        _check_hub(file.checkpoint, report)
+    else:
+        _check_path(file.checkpoint, report)
+    check_file((*KEYS, "config"), report)
+
+
+def _check_hub(checkpoint: CheckpointFile, report: Report) -> None:
+    if not re.fullmatch(REPO, str(checkpoint.hub)):
+        hint = "; a file or folder of this machine goes under 'path'" if str(checkpoint.hub).count("/") != 1 else ""
+        report.add((*KEYS, "hub"), f"must be a name at the hub such as 'facebook/sam3', found {checkpoint.hub!r}{hint}")
+    if checkpoint.revision is not None and not re.fullmatch(REVISION, checkpoint.revision):
+        report.add((*KEYS, "revision"), f"must be a branch, a tag or a commit, found {checkpoint.revision!r}")
+
+
+def _check_path(checkpoint: CheckpointFile, report: Report) -> None:
+    at: Keys = (*KEYS, "path")
+    path = report.root.path(at)
+    if kind(path) is None:
+        report.add(at, no_file(path, path.name))
+        return
+    try:
+        files = weight_files(path, None)
+    except (ValueError, OSError) as error:
+        report.add(at, getattr(error, "strerror", None) or str(error))
+        return
+    weights = files["weights"]
+    if kind(weights) != "file":
+        report.add(at, f"folder {path.name!r} holds none of {', '.join(USUAL)}")
+    elif checkpoint.config is None and "config" not in files and weights.suffix not in TORCH:
+        report.add(at, "has no config.json beside it; name the model's config with 'config:'")
+    missing = [file.name for role, file in files.items() if role.startswith("shard") and kind(file) != "file"]
+    if missing:
+        report.add(at, f"{weights.name!r} names files that are not there: {', '.join(missing)}; get them, too")
+
+
+def check_tokenizer(file: ManifestFile, report: Report) -> None:
+    """Report a tokenizer that is no file; or that none is named, when the checkpoint brings none."""
+    if file.tokenizer is not None:
+        check_file(("tokenizer",), report)
+        return
+    checkpoint = file.checkpoint
+    if checkpoint.hub is not None or report.is_broken(("tokenizer",)) or report.is_broken(KEYS):
+        return
+    if checkpoint.path is None:
+        report.add((), f"required key 'tokenizer' is missing; {WHERE_TOKENIZER}")
+    elif kind(path := report.root.path((*KEYS, "path"))) and kind(_tokenizer_beside(path)) != "file":
+        name = main_file(path).name
+        report.add((), f"required key 'tokenizer' is missing: no tokenizer.json lies beside {name}; {WHERE_TOKENIZER}")
+
+
+def _tokenizer_beside(path: Path) -> Path:
+    return main_file(path).with_name("tokenizer.json")
+
+
+def checkpoint_of(file: CheckpointFile, root: Value) -> Checkpoint:
+    """Return a checked checkpoint."""
+    config = root.path((*KEYS, "config")) if file.config else None
+    if file.random:
+        drawn_for = root.path((*KEYS, "random", "config"))
+        return Checkpoint(file.random.seed, None, None, drawn_for, {"config": drawn_for})
+    if file.hub:
+        hub = Hub(file.hub, file.revision or DEFAULT_REVISION)
+        return Checkpoint(None, hub, None, config, {"config": config} if config else {})
+    path = root.path((*KEYS, "path"))
+    return Checkpoint(None, None, path, config, weight_files(path, config))
+
+
+def tokenizer_of(file: ManifestFile, root: Value) -> Path | None:
+    """Return the tokenizer named, else the one beside the weights; None for that of the hub."""
+    if file.tokenizer is not None:
+        return root.path(("tokenizer",))
+    return None if file.checkpoint.hub else _tokenizer_beside(root.path((*KEYS, "path")))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from doit.exceptions import InvalidTask, UnmetDependency
 from doit.reporter import ConsoleReporter
 
 from sam3_build.executor import Outcome, log_path, readable
+
+# Of a log, so much is read for the last word on how far its action is.
+_TAIL_BYTES = 4096
 
 if TYPE_CHECKING:
     from doit.exceptions import BaseFail
@@ -56,12 +61,20 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
 
     def _start(self) -> Progress:
         from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.text import Text
+
+        class SaidColumn(ProgressColumn):
+            max_refresh = 0.5
+
+            def render(self, task: Task) -> Text:
+                return Text(last_said(Path(task.fields["log"])))
 
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
+            SaidColumn(),
             TextColumn("[dim]{task.fields[log]}"),
         )
         live = Progress(*columns, console=Console(file=self.outstream), transient=True)
@@ -129,6 +142,17 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         for message in self.runtime_errors:
             self.write(f"{message}\n")
         self.session.store.digests.save()
+
+
+def last_said(log: Path) -> str:
+    """Return what follows the last `progress: ` of a log (`35 % (phase)`), nothing when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            said = re.findall(r"progress: (\d+ % .*)", file.read().decode(errors="replace"))
+    except OSError:
+        return ""
+    return str(said[-1]) if said else ""
 
 
 def reporter(session: Session, outcomes: dict[str, Outcome]) -> type[Reporter]:

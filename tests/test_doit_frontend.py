@@ -302,3 +302,14 @@ def test_code_that_keeps_its_size_and_time_is_not_run_from_old_bytecode(fresh: B
     assert "export:head" in fresh.build("export:head", PYTHONDONTWRITEBYTECODE="").built
     new = fresh.object("export:head")
     assert new != old and "y * p" in (new / "head.onnx").read_text()
+
+
+def test_the_live_row_shows_the_last_word_of_a_log_on_how_far_it_is(tmp_path: Path) -> None:
+    from sam3_build.progress import last_said
+
+    log = tmp_path / "build.log"
+    assert last_said(log) == ""
+    log.write_text("2026 worker: began\n")
+    assert last_said(log) == ""
+    log.write_text("x: progress: 5 % (Cloning)\n" * 1000 + "x: progress: 35 % (Tactics)\nx: something else\n")
+    assert last_said(log) == "35 % (Tactics)"

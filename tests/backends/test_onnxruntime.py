@@ -5,9 +5,11 @@ from pathlib import Path
 
 import onnx
 import pytest
+from gpus import L4, RTX_4090
 from onnx import TensorProto, helper
 
-from sam3_build.backends.onnxruntime import BACKEND
+from sam3_build.backends import onnxruntime
+from sam3_build.backends.onnxruntime import BACKEND, held_to
 from sam3_build.errors import BuildError
 from sam3_build.spec import BuildRequest
 
@@ -62,3 +64,51 @@ def test_no_device_and_no_profile_enters_the_key() -> None:
     assert BACKEND.needs_gpu({"provider": "cpu"}) == ()
     assert BACKEND.missing({"provider": "cpu"}, None) is None
     assert BACKEND.cannot_run({"provider": "cpu"}, None) is None
+
+
+CUDA = {"provider": "cuda"}
+
+
+class Fallen:
+    """A session as ONNX Runtime returns it: it names the providers that it really uses."""
+
+    def __init__(self, *providers: str) -> None:
+        self._providers = list(providers)
+
+    def get_providers(self) -> list[str]:
+        return self._providers
+
+    def get_inputs(self) -> list[onnxruntime._Tensor]:
+        return []
+
+    def get_outputs(self) -> list[onnxruntime._Tensor]:
+        return []
+
+
+def test_a_session_that_fell_back_to_the_cpu_is_an_error_and_never_a_pass() -> None:
+    with pytest.raises(BuildError, match="was asked for CUDAExecutionProvider and fell back to CPUExecutionProvider"):
+        held_to("CUDAExecutionProvider", Fallen("CPUExecutionProvider"), "toy.onnx")
+    session = Fallen("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert held_to("CUDAExecutionProvider", session, "toy.onnx") is session
+
+
+def test_cuda_needs_a_gpu_its_own_package_and_to_be_run_to_be_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert BACKEND.needs_gpu(CUDA) == ("build", "run")
+    assert BACKEND.runs(CUDA) and not BACKEND.runs({"provider": "cpu"})
+    assert BACKEND.impossible(CUDA, "bf16") is None
+    monkeypatch.setattr(onnxruntime, "_is_installed", lambda name: name != "onnxruntime-gpu")
+    assert BACKEND.missing(CUDA, L4) == (
+        "the Python package onnxruntime-gpu is not installed (pip install onnxruntime-gpu)"
+    )
+    assert BACKEND.missing({"provider": "cpu"}, None) is None
+    monkeypatch.setattr(onnxruntime, "_is_installed", lambda name: True)
+    assert BACKEND.missing(CUDA, L4) is None
+
+
+def test_a_cuda_session_is_bound_to_the_kind_of_gpu() -> None:
+    assert BACKEND.device_fields(CUDA, L4) == {"os": "linux-x86_64", "name": "NVIDIA L4", "compute_capability": "8.9"}
+    assert BACKEND.device_fields(CUDA, L4) != BACKEND.device_fields(CUDA, RTX_4090)
+
+
+def test_fp32_is_fp32_with_cuda_too() -> None:
+    assert onnxruntime.PROVIDERS["cuda"] == ("CUDAExecutionProvider", {"use_tf32": "0"})

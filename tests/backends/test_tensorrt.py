@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -249,3 +250,13 @@ def test_the_first_shape_profile_that_takes_a_case_is_picked() -> None:
     for shape in ((17, 3), (4, 2), (4,)):
         with pytest.raises(BuildError, match="none of the engine's 2 shape profiles takes the recorded shapes"):
             _tensorrt.first_fit(RANGES, {"x": shape, "n": (8,)})
+
+
+def test_the_table_of_flags_says_what_the_installed_library_has() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    text = (Path(__file__).parents[2] / "docs" / "tensorrt-flags.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \| (yes|no) \| (yes|no) \| (yes|no) \|", text, re.M)
+    assert len(rows) == 15
+    for names, _, _, rtx in rows:
+        for name in re.findall(r"`(\w+)\.(\w+)`", names):
+            assert hasattr(getattr(trt, name[0]), name[1]) == (rtx == "yes"), name

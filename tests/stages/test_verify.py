@@ -180,3 +180,39 @@ def test_an_onnx_that_computes_nan_fails_the_statistics(folder: Path) -> None:
     record(folder, "scene1", x, outputs_twice=np.ones((1, 3), np.float32), outputs_positive=x > 0)
     _, statistics = verify(folder)
     assert statistics["outputs"]["twice"]["metrics"]["nonfinite"] == 1
+
+
+# ------------------------------------------------------------------ what a backend built
+
+
+def verify_built(folder: Path, backend: str, **options: Json) -> dict[str, Json]:
+    """Run what a backend built for fp16, against the outputs of the FP32 graph."""
+    verify(folder, keep=True)
+    for kept in (folder / "out").glob("*.npz"):
+        kept.rename(folder / "baseline" / kept.name)
+    (folder / "built").mkdir()
+    inputs = {name: folder / name for name in ("onnx", "reference", "baseline", "built")}
+    params: dict[str, Json] = {"component": "decoder", "precision": "fp16", "keep_outputs": False}
+    STAGE.run({**params, "backend": backend, "options": options}, inputs, folder / "out")
+    found: dict[str, Json] = json.loads((folder / "out" / "statistics.json").read_text())
+    return found
+
+
+def test_what_a_backend_built_is_run_by_its_own_runner(folder: Path) -> None:
+    statistics = verify_built(folder, "onnxruntime", provider="cpu")
+    assert statistics["precision"] == "fp16" and statistics["cases"] == ["scene1", "together"]
+    assert statistics["outputs"]["twice"]["max_abs"] == 0
+
+
+def test_a_runner_that_cannot_do_what_was_asked_is_an_error_and_never_a_pass(folder: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    with pytest.raises(BuildError, match=r"this ONNX Runtime has no CUDAExecutionProvider, only .*onnxruntime-gpu"):
+        verify_built(folder, "onnxruntime", provider="cuda")
+
+
+@pytest.mark.gpu
+def test_onnx_runtime_with_cuda_agrees_with_its_cpu(folder: Path) -> None:
+    statistics = verify_built(folder, "onnxruntime", provider="cuda")
+    assert statistics["outputs"]["twice"]["metrics"]["max_abs_over_std"] < 1e-5

@@ -186,7 +186,7 @@ def _judge(session: Session) -> Task:
             return TaskFailed(str(error))
         return TaskFailed(f"{counts.failed} outputs fail their gates: see {readable(path)}") if counts.failed else None
 
-    leaves = [c.action for c in session.plan.comparisons if c.action]
+    leaves = [c.action for c in session.plan.comparisons if c.action] + [c.action for c in session.plan.contrasts]
     doc = "Judge every comparison by its gates and print the table"
     task = ViewTask("verify", [judge], task_dep=leaves, has_subtask=True, doc=doc, io=IO)
     task.shown = lambda: (report_path(session),)

@@ -1,6 +1,7 @@
 """The plan: a manifest and its family in; actions in the order of the pipeline, and what the judge compares, out. Pure.
 
 checkpoint, samples -> reference:<component>
+                       -> contrast:<component>.<reference>
 export -> simplify -> patch -> precision:<component>.<precision> -> build:<component>.<precision>.<target>
                                                                  -> verify:<component>.<precision>[.<target>]
 """
@@ -8,10 +9,9 @@ export -> simplify -> patch -> precision:<component>.<precision> -> build:<compo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from sam3_build import plan_engines as engines
-from sam3_build import registry
+from sam3_build import plan_torch, registry
 from sam3_build.manifest.types import Manifest
 from sam3_build.spec import (
     BASELINE,
@@ -23,7 +23,6 @@ from sam3_build.spec import (
     Json,
     ModelFamily,
     Plan,
-    TensorSpec,
 )
 
 
@@ -35,7 +34,9 @@ def make_plan(manifest: Manifest, device: DeviceFingerprint | None = None, no_de
     family = registry.family(manifest.family).laid_out(manifest.layout)
     specs = [spec for spec in family.components if spec.name in manifest.components]
     actions = [_checkpoint(manifest, family), _samples(manifest, family)]
-    actions += [_reference(manifest, family, spec) for spec in _needed(family, specs)]
+    actions += [plan_torch.reference(manifest, family, spec) for spec in _needed(family, specs)]
+    contrasts = list(plan_torch.contrasts(manifest, family))
+    actions += [action for action, _ in contrasts]
     comparisons: list[Comparison] = []
     machine = engines.Machine(device, no_device)
     for spec in specs:
@@ -48,7 +49,7 @@ def make_plan(manifest: Manifest, device: DeviceFingerprint | None = None, no_de
             for name in built:
                 actions += engines.verify_built(manifest, spec, precision, name, machine)
             comparisons += engines.comparisons(manifest, spec, precision, machine)
-    return Plan(manifest.name, tuple(actions), tuple(comparisons))
+    return Plan(manifest.name, tuple(actions), tuple(comparisons), tuple(contrast for _, contrast in contrasts))
 
 
 def _precisions(manifest: Manifest) -> tuple[str, ...]:
@@ -67,22 +68,8 @@ def _needed(family: ModelFamily, specs: list[ComponentSpec]) -> list[ComponentSp
 # ------------------------------------------------------------------ weights and references
 
 
-def _source(manifest: Manifest) -> dict[str, Json]:
-    """Return what a component's action is told of the weights: whatever file they lie in, equal tensors are equal."""
-    seed = manifest.checkpoint.seed
-    return {"path": True} if seed is None else {"random": {"seed": seed}}
-
-
-def _weights(manifest: Manifest) -> dict[str, Path | Input]:
-    """Return what a component's action reads its weights from; the inventory stands for their bytes."""
-    checkpoint = manifest.checkpoint
-    if checkpoint.hub:
-        return {"weights": Input("checkpoint", "weights.json")}
-    return {"weights": checkpoint.files["weights"]} if checkpoint.path else {}
-
-
 def _checkpoint(manifest: Manifest, family: ModelFamily) -> Action:
-    source, hub = _source(manifest), manifest.checkpoint.hub
+    source, hub = plan_torch.source(manifest), manifest.checkpoint.hub
     if hub:
         source = {"hub": hub.repo, "revision": hub.revision, "tokenizer": manifest.tokenizer is None}
     return Action(
@@ -127,63 +114,13 @@ def _samples(manifest: Manifest, family: ModelFamily) -> Action:
     )
 
 
-def _torch_action(
-    manifest: Manifest,
-    family: ModelFamily,
-    stage: str,
-    spec: ComponentSpec,
-    params: dict[str, Json],
-    inputs: dict[str, Input],
-) -> Action:
-    """Return an action that runs the component in PyTorch, with the config and its part of the weights as inputs."""
-    weights = {"config": Input("checkpoint", "config.json"), "tensors": Input("checkpoint", f"{spec.name}.json")}
-    return Action(
-        name=f"{stage}:{spec.name}",
-        stage=stage,
-        params={
-            "family": family.name,
-            "component": spec.name,
-            "network": spec.network(manifest.reference),
-            "source": _source(manifest),
-            "spec": _io(spec),
-            **params,
-        },
-        inputs={**weights, **inputs},
-        reads=_weights(manifest),
-        recipe=(f"stages.{stage}", f"families.{family.name}.forward", f"families.{family.name}.weights"),
-        tools=registry.stage(stage).tools,
-    )
-
-
-def _reference(manifest: Manifest, family: ModelFamily, spec: ComponentSpec) -> Action:
-    feeds: list[Json] = [
-        {"input": f.input, "sources": [list(s) for s in f.sources], "axis": f.axis}
-        for f in family.feeds
-        if f.component == spec.name
-    ]
-    upstream = {name: Input(f"reference:{name}") for name in family.upstream(spec.name)}
-    return _torch_action(
-        manifest, family, "reference", spec, {"feeds": feeds}, {"samples": Input("samples"), **upstream}
-    )
-
-
-def _io(spec: ComponentSpec) -> dict[str, Json]:
-    def rows(tensors: tuple[TensorSpec, ...]) -> list[Json]:
-        return [{"name": t.name, "dtype": t.dtype, "dims": list(t.dims)} for t in tensors]
-
-    return {"inputs": rows(spec.inputs), "outputs": rows(spec.outputs)}
-
-
 # ------------------------------------------------------------------ graphs
 
 
 def _graph(manifest: Manifest, family: ModelFamily, spec: ComponentSpec) -> Iterator[Action]:
     """Yield export, simplify and, where the manifest lists patches, patch."""
     component = manifest.components[spec.name]
-    opset = component.opset or manifest.opset
-    dims = engines.dims(spec)
-    dynamic: list[Json] = [dim for dim in family.dynamic_dims if dim in dims]
-    yield _torch_action(manifest, family, "export", spec, {"opset": opset, "dynamic_dims": dynamic}, {})
+    yield plan_torch.export(manifest, family, spec)
     yield Action(
         name=f"simplify:{spec.name}",
         stage="simplify",

@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
+from sam3_build.compare import contrast
 from sam3_build.compare.judge import ALWAYS, FAIL, NOT_RUN, PASS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, condition, judge
 from sam3_build.errors import BuildError
 from sam3_build.spec import Gate, Json, Plan
@@ -43,13 +44,16 @@ class Counts:
 
 
 def report(plan: Plan, read: Callable[[str], Path | None], path: Path, out: TextIO) -> Counts:
-    """Judge all comparisons of `plan`, write the rows to `path` when they changed, print the table to `out`.
+    """Judge the comparisons of `plan`, write the rows to `path` when they changed, print the table to `out`.
+
+    Its contrasts are told in both places, and count for nothing.
 
     read: action name -> the folder of its output, or None when there is none
     """
     rows = [row for comparison in plan.comparisons for row in judge(comparison, _statistics(comparison.action, read))]
-    write(rows, path)
-    out.write(render(rows))
+    told = [(c, _statistics(c.action, read)) for c in plan.contrasts]
+    write([*rows, *(row for c, found in told if found for row in contrast.rows(c, found))], path)
+    out.write(render(rows, [line for c, found in told for line in (*contrast.lines(c, found), "")]))
     return count(rows)
 
 
@@ -94,8 +98,11 @@ def _verdict(rows: list[Row]) -> str:
 # ------------------------------------------------------------------ the table
 
 
-def render(rows: Sequence[Row]) -> str:
-    """Return the rows as text: a table per comparison, a line per output, why one failed; last, the counts."""
+def render(rows: Sequence[Row], told: Sequence[str] = ()) -> str:
+    """Return the rows as text: a table per comparison, a line per output, why one failed; last, the counts.
+
+    What is `told` and not judged stands above the counts, which leave it out.
+    """
     ran = [row for row in rows if row.verdict != NOT_RUN]
     lines: list[str] = []
     for label in dict.fromkeys(row.comparison for row in ran):
@@ -105,7 +112,7 @@ def render(rows: Sequence[Row]) -> str:
     not_run = [row for row in rows if row.verdict == NOT_RUN]
     for reason in dict.fromkeys(row.reason for row in not_run):
         lines += [*_not_run(reason, [row for row in not_run if row.reason == reason]), ""]
-    return "\n".join([*lines, str(count(rows))]) + "\n"
+    return "\n".join([*lines, *told, str(count(rows))]) + "\n"
 
 
 def _table(label: str, rows: list[Row]) -> list[str]:

@@ -336,12 +336,26 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """What `doit verify` tells and does not judge: by how much text-only prompts differ when fed another way.
+
+    `reference` and `other` are the code bases whose ways are compared; `action` measured.
+    """
+
+    component: str
+    reference: str
+    other: str
+    action: str
+
+
+@dataclass(frozen=True)
 class Plan:
-    """All actions of a manifest in an order in which they can run, and what the judge compares."""
+    """All actions of a manifest in an order in which they can run, what the judge compares, and what it only tells."""
 
     manifest: str
     actions: tuple[Action, ...]
     comparisons: tuple[Comparison, ...]
+    contrasts: tuple[Contrast, ...] = ()
 
     def action(self, name: str) -> Action:
         """Return the action called `name` (KeyError when there is none)."""

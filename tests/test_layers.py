@@ -44,6 +44,7 @@ LAYERS = {
     "plan": 3,
     "plan_engines": 3,
     "plan_text": 3,
+    "plan_torch": 3,
     "stages": 3,
     "compare": 3,
     "explain": 3,

@@ -219,6 +219,47 @@ def test_each_component_is_compared_in_each_precision_on_onnx_runtime_and_on_eac
     assert {c.label.split()[3] for c in engines} == {"ampere", "ada", "blackwell"}
 
 
+def test_text_only_samples_are_contrasted_with_the_other_reference(tmp_path: Path) -> None:
+    plan = make_plan(load("sam3_mini", ROOT))
+    (action,) = [action for action in plan.actions if action.stage == "contrast"]
+    assert action.name == "contrast:decoder.hf"
+    assert action.params["text_only"] == [0]
+    assert action.params["network"] == "whole_decoder_as_hf"
+    assert [(c.reference, c.other, c.action) for c in plan.contrasts] == [("Meta's code", "transformers", action.name)]
+    other = planned(tmp_path, "reference: hf\n")
+    assert names(other, "contrast") == ["contrast:decoder.meta"]
+    assert other.action("contrast:decoder.meta").params["network"] == "whole_decoder_as_meta"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "samples: [{image: samples/scene1.png, text: star, boxes: 'pos:40,40,30,30'}]\n",
+        "components: {decoder: null}\ntolerances: null\n",
+    ],
+    ids=["no text-only sample", "no decoder"],
+)
+def test_nothing_is_contrasted_where_nothing_would_show(text: str, tmp_path: Path) -> None:
+    (tmp_path / "samples").symlink_to(ROOT / "manifests" / "samples")
+    plan = planned(tmp_path, text)
+    assert names(plan, "contrast") == []
+    assert plan.contrasts == ()
+
+
+def test_the_reference_is_in_the_key_of_the_decoder_of_v2_and_of_no_other_export(tmp_path: Path) -> None:
+    v1 = [planned(tmp_path, f"reference: {reference}\n") for reference in ("meta", "hf")]
+    cut = "layout: v2\ncomponents: {geometry_encoder: null}\nshape_profiles: {default: {prompt_len: null}}\n"
+    v2 = [planned(tmp_path, f"{cut}reference: {reference}\n") for reference in ("meta", "hf")]
+    for plans, differing in ((v1, []), (v2, ["export:decoder"])):
+        meta, hf = plans
+        assert [name for name in names(meta, "export") if meta.action(name) != hf.action(name)] == differing
+    for name in ("export:vision_encoder", "export:text_encoder", "simplify:text_encoder"):
+        assert v1[0].action(name) == v2[0].action(name), "both layouts share it"
+    assert names(v2[0], "export") == ["export:vision_encoder", "export:text_encoder", "export:decoder"]
+    default = {"batch": [1, 1, 8], "num_boxes": [1, 8, 20]}
+    assert v2[0].action("build:decoder.fp16.ada").params["profiles"] == [default]
+
+
 def test_every_output_of_a_comparison_has_gates() -> None:
     family = registry.family("sam3_image")
     for comparison in make_plan(load("sam3_mini", ROOT)).comparisons:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from sam3_build.compare.judge import RANGE_PARITY, Threshold, gates_for
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.report import Counts, report
-from sam3_build.spec import Comparison, Plan
+from sam3_build.spec import Comparison, Contrast, Plan
 
 DTYPES = {"geometry_features": "float32", "pred_logits": "float32", "geometry_mask": "bool"}
+MEASURED = ("max_abs", "cosine", "max_abs_over_std")
 NO_GPU = "running TensorRT-RTX engines needs a CUDA GPU; none found on this machine"
 
 
@@ -172,3 +174,48 @@ def test_what_a_cpu_shows_of_fp16_is_called_range_parity_and_explained(results: 
     assert text.count("range parity: ONNX Runtime's CPU computes in FP32 what it has no FP16 kernel for") == 1
     fp32 = replace(plan(), comparisons=tuple(c for c in plan().comparisons if "fp16" not in c.label))
     assert "range parity" not in judged(results, tmp_path, fp32)[1]
+
+
+def contrasted(results: Results) -> Plan:
+    """The plan, with a contrast that was measured."""
+    results.write("contrast:decoder.hf", 0.5)
+    return replace(plan(), contrasts=(Contrast("decoder", "Meta's code", "transformers", "contrast:decoder.hf"),))
+
+
+def test_a_contrast_is_told_in_plain_words_and_counts_for_nothing(results: Results, tmp_path: Path) -> None:
+    before, after = io.StringIO(), io.StringIO()
+    counts = report(plan(), results, tmp_path / "report.json", before)
+    assert report(contrasted(results), results, tmp_path / "report.json", after) == counts
+    told = after.getvalue().replace(before.getvalue().rpartition("\n\n")[0], "")
+    assert "text-only prompts fed as transformers does instead of as Meta's code does (information, no gate)\n" in told
+    line = re.search(r"  decoder  pred_logits +cosine 0\.(\d+), changes by up to (\S+) \((\S+) becomes (\S+)\)", told)
+    assert line, told
+    assert abs(float(line[4]) - float(line[3])) == pytest.approx(float(line[2]), rel=5e-3)
+    assert re.search(r"  decoder  geometry_mask +0 of 80 values differ", told)
+    assert told.endswith(f"\n\n{counts}\n")
+
+
+def test_a_contrast_is_in_the_report_as_information_without_a_threshold(results: Results, tmp_path: Path) -> None:
+    report(contrasted(results), results, tmp_path / "report.json", io.StringIO())
+    rows = [row for row in json.loads((tmp_path / "report.json").read_bytes()) if row["verdict"] == "info"]
+    assert {(row["output"], row["metric"]) for row in rows} == {
+        *((output, metric) for output in ("geometry_features", "pred_logits") for metric in MEASURED),
+        ("geometry_mask", "mismatches"),
+    }
+    assert {(row["component"], row["comparison"], row["threshold"], row["reason"]) for row in rows} == {
+        ("decoder", "text-only prompts fed as transformers does instead of as Meta's code does", None, None)
+    }
+
+
+def test_a_contrast_however_large_fails_nothing(results: Results, tmp_path: Path) -> None:
+    told = contrasted(results)
+    results.write("contrast:decoder.hf", 1e6)
+    assert report(told, results, tmp_path / "report.json", io.StringIO()).failed == 0
+
+
+def test_a_contrast_that_was_not_measured_says_how_it_would_be(results: Results, tmp_path: Path) -> None:
+    told, out = contrasted(results), io.StringIO()
+    (results.root / "contrast:decoder.hf" / "statistics.json").unlink()
+    (results.root / "contrast:decoder.hf").rmdir()
+    report(told, results, tmp_path / "report.json", out)
+    assert "  not measured: run `doit contrast:decoder.hf`\n" in out.getvalue()

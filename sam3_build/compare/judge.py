@@ -26,6 +26,9 @@ Threshold = float | tuple[float, float]
 
 PASS, FAIL, NOT_RUN = "pass", "fail", "not_run"
 
+# The verdict of what is told and not judged: neither passed nor failed.
+INFO = "info"
+
 
 @dataclass(frozen=True)
 class Row:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from sam3_build import hub
@@ -83,12 +84,17 @@ def require_finite(case: str, outputs: Mapping[str, Array]) -> None:
 
 
 def gather(
-    names: Sequence[str], feeds: Sequence[Feed], folders: Mapping[str, Path], file: str
+    names: Sequence[str],
+    feeds: Sequence[Feed],
+    folders: Mapping[str, Path],
+    file: str,
+    absent: Mapping[str, Array] = MappingProxyType({}),
 ) -> dict[str, Array] | None:
     """Return the inputs `names` of a component in the case that `file` names, or None when the case lacks one.
 
     `folders` holds the samples and, by component, upstream references. A fed input is the join of its sources, without
-    those whose component did not run in this case; every other input comes from the samples.
+    those whose component did not run in this case; every other input comes from the samples, or from `absent`, which
+    stands for what a case does not have.
     """
     import numpy as np
 
@@ -98,6 +104,8 @@ def gather(
         feed = by_input.get(name)
         sources = [(c, f"outputs/{output}") for c, output in feed["sources"]] if feed else [("samples", name)]
         parts = [array for folder, key in sources if (array := _array(folders[folder] / file, key)) is not None]
+        if not parts and name in absent:
+            parts = [absent[name]]
         if not parts:
             return None
         gathered[name] = np.concatenate(parts, axis=feed["axis"]) if feed and len(parts) > 1 else parts[0]

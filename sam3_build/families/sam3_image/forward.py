@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sam3_build.families.sam3_image.decoder import decoder
-from sam3_build.families.sam3_image.family import FAMILY
+from sam3_build.families.sam3_image.family import FAMILY, IGNORED_LABEL
 from sam3_build.families.sam3_image.geometry import geometry_encoder
 from sam3_build.families.sam3_image.modules import additive, container, drop_bias, modeling, override
 from sam3_build.families.sam3_image.whole_decoder import whole_decoder
@@ -42,6 +42,16 @@ def assemble(network: str, config: Mapping[str, Json], tensors: Mapping[str, Ten
 def trace_sizes(config: Mapping[str, Json]) -> dict[str, int]:
     """Return the size of every dim while tracing: static ones as they always are, dynamic ones as an example."""
     return {**FAMILY.static_dims(config), **DYNAMIC_SIZES}
+
+
+def no_boxes(rows: int) -> dict[str, Tensor]:
+    """Return the box inputs of so many prompts without boxes: one ignored box each."""
+    import torch
+
+    return {
+        "input_boxes": torch.zeros(rows, 1, 4),
+        "input_boxes_labels": torch.full((rows, 1), IGNORED_LABEL, dtype=torch.int64),
+    }
 
 
 def skeleton(network: str, config: Mapping[str, Json]) -> nn.Module:

@@ -1,0 +1,83 @@
+"""Contrast: text-only cases as recorded in; how far off they are fed another reference's way, `statistics.json`, out.
+
+No gate judges it. Code bases feed a prompt without boxes differently, and by how much that matters is worth knowing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from sam3_build import hub
+from sam3_build.compare.statistics import OutputStatistics
+from sam3_build.errors import BuildError
+from sam3_build.spec import Json, Memory, Stage
+from sam3_build.stages.reference import Feed, gather, require_finite
+
+
+def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+    """Write `statistics.json`, per output over all cases that hold one of the text-only samples and nothing else.
+
+    params: component, network (which feeds itself as the other reference does), spec and feeds of that network,
+            source, text_only (indices of samples)
+    inputs: config, samples, an upstream reference for each feed, recorded: this component's own reference, and
+            tensors*: the inventories of all components whose weights the network takes
+    """
+    import numpy as np
+    import torch
+
+    network, package = str(params["network"]), f"sam3_build.families.{params['family']}"
+    forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
+    config, listed = json.loads(inputs["config"].read_bytes()), _listed(inputs)
+    tensors = weights.load(network, params["source"], config, hub.locate(inputs.get("weights")), listed)
+    model: torch.nn.Module = forward.assemble(network, config, tensors)
+    spec, feeds = cast("dict[str, list[dict[str, str]]]", params["spec"]), cast("list[Feed]", params["feeds"])
+    names, results = ([tensor["name"] for tensor in spec[kind]] for kind in ("inputs", "outputs"))
+    text_only = cast("list[int]", params["text_only"])
+    absent = {name: tensor.numpy() for name, tensor in forward.no_boxes(1).items()}
+
+    statistics = {tensor["name"]: OutputStatistics(tensor["dtype"]) for tensor in spec["outputs"]}
+    cases: list[Json] = []
+    for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
+        if len(case["samples"]) != 1 or case["samples"][0] not in text_only:
+            continue
+        name, file = str(case["name"]), f"{case['name']}.npz"
+        arrays = gather(names, feeds, inputs, file, absent)
+        assert arrays is not None, f"{name} lacks an input of {network}"
+        with torch.no_grad():
+            computed = model(**{key: torch.from_numpy(array) for key, array in arrays.items()})
+        outputs = {key: result.numpy() for key, result in zip(results, computed, strict=True)}
+        require_finite(name, outputs)
+        with np.load(inputs["recorded"] / file) as recorded:
+            for key, array in outputs.items():
+                statistics[key].add(name, array, recorded[f"outputs/{key}"])
+        cases.append(name)
+    if not cases:
+        raise BuildError("no case holds a text-only sample alone, so there is nothing to contrast")
+    measured: dict[str, Json] = {name: found.summary() for name, found in statistics.items()}
+    summary: dict[str, Json] = {"component": params["component"], "cases": cases, "outputs": measured}
+    (out / "statistics.json").write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    for name, found in statistics.items():
+        logging.getLogger(__name__).info("%s: %s", name, found.metrics())
+    return {"cases": len(cases)}
+
+
+def _listed(inputs: Mapping[str, Path]) -> dict[str, Json]:
+    """Return the tensors of all components that make up the network."""
+    listed: dict[str, Json] = {}
+    for role in (role for role in inputs if role.startswith("tensors")):
+        listed |= json.loads(inputs[role].read_bytes())["tensors"]
+    return listed
+
+
+STAGE = Stage(
+    name="contrast",
+    summary="Measure what another reference changes",
+    tools=("torch", "transformers", "numpy"),
+    run=run,
+    memory=Memory(base=900_000_000, weights=1.0, activations=4.0),
+)

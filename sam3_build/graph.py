@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 # Understood by ONNX Runtime 1.31 and TensorRT-RTX 1.7.
 IR_VERSION = 10
 
-# Above this, weights lie beside the model in `<name>.onnx.data`: protobuf's limit is 2 GiB for everything together.
-INLINE_LIMIT = 1536 * 2**20
+# Above this, weights lie beside the model in `<name>.onnx.data`. Protobuf ends at 2 GiB, and already below that every
+# tool that reads the file holds some copies of it, where data beside it is mapped.
+INLINE_LIMIT = 2**30
 
 # With data beside the file, tensors up to this size stay inside, where shape inference sees them.
 SMALL_TENSOR = 1024

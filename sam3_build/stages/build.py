@@ -137,5 +137,5 @@ STAGE = Stage(
     summary="Build engines and sessions for each target",
     tools=(),
     run=run,
-    memory=Memory(base=700_000_000, weights=4.0),
+    memory=Memory(base=800_000_000, weights=3.6),
 )

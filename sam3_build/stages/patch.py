@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 
 from sam3_build import graph, naming, registry
@@ -25,21 +26,23 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     nodes = len(model.graph)
     rewrites: dict[str, int] = {}
     if names:
-        import onnx
         import onnx_graphsurgeon as gs
         import onnx_ir as ir
 
         graph.infer_types(model)
-        proto = ir.to_proto(model)
-        del model
-        onnx.load_external_data_for_model(proto, str(source.parent))
-        surgeon = gs.import_onnx(proto)
-        for name in names:
-            rewrites[str(name)] = apply(registry.patch(str(name)), surgeon, component)
-            logger.info("%s: %s made %d rewrites", component, name, rewrites[str(name)])
-        proto = gs.export_onnx(surgeon)
+        surgeon = gs.import_onnx(ir.to_proto(model))
+        # Data beside the file is read where a patch looks at values, from the current folder; all else stays there.
+        with chdir(source.parent):
+            for name in names:
+                rewrites[str(name)] = apply(registry.patch(str(name)), surgeon, component)
+                logger.info("%s: %s made %d rewrites", component, name, rewrites[str(name)])
+            proto = gs.export_onnx(surgeon)
         del surgeon
+        for tensor in proto.graph.initializer:
+            if not tensor.external_data:  # it was read, and GraphSurgeon still says that it lies elsewhere
+                tensor.ClearField("data_location")
         model = ir.from_proto(proto)
+        ir.external_data.set_base_dir(model.graph, source.parent)
         naming.complete_names(model)
     target = out / f"{component}.onnx"
     graph.save(model, target)
@@ -79,5 +82,5 @@ STAGE = Stage(
     summary="Rewrite graphs with the manifest's patches",
     tools=("ml_dtypes", "numpy", "onnx", "onnx-graphsurgeon", "onnx-ir", "onnxruntime"),
     run=run,
-    memory=Memory(base=400_000_000, weights=3.0),
+    memory=Memory(base=400_000_000, weights=1.3),
 )

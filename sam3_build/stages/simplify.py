@@ -89,5 +89,5 @@ STAGE = Stage(
     summary="Simplify graphs with onnxsim",
     tools=("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxsim"),
     run=run,
-    memory=Memory(base=400_000_000, weights=3.0),
+    memory=Memory(base=600_000_000, weights=2.3),
 )

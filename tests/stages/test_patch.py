@@ -63,12 +63,15 @@ def test_a_patch_that_breaks_the_graph_is_named(patched, monkeypatch):
         patched(NEG, "fake")
 
 
-def test_weights_beside_the_file_pass_through(monkeypatch, tmp_path):
+def test_weights_beside_the_file_can_be_read_and_pass_through(monkeypatch, tmp_path):
     weight = np.arange(4096, dtype=np.float32).reshape(4, 1024)
     chain = [n("MatMul", ["x", "w"], ["a"]), n("Neg", ["a"], ["y"])]
     model = toy(chain, [info("x")], [info("y", dims=("batch", 1024))], {"w": weight})
     monkeypatch.setattr(graph, "INLINE_LIMIT", 1000)
-    fake = Patch("fake", "does nothing", lambda g: None, lambda g: 1, lambda g: None)
+    read = []
+    fake = Patch(
+        "fake", "reads a weight", lambda g: None, lambda g: read.append(g.tensors()["w"].values) or 1, lambda g: None
+    )
     monkeypatch.setattr(registry, "patch", lambda name: fake)
     (tmp_path / "beside").mkdir()
     patched_in = tmp_path / "beside" / "toy.onnx"
@@ -76,6 +79,7 @@ def test_weights_beside_the_file_pass_through(monkeypatch, tmp_path):
     (tmp_path / "result").mkdir()
     patch.run({"component": "toy", "patches": ["fake"]}, {"onnx": patched_in}, tmp_path / "result")
     assert sorted(f.name for f in (tmp_path / "result").iterdir()) == ["toy.onnx", "toy.onnx.data"]
+    np.testing.assert_array_equal(read[0], weight)
     result = onnx.load(tmp_path / "result" / "toy.onnx")
     assert operators(result) == ["MatMul", "Neg"]
     x = np.ones((2, 4), np.float32)

@@ -44,8 +44,9 @@ precisions: [fp16]
 targets: {cpu: null, local: null}
 samples:
 """
+# Words of the miniature's tokenizer: random weights make nothing of any.
 DRAWN = [("samples/scene1.png", "red circle", None), ("samples/scene2.png", "star", "neg:10,10,40,40")]
-REAL = [("truck.jpg", "truck", None), ("groceries.jpg", "bottle", "pos:100,100,80,160;neg:400,200,90,90")]
+REAL = [("truck.jpg", "red circle", None), ("groceries.jpg", "star", "pos:100,100,80,160;neg:400,200,90,90")]
 
 
 def project(folder: Path, pictures: Path | None) -> Path:

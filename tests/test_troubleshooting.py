@@ -1,0 +1,171 @@
+"""docs/troubleshooting.md as a test: every message of its table is provoked by real commands, and nothing else is there.
+
+A row's first cell is the message with `...` for what differs from case to case. `PROVOKED` makes each one happen.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from build_space import BuildSpace
+
+ROOT = Path(__file__).parents[1]
+TABLE = ROOT / "docs" / "troubleshooting.md"
+
+
+def rows() -> list[str]:
+    """Return the messages of the table."""
+    return re.findall(r"^\| `(.+?)` \|", TABLE.read_text(), re.MULTILINE)
+
+
+class Project:
+    """A toy project, and one with the real manifests; `say` runs a command that must fail and returns what it says."""
+
+    def __init__(self, toy: BuildSpace, folder: Path) -> None:
+        self.toy = toy
+        self.folder = folder
+        shutil.copytree(ROOT / "manifests", folder / "manifests")
+        (folder / "dodo.py").symlink_to(ROOT / "dodo.py")
+
+    def mine(self, text: str) -> None:
+        (self.folder / "manifests" / "mine.yaml").write_text(f"extends: sam3_mini.yaml\n{text}\n")
+
+    def say(self, *args: str, fails: bool = True, **extra: str) -> str:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SAM3_", "HF_", "PYTEST_"))}
+        done = subprocess.run(
+            [sys.executable, "-m", *args],
+            cwd=self.folder,
+            env=kept | {"PYTHONPATH": str(ROOT), **extra},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, said
+        assert "Traceback" not in said, said
+        return said
+
+    def toy_says(self, *args: str, **extra: str) -> str:
+        run = self.toy.doit(*args, **extra)
+        assert run.code != 0, run.output
+        return run.output
+
+
+def toy_edit(file: str, old: str, new: str, *args: str) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        project.toy.edit(file, old, new)
+        return project.toy_says(*args)
+
+    return provoke
+
+
+def mine(text: str, *args: str) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        project.mine(text)
+        return project.say(*(args or ("doit", "manifest=mine", "list")))
+
+    return provoke
+
+
+def blocked(project: Project) -> str:
+    project.mine("targets: {local: {backend: tensorrt}}")
+    return project.say("doit", "manifest=mine", "build:decoder.fp16.local")
+
+
+def weights(project: Project, *keys: str) -> Path:
+    """Write a safetensors file with a number under each key, and the miniature's config beside it."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder = project.folder / "manifests" / "weights"
+    folder.mkdir()
+    save_file({key: np.zeros(3, np.float32) for key in keys}, folder / "model.safetensors")
+    shutil.copy(ROOT / "manifests" / "sam3_mini.json", folder / "config.json")
+    project.mine("checkpoint: {random: null, path: weights}")
+    return folder / "model.safetensors"
+
+
+def half_matching(project: Project) -> str:
+    weights(project, "detr_decoder.query_embed.weight", "something.else")
+    return project.say("doit", "manifest=mine", "checkpoint")
+
+
+def cut_short(project: Project) -> str:
+    file = weights(project, "detr_decoder.query_embed.weight")
+    file.write_bytes(file.read_bytes()[:-4])
+    return project.say("doit", "manifest=mine", "checkpoint")
+
+
+def another_model(project: Project) -> str:
+    weights(
+        project,
+        "image_encoder.trunk.blocks.0.attn.qkv.weight",
+        "memory_encoder.out_proj.weight",
+        "obj_ptr_proj.layers.0.weight",
+    )
+    return project.say("doit", "manifest=mine", "checkpoint")
+
+
+def offline(project: Project) -> str:
+    project.mine("checkpoint: {random: null, hub: facebook/sam3, revision: main}\ntokenizer: null")
+    home = str(project.folder / "hub")
+    return project.say("doit", "manifest=mine", "checkpoint", HF_HOME=home, HF_HUB_OFFLINE="1")
+
+
+def killed(project: Project) -> str:
+    project.toy.edit("sam3_build/stages/build.py", "    time.sleep(", "    os.kill(os.getpid(), 9)\n    time.sleep(")
+    return project.toy_says("build:head.fp16.cpu")
+
+
+def gate(project: Project) -> str:
+    project.toy.edit("manifests/toy.yaml", "cosine: 0.99}", "cosine: 0.9999999}")
+    return project.toy_says("verify")
+
+
+def too_large(project: Project) -> str:
+    project.toy.edit("sam3_build/stages/build.py", "Memory(base=1)", f"Memory(base={10**15})")
+    project.toy.append("sam3_build/stages/build.py", "FOUR = 4\n")
+    return project.toy.build("-n", "2", "build:head.fp16", TOY_SLOW="0.5").output
+
+
+PROVOKED: dict[str, Callable[[Project], str]] = {
+    "unknown manifest '...'": lambda p: p.say("doit", "manifest=sam3_mimi", "list"),
+    "...yaml:...: ...: unknown key '...'": mine("precisons: [fp16]"),
+    "no task has such a name: `doit list --all` shows them": lambda p: p.say("doit", "build:*.nothing"),
+    "TensorRT-RTX cannot build for compute capability ...": mine('targets: {ada: {compute_capabilities: ["9.0"]}}'),
+    "TensorRT-RTX has no FP32 matrix multiplication on compute capability 7.5": mine(
+        'targets: {ada: {compute_capabilities: ["7.5"]}}'
+    ),
+    "... is blocked: ...": blocked,
+    "... does not hold the weights of ...": half_matching,
+    "... is cut short": cut_short,
+    "... holds SAM 2, by the names of its tensors": another_model,
+    "HF_HUB_OFFLINE": offline,
+    "its worker was killed by SIGKILL (out of memory?)": killed,
+    "... outputs fail their gates": gate,
+    "wait ...: needs about ... GB of memory": too_large,
+}
+
+
+@pytest.fixture
+def project(space: BuildSpace, tmp_path: Path) -> Project:
+    return Project(space, tmp_path / "real")
+
+
+def test_the_table_holds_just_what_is_provoked_here() -> None:
+    assert sorted(rows()) == sorted(PROVOKED)
+
+
+@pytest.mark.parametrize("message", PROVOKED)
+def test_a_message_of_the_table_is_what_people_see(message: str, project: Project) -> None:
+    said = " ".join(PROVOKED[message](project).split())
+    pattern = re.escape(message).replace(re.escape("..."), ".+?")
+    assert re.search(pattern, said), f"no {message!r} in\n{said}"

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md as a test: every message of its table is provoked by real commands, and nothing else is there.
+"""docs/troubleshooting.md as a test: real commands provoke every message of its table, and nothing else is in it.
 
 A row's first cell is the message with `...` for what differs from case to case. `PROVOKED` makes each one happen.
 """

@@ -184,7 +184,7 @@ targets:
     assert caught.value.problems == (
         "m.yaml:2: precisions[2]: unknown precision 'fp8'; allowed: fp16, fp32",
         "m.yaml:3: components.decoder.patches[0]: unknown patch 'fold_position_table' "
-        "(allowed: fold_position_tables, rope); did you mean 'fold_position_tables'?",
+        "(allowed: einsum_to_matmul, fold_position_tables, keep_windows, rope); did you mean 'fold_position_tables'?",
         "m.yaml:5: shape_profiles.default.batch: min <= opt <= max does not hold for [4, 2, 8]",
         "m.yaml:5: shape_profiles.default.prompt_len: dynamic dimension 'prompt_len' of decoder for target "
         "ampere, ada, blackwell, hopper, turing has no range; write [min, opt, max], or one number",

@@ -21,23 +21,24 @@ from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import DYNAMIC_SIZES
 from sam3_build.naming import module_path
 from sam3_build.spec import Precision
-from sam3_build.stages import precision
+from sam3_build.stages import export, patch, precision, simplify
 
 COMPONENTS = [c.name for c in FAMILY.components]
+PATCHED = ("vision_encoder", "decoder")
 F16 = TensorProto.FLOAT16
 GEMMS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 
 # Every graph after export.
 GRAPHS = [
     *(f"simplify:{component}" for component in COMPONENTS),
-    "patch:vision_encoder",
+    *(f"patch:{component}" for component in PATCHED),
     *(f"precision:{component}.{recipe}" for component in COMPONENTS for recipe in ("fp32", "fp16")),
 ]
 
 
 def before_precision(component):
     """The action whose graph the precision stage of a component reads."""
-    return f"patch:{component}" if component == "vision_encoder" else f"simplify:{component}"
+    return f"patch:{component}" if component in PATCHED else f"simplify:{component}"
 
 
 def component_of(action):
@@ -95,15 +96,40 @@ def test_a_simplified_component_is_smaller_and_computes_the_same(component):
             np.testing.assert_allclose(after[name].astype(float), value.astype(float), atol=1e-5 * scale, rtol=1e-4)
 
 
-def test_the_patches_of_the_vision_encoder_change_no_bit_of_any_output():
-    layers = 4
-    assert miniature.facts("patch:vision_encoder")["rewrites"] == {"fold_position_tables": 1, "rope": 2 * layers}
-    patched = miniature.onnx("patch:vision_encoder")
-    operators = {node.op_type for node in onnx.load(patched).graph.node}
-    assert not operators & {"Sin", "Cos", "Neg"}
+@pytest.mark.parametrize(
+    ("component", "rewrites", "gone"),
+    [
+        ("vision_encoder", {"fold_position_tables": 1, "rope": 2 * 4}, {"Sin", "Cos", "Neg"}),
+        ("decoder", {"einsum_to_matmul": 1}, {"Einsum"}),
+    ],
+)
+def test_patches_change_no_bit_of_any_output(component, rewrites, gone):
+    assert miniature.facts(f"patch:{component}")["rewrites"] == rewrites
+    patched = miniature.onnx(f"patch:{component}")
+    assert not {node.op_type for node in onnx.load(patched).graph.node} & gone
     for rows in (1, 2, 5):
-        given = recorded("vision_encoder", rows)
-        before, after = run_onnx(miniature.onnx("simplify:vision_encoder"), given), run_onnx(patched, given)
+        given = recorded(component, rows)
+        before, after = run_onnx(miniature.onnx(f"simplify:{component}"), given), run_onnx(patched, given)
+        assert {n: v.tobytes() for n, v in before.items()} == {n: v.tobytes() for n, v in after.items()}
+
+
+def test_a_vision_encoder_whose_windowed_layers_are_neighbours_keeps_its_windows_and_every_bit(tmp_path):
+    """The miniature alternates between windows and the grid; the real model has runs of seven layers with windows."""
+    given = miniature.inputs("export:vision_encoder")
+    config = json.loads(given["config"].read_bytes())
+    config["vision_config"]["backbone_config"]["global_attn_indexes"] = [3]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    folders = [tmp_path / stage for stage in ("export", "simplify", "patch")]
+    for folder in folders:
+        folder.mkdir()
+    export.run(miniature.params("export:vision_encoder"), {**given, "config": tmp_path / "config.json"}, folders[0])
+    simplify.run({"component": "vision_encoder"}, {"onnx": folders[0]}, folders[1])
+    names = ["fold_position_tables", "rope", "keep_windows"]
+    facts = patch.run({"component": "vision_encoder", "patches": names}, {"onnx": folders[1]}, folders[2])
+    assert facts["rewrites"] == {"fold_position_tables": 1, "rope": 8, "keep_windows": 2}
+    for rows in (1, 3):
+        pictures = recorded("vision_encoder", rows)
+        before, after = (run_onnx(folder / "vision_encoder.onnx", pictures) for folder in folders[1:])
         assert {n: v.tobytes() for n, v in before.items()} == {n: v.tobytes() for n, v in after.items()}
 
 

@@ -38,17 +38,17 @@ def make_plan(manifest: Manifest, device: DeviceFingerprint | None = None, no_de
     contrasts = list(plan_torch.contrasts(manifest, family))
     actions += [action for action, _ in contrasts]
     comparisons: list[Comparison] = []
-    machine = engines.Machine(device, no_device)
+    here = engines.here(manifest, engines.Machine(device, no_device))
     for spec in specs:
         actions += _graph(manifest, family, spec)
         for precision in _precisions(manifest):
             actions.append(_precision(manifest, spec, precision))
             built = manifest.targets if precision in manifest.precisions else ()
-            actions += [engines.build(manifest, spec, precision, name, machine) for name in built]
+            actions += [engines.build(manifest, spec, precision, name, here) for name in built]
             actions.append(engines.verify(spec, precision))
             for name in built:
-                actions += engines.verify_built(manifest, spec, precision, name, machine)
-            comparisons += engines.comparisons(manifest, spec, precision, machine)
+                actions += engines.verify_built(manifest, spec, precision, name, here)
+            comparisons += engines.comparisons(manifest, spec, precision, here)
     return Plan(manifest.name, tuple(actions), tuple(comparisons), tuple(contrast for _, contrast in contrasts))
 
 

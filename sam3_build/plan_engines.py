@@ -38,6 +38,28 @@ class Machine:
         return backend.cannot_run(target.options, self.device) or self.blocked(target)
 
 
+@dataclass(frozen=True)
+class Here:
+    """What this machine does with each target of a manifest: why it cannot be built, why not run, or None for "can"."""
+
+    device: DeviceFingerprint | None
+    blocked: Mapping[str, str | None]
+    cannot_run: Mapping[str, str | None]
+
+
+def here(manifest: Manifest, machine: Machine) -> Here:
+    """Ask once for each target: to learn whether a library is installed takes longer than the rest of a plan."""
+    return Here(
+        machine.device,
+        {name: machine.blocked(target) for name, target in manifest.targets.items()},
+        {
+            name: machine.cannot_run(target)
+            for name, target in manifest.targets.items()
+            if registry.backend(target.backend).runs(target.options)
+        },
+    )
+
+
 def wants_device(manifest: Manifest) -> bool:
     """Tell whether a target of the manifest is built or run on a GPU, so that it matters which one is here."""
     return any(registry.backend(t.backend).needs_gpu(t.options) for t in manifest.targets.values())
@@ -46,12 +68,12 @@ def wants_device(manifest: Manifest) -> bool:
 # ------------------------------------------------------------------ actions
 
 
-def build(manifest: Manifest, spec: ComponentSpec, precision: str, name: str, machine: Machine) -> Action:
+def build(manifest: Manifest, spec: ComponentSpec, precision: str, name: str, here: Here) -> Action:
     """Return the action that builds for the target `name`."""
     target = manifest.targets[name]
     backend = registry.backend(target.backend)
     stem = f"{spec.name}.{precision}"
-    on_gpu = machine.device and "build" in backend.needs_gpu(target.options)
+    on_gpu = here.device if "build" in backend.needs_gpu(target.options) else None
     return Action(
         name=f"build:{stem}.{name}",
         stage="build",
@@ -65,11 +87,11 @@ def build(manifest: Manifest, spec: ComponentSpec, precision: str, name: str, ma
         inputs={"onnx": Input(f"precision:{stem}")},
         recipe=("stages.build", f"backends.{backend.name}"),
         tools=(*registry.stage("build").tools, *backend.tools(target.options)),
-        device=backend.device_fields(target.options, machine.device),
-        gpu=machine.device.uuid if machine.device and on_gpu else None,
+        device=backend.device_fields(target.options, here.device),
+        gpu=on_gpu.uuid if on_gpu else None,
         view={f"{stem}{backend.extension}": f"{spec.name}/{stem}.{name}{backend.extension}"},
         env=backend.env,
-        blocked=machine.blocked(target),
+        blocked=here.blocked[name],
     )
 
 
@@ -101,19 +123,17 @@ def verify(spec: ComponentSpec, precision: str) -> Action:
     )
 
 
-def verify_built(
-    manifest: Manifest, spec: ComponentSpec, precision: str, name: str, machine: Machine
-) -> Iterator[Action]:
+def verify_built(manifest: Manifest, spec: ComponentSpec, precision: str, name: str, here: Here) -> Iterator[Action]:
     """Yield the action that runs what was built for the target `name`, where this machine can and `verify` does not.
 
     Its key takes the whole device and the exact driver: kernels differ between them, whatever the engine is made for.
     """
     target = manifest.targets[name]
     backend = registry.backend(target.backend)
-    if not backend.runs(target.options) or machine.cannot_run(target):
+    if here.cannot_run.get(name, "`verify` runs the same"):
         return
     stem = f"{spec.name}.{precision}"
-    on_gpu = machine.device if "run" in backend.needs_gpu(target.options) else None
+    on_gpu = here.device if "run" in backend.needs_gpu(target.options) else None
     yield Action(
         name=f"verify:{stem}.{name}",
         stage="verify",
@@ -146,7 +166,7 @@ def _exact(*tools: str) -> tuple[str, ...]:
 # ------------------------------------------------------------------ comparisons
 
 
-def comparisons(manifest: Manifest, spec: ComponentSpec, precision: str, machine: Machine) -> Iterator[Comparison]:
+def comparisons(manifest: Manifest, spec: ComponentSpec, precision: str, here: Here) -> Iterator[Comparison]:
     """Yield what ONNX Runtime shows of this precision, then one for each engine that has to be run to be judged."""
     tolerances: Mapping[str, Mapping[str, float | tuple[float, float]]] = manifest.tolerances.get(precision, {}).get(
         spec.name, {}
@@ -157,9 +177,7 @@ def comparisons(manifest: Manifest, spec: ComponentSpec, precision: str, machine
     if precision == BASELINE:
         label = f"pytorch {BASELINE} vs onnxruntime {BASELINE}"
     yield Comparison(spec.name, label, f"verify:{spec.name}.{precision}", None, outputs, gates)
-    for name, target in manifest.targets.items() if precision in manifest.precisions else ():
-        if registry.backend(target.backend).runs(target.options):
-            reason = machine.cannot_run(target)
-            action = None if reason else f"verify:{spec.name}.{precision}.{name}"
-            label = f"onnxruntime {BASELINE} vs {name} {precision} ({ENGINE_PARITY})"
-            yield Comparison(spec.name, label, action, reason, outputs, gates)
+    for name, reason in here.cannot_run.items() if precision in manifest.precisions else ():
+        action = None if reason else f"verify:{spec.name}.{precision}.{name}"
+        label = f"onnxruntime {BASELINE} vs {name} {precision} ({ENGINE_PARITY})"
+        yield Comparison(spec.name, label, action, reason, outputs, gates)

@@ -73,7 +73,7 @@ def explain(action: str, manifest: ManifestOption = None, as_json: JsonOption = 
 
 @app.command()
 def inspect(file: Path, as_json: JsonOption = False) -> None:
-    """Describe an ONNX file or an engine: inputs and outputs, operators, types, sizes, and how it was made."""
+    """Describe an ONNX file or an engine (interface, operators, how it was made), or a checkpoint by component."""
     from sam3_build.inspect import describe, render
 
     found = describe(file)

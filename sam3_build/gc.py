@@ -7,9 +7,11 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sam3_build.errors import BuildError
 from sam3_build.executor import log_path
 from sam3_build.session import Session
 from sam3_build.store import Store, read_history, writing
@@ -33,7 +35,7 @@ def find_garbage(store: Store, sessions: tuple[Session, ...], keep: int) -> Garb
     Generations are counted per manifest and action name, over all that ever built into this store, so that a shared
     store loses nothing that another checkout built last.
     """
-    keys = {answer.key for s in sessions for a in s.plan.actions if (answer := s.resolver.resolve(a.name)).record}
+    keys = {key for session in sessions for key in _fresh(session)}
     for history in (store.root / "names").glob("*/*/*.json"):
         keys.update(read_history(history)[:keep])
     objects = {record.object for key in keys if key and (record := store.record(key))}
@@ -46,6 +48,15 @@ def find_garbage(store: Store, sessions: tuple[Session, ...], keep: int) -> Garb
     ]
     found += [path for s in sessions for path in _left_over(s)]
     return Garbage(tuple(sorted(set(found))), sum(_size(path) for path in found))
+
+
+def _fresh(session: Session) -> Iterator[str]:
+    """Yield the keys of the plan that are fresh. What cannot be told (a source file is gone) is kept by its history."""
+    for action in session.plan.actions:
+        with suppress(BuildError):
+            answer = session.resolver.resolve(action.name)
+            if answer.record and answer.key:
+                yield answer.key
 
 
 def remove(garbage: Garbage) -> None:

@@ -1,4 +1,7 @@
-"""A built file in, a JSON-able description out: I/O, operators and weights of an ONNX; an engine's record."""
+"""A built file in, a JSON-able description out: I/O, operators and weights of an ONNX; an engine's record.
+
+Checkpoints are described by inspect_checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
+from sam3_build.inspect_checkpoint import SUFFIXES, describe_checkpoint
 from sam3_build.spec import Json
 from sam3_build.stages.build import as_json, interface
 
@@ -19,11 +23,13 @@ if TYPE_CHECKING:
 
 
 def describe(path: Path) -> dict[str, Json]:
-    """Describe an `.onnx` or `.engine` file; raise BuildError when it is neither, missing or unreadable."""
-    readers = {".onnx": _onnx, ".engine": _engine}
+    """Describe an `.onnx` or `.engine` file, or a checkpoint; BuildError when it is none, missing or unreadable."""
+    readers = {".onnx": _onnx, ".engine": _engine, **dict.fromkeys(SUFFIXES, describe_checkpoint)}
+    if path.is_dir():
+        return describe_checkpoint(path)
     if path.suffix not in readers:
         kind = f"a {path.suffix} file" if path.suffix else "a file without suffix"
-        raise BuildError(f"{path}: cannot inspect {kind}; known: {', '.join(readers)}")
+        raise BuildError(f"{path}: cannot inspect {kind}; known: {', '.join(readers)}, and a checkpoint's folder")
     if not path.is_file():
         raise BuildError(f"{path}: no such file; `sam3-build plan` shows what is built")
     return readers[path.suffix](path)

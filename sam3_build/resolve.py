@@ -113,6 +113,6 @@ class Resolver:
 
     def _file(self, action: Action, path: Path) -> str:
         try:
-            return self._store.digests.file(path)
+            return self._store.digests.source(path)
         except OSError as error:
             raise BuildError(f"{action.name}: cannot read {path}: {error.strerror}") from error

@@ -240,3 +240,47 @@ def test_what_is_not_python_is_named_with_its_line(package: Path, tmp_path: Path
     (package / "families/toy/norms.py").write_text("x = 1\ndef (:\n")
     with pytest.raises(BuildError, match=r"families/toy/norms\.py:2: this is not Python"):
         DigestCache(tmp_path / "cache").recipe(("stages.export",))
+
+
+# ------------------------------------------------------------------ large source files
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files above 64 bytes are large, and read in blocks of 16."""
+    monkeypatch.setattr(digests, "_LARGE", 64)
+    monkeypatch.setattr(digests, "_PART", 16)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_the_digest_of_a_large_source_file_covers_every_byte_their_order_and_their_number(tmp_path: Path) -> None:
+    data = bytes(range(100))
+    variants = {data, data[:-1], data + b"\0", data[16:32] + data[:16] + data[32:]}
+    variants |= {data[:at] + b"x" + data[at + 1 :] for at in (0, 15, 16, 63, 99)}
+    found = set()
+    for n, content in enumerate(variants):
+        path = tmp_path / str(n)
+        path.write_bytes(content)
+        found.add(DigestCache(tmp_path / "none").source(path))
+    assert len(variants) == len(found) == 9
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_large_source_file_is_read_once_and_told_apart_from_its_plain_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(bytes(100))
+    time.sleep(0.15)
+    cache = DigestCache(tmp_path / "cache")
+    found, plain = cache.source(path), cache.file(path)
+    assert found != plain == hashlib.sha256(bytes(100)).hexdigest()
+    cache.save()
+    monkeypatch.setattr(digests, "tree_digest", None)
+    again = DigestCache(tmp_path / "cache")
+    assert (again.source(path), again.file(path)) == (found, plain)
+
+
+def test_a_small_source_file_has_its_plain_digest(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"abc")
+    assert DigestCache(tmp_path / "none").source(tmp_path / "small") == hashlib.sha256(b"abc").hexdigest()

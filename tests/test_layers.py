@@ -58,6 +58,7 @@ LAYERS = {
     "progress": 4,
     "gc": 4,
     "inspect": 4,
+    "inspect_checkpoint": 4,
     "machine": 4,
     "__main__": 5,
 }

@@ -18,6 +18,7 @@ from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import sam3_config
 from sam3_build.families.sam3_image.modules import modeling
 from sam3_build.families.sam3_image.stored import Stored, contiguous, read
+from sam3_build.inspect import describe, render
 
 PATH = {"path": True}
 
@@ -241,6 +242,34 @@ def test_a_pt_that_is_no_state_dict_is_refused_without_running_it(content, says,
     torch.save(content, tmp_path / "odd.pt")
     with pytest.raises(BuildError, match=says):
         weights.inventory(PATH, config, tmp_path / "odd.pt")
+
+
+# ------------------------------------------------------------------ inspect
+
+
+def test_a_checkpoint_is_described_by_component(folder, shards, config, tmp_path):
+    listed = weights.inventory(PATH, config, folder / "model.safetensors")
+    several, metas = describe(shards), describe(folder / "sam3.pt")
+    assert several["format"] == "transformers' Sam3Model" and metas["format"] == "official SAM 3, sam3.pt"
+    assert several["components"] == metas["components"] == describe(folder)["components"]
+    assert set(several["components"]) == set(listed)
+    text = several["components"]["text_encoder"]
+    assert text["bytes"] == 4 * text["parameters"] and text["dtypes"] == "F32"
+    assert text["tensors"] >= len(listed["text_encoder"])
+    assert len(several["files"]) == 4
+    assert "text_encoder      tensors" in render(several)
+    cache = tmp_path / "models--org--sam3"
+    (cache / "snapshots").mkdir(parents=True)
+    (cache / "snapshots" / "abc").symlink_to(folder)
+    assert describe(cache)["components"] == several["components"]
+    (tmp_path / "none").mkdir()
+    torch.save({"tracker.model.x": torch.ones(2)}, tmp_path / "other.pt")
+    for path, says in (
+        (tmp_path / "other.pt", "other.pt holds SAM 3.1"),
+        (tmp_path / "none", "holds none of model.safetensors"),
+    ):
+        with pytest.raises(BuildError, match=says):
+            describe(path)
 
 
 # ------------------------------------------------------------------ several files, and the video model

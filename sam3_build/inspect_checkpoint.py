@@ -1,0 +1,78 @@
+"""A checkpoint in, file, folder or the hub's cache; what it holds by component, as a JSON-able description, out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+
+from sam3_build import registry
+from sam3_build.errors import BuildError
+from sam3_build.manifest.weight_files import TORCH, USUAL, main_file, weight_files
+from sam3_build.spec import Json
+
+# What can be inspected beside folders.
+SUFFIXES = (".safetensors", ".json", *TORCH)
+
+MOST_LISTED = 8
+
+
+def describe_checkpoint(path: Path) -> dict[str, Json]:
+    """Describe a checkpoint. BuildError when it cannot be read, or is that of another model."""
+    weights = main_file(_snapshot(path))
+    if not weights.is_file():
+        raise BuildError(f"{path}: holds none of {', '.join(USUAL)}")
+    try:
+        files = weight_files(weights, None)
+    except ValueError as error:
+        raise BuildError(f"{path}: {error}") from error
+    if missing := [file.name for file in files.values() if not file.is_file()]:
+        raise BuildError(f"{path}: {weights.name} names files that are not there: {', '.join(missing)}")
+    family = next(_families(), None)
+    if family is None:
+        raise BuildError("no model family here reads checkpoints")
+    found = import_module(f"sam3_build.families.{family}.checkpoint_file").read(weights)
+    owners = {module: c.name for c in registry.family(family).components for module in c.modules}
+    groups: dict[str, list[str]] = {}
+    for key in found.tensors:
+        groups.setdefault(owners.get(key.split(".")[0], "other"), []).append(key)
+    unknown: list[Json] = list(found.unknown[:MOST_LISTED])
+    return {
+        "file": str(weights),
+        "kind": "checkpoint",
+        "format": found.format.title,
+        "files": {file.name: file.stat().st_size for file in files.values()},
+        "components": {name: _summary([found.tensors[key] for key in groups[name]]) for name in sorted(groups)},
+        "left_out": len(found.left_out),
+        "unexpected": len(found.unknown),
+        **({"unexpected_names": unknown} if unknown else {}),
+    }
+
+
+def _families() -> Iterator[str]:
+    for name in registry.names("families"):
+        if (Path(__file__).parent / "families" / name / "checkpoint_file.py").is_file():
+            yield name
+
+
+def _summary(tensors: list[object]) -> Mapping[str, Json]:
+    parameters, size, dtypes = 0, 0, Counter[str]()
+    for tensor in tensors:
+        shape, width, dtype = (getattr(tensor, name) for name in ("shape", "width", "dtype"))
+        parameters += math.prod(shape)
+        size += math.prod(shape) * width
+        dtypes[dtype] += 1
+    return {"tensors": len(tensors), "parameters": parameters, "bytes": size, "dtypes": " ".join(sorted(dtypes))}
+
+
+def _snapshot(path: Path) -> Path:
+    """Return the newest snapshot of a folder of the hub's cache (`models--org--name`); any other path as it is."""
+    snapshots = path / "snapshots"
+    if not snapshots.is_dir():
+        return path
+    try:
+        return snapshots / (path / "refs" / "main").read_text().strip()
+    except OSError:
+        return max(snapshots.iterdir(), key=lambda folder: folder.stat().st_mtime, default=path)

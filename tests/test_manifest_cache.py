@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -267,3 +268,21 @@ def _edit(path: Path, old: str, new: str) -> None:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(text)
+
+
+def test_a_folder_of_shards_is_looked_into_on_every_start(project: Project) -> None:
+    several = project.manifests / "several"
+    several.mkdir()
+    for name in ("config.json", "a.safetensors", "b.safetensors"):
+        (several / name).write_text("")
+    index = several / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}))
+    (project.manifests / "n.yaml").write_text("extends: base.yaml\ncheckpoint: {random: null, path: several}\n")
+    assert len(project.load("n").checkpoint.files) == 3
+    project.load("n")
+    assert not project.checked("n")
+    index.write_text(json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}))
+    assert set(project.load("n").checkpoint.files) == {"config", "weights", "shard0", "shard1"}
+    (several / "model.safetensors").write_text("")
+    assert set(project.load("n").checkpoint.files) == {"config", "weights"}
+    assert not project.checked("n")

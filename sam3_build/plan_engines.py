@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sam3_build import registry
 from sam3_build.compare.judge import ENGINE_PARITY, RANGE_PARITY, gates_for
+from sam3_build.digest import canonical
 from sam3_build.manifest.types import Manifest, Target
 from sam3_build.spec import BASELINE, Action, Comparison, ComponentSpec, DeviceFingerprint, Input, Json
 
@@ -48,15 +49,19 @@ class Here:
 
 
 def here(manifest: Manifest, machine: Machine) -> Here:
-    """Ask once for each target: to learn whether a library is installed takes longer than the rest of a plan."""
+    """Ask once for all targets alike: to learn whether a library is installed takes longer than the rest of a plan."""
+    answers: dict[bytes, tuple[str | None, str | None]] = {}
+    by_target = {}
+    for name, target in manifest.targets.items():
+        kind = canonical([target.backend, target.options])
+        if kind not in answers:
+            answers[kind] = (machine.blocked(target), machine.cannot_run(target))
+        by_target[name] = answers[kind]
+    runs = [n for n, t in manifest.targets.items() if registry.backend(t.backend).runs(t.options)]
     return Here(
         machine.device,
-        {name: machine.blocked(target) for name, target in manifest.targets.items()},
-        {
-            name: machine.cannot_run(target)
-            for name, target in manifest.targets.items()
-            if registry.backend(target.backend).runs(target.options)
-        },
+        {name: blocked for name, (blocked, _) in by_target.items()},
+        {name: by_target[name][1] for name in runs},
     )
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +40,7 @@ IO = {"capture": False}
 def open_for_doit(root: Path) -> Session:
     """Open the manifest that `doit manifest=...` or SAM3_MANIFEST names. InvalidDodoFile when it cannot be used."""
     sys.excepthook = _interrupted
+    _hear_signals_while_waiting()
     gc.disable()  # a plan of 1000 actions is no garbage; looking through it again and again is a tenth of a no-op
     for name in set(doit_cmd._CMDLINE_VARS or ()) - {"manifest"}:
         raise InvalidDodoFile(f"doit {name}=...: there is no such variable{did_you_mean(name, ['manifest'])}")
@@ -52,6 +56,27 @@ def _interrupted(kind: type[BaseException], error: BaseException, trace: Traceba
         sys.stderr.write("interrupted: what was finished is kept\n")
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def _hear_signals_while_waiting() -> None:
+    """Wake the main thread after each signal: one that arrives just before it waits for a worker would go unheard.
+
+    Python only notes a signal, and looks at the note between two instructions or when a wait is interrupted. With
+    `doit -n`, Ctrl-C in between would otherwise do nothing until the next worker ends.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    main = threading.get_ident()
+
+    def wake() -> None:
+        while number := os.read(reader, 1):
+            if number[0] != signal.SIGUSR1:
+                time.sleep(0.1)
+                signal.pthread_kill(main, signal.SIGUSR1)
+
+    threading.Thread(target=wake, daemon=True).start()
 
 
 def configure(session: Session, outcomes: dict[str, Outcome]) -> dict[str, object]:

@@ -79,5 +79,5 @@ STAGE = Stage(
     summary="Measure what another reference changes",
     tools=("torch", "transformers", "numpy"),
     run=run,
-    memory=Memory(base=900_000_000, weights=1.0, activations=4.0),
+    memory=Memory(base=900_000_000, weights=1.0, activations=2.2),
 )

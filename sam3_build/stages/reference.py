@@ -127,5 +127,5 @@ STAGE = Stage(
     summary="Run components in PyTorch as the reference",
     tools=("torch", "transformers", "numpy"),
     run=run,
-    memory=Memory(base=900_000_000, weights=1.0, activations=4.0),
+    memory=Memory(base=900_000_000, weights=1.0, activations=2.2),
 )

@@ -188,5 +188,5 @@ STAGE = Stage(
     summary="Measure parity on the recorded inputs",
     tools=("onnxruntime", "polygraphy", "numpy"),
     run=run,
-    memory=Memory(base=400_000_000, weights=2.0, activations=4.0),
+    memory=Memory(base=500_000_000, weights=2.6, activations=2.6),
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from miniature import CONFIG, SCENES, SOURCE, TOKENIZER
+from roi_align_oracle import roi_align
 
 SAMPLES = [
     {"image": "image0", "text": "red circle", "boxes": []},
@@ -82,3 +84,31 @@ def run(modules):
         return known
 
     return run_all
+
+
+@pytest.fixture(scope="session")
+def sam3(config, tensors):
+    """transformers' Sam3Model, with random numbers in the tensors that no component holds: they must not matter."""
+    from sam3_build.families.sam3_image import forward
+    from sam3_build.families.sam3_image.modules import modeling
+
+    torch.manual_seed(1)
+    model = modeling().Sam3Model(forward.sam3_config(config))
+    held = {key: tensor for loaded in tensors.values() for key, tensor in loaded.items()}
+    others = {k: torch.randn(t.shape) for k, t in model.state_dict().items() if k not in held}
+    model.load_state_dict({**held, **others}, strict=True)
+    return model.eval()
+
+
+@pytest.fixture
+def onnx_roi_align(monkeypatch):
+    """Let transformers pool with the operator's definition, as ONNX Runtime implements it; torchvision is not here."""
+    from sam3_build.families.sam3_image.modules import modeling
+
+    def pool(features, boxes, size):
+        stacked = torch.stack(boxes)
+        if not stacked.numel():
+            return features.new_zeros(0, features.shape[1], size, size)
+        return roi_align(features, stacked, size)
+
+    monkeypatch.setattr(modeling(), "torchvision", SimpleNamespace(ops=SimpleNamespace(roi_align=pool)), raising=False)

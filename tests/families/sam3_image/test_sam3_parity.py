@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-from roi_align_oracle import roi_align
 
 from sam3_build.families.sam3_image import forward, weights
 from sam3_build.families.sam3_image.family import FAMILY
-from sam3_build.families.sam3_image.modules import modeling
+
+pytestmark = pytest.mark.usefixtures("onnx_roi_align")
 
 OUTPUTS = ("pred_masks", "pred_boxes", "pred_logits", "presence_logits")
-
-
-@pytest.fixture(scope="module")
-def sam3(config, tensors):
-    """Sam3Model, with random numbers in the tensors that no component holds: they must not matter."""
-    torch.manual_seed(1)
-    model = modeling().Sam3Model(forward.sam3_config(config))
-    held = {key: tensor for loaded in tensors.values() for key, tensor in loaded.items()}
-    others = {k: torch.randn(t.shape) for k, t in model.state_dict().items() if k not in held}
-    model.load_state_dict({**held, **others}, strict=True)
-    return model.eval()
-
-
-@pytest.fixture(autouse=True)
-def onnx_roi_align(monkeypatch):
-    """Let transformers pool with the operator's definition, as ONNX Runtime implements it; torchvision is not here."""
-    fake = SimpleNamespace(ops=SimpleNamespace(roi_align=lambda f, boxes, size: roi_align(f, torch.stack(boxes), size)))
-    monkeypatch.setattr(modeling(), "torchvision", fake, raising=False)
 
 
 def in_transformers(sam3, case):

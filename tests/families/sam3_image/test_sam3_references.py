@@ -6,16 +6,14 @@ the geometry encoder always runs, without boxes on its CLS token alone, and all 
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from miniature import SCENES, TOKENIZER
-from roi_align_oracle import roi_align
 
-from sam3_build.families.sam3_image import forward
 from sam3_build.families.sam3_image.modules import modeling
 from sam3_build.families.sam3_image.prompts import make_cases
+
+pytestmark = pytest.mark.usefixtures("onnx_roi_align")
 
 OUTPUTS = ("pred_masks", "pred_boxes", "pred_logits", "presence_logits")
 
@@ -32,32 +30,6 @@ PROMPTS = {
     "several boxes": (None, [POSITIVE, NEGATIVE, *OTHERS]),
     "text and several boxes": ("red circle", [NEGATIVE, POSITIVE, *OTHERS]),
 }
-
-
-@pytest.fixture(scope="module")
-def sam3(config, tensors):
-    """Sam3Model with the tensors of all components, and random numbers in those that no component holds."""
-    torch.manual_seed(1)
-    model = modeling().Sam3Model(forward.sam3_config(config))
-    held = {key: tensor for loaded in tensors.values() for key, tensor in loaded.items()}
-    others = {k: torch.randn(t.shape) for k, t in model.state_dict().items() if k not in held}
-    model.load_state_dict({**held, **others}, strict=True)
-    return model.eval()
-
-
-@pytest.fixture(autouse=True)
-def onnx_roi_align(monkeypatch):
-    """Let transformers pool with the operator's definition, as ONNX Runtime implements it; torchvision is not here."""
-
-    def pool(features, boxes, size):
-        stacked = torch.stack(boxes)
-        return (
-            roi_align(features, stacked, size)
-            if stacked.numel()
-            else features.new_zeros(0, features.shape[1], size, size)
-        )
-
-    monkeypatch.setattr(modeling(), "torchvision", SimpleNamespace(ops=SimpleNamespace(roi_align=pool)), raising=False)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parent
 # fmt: off
 CORE = frozenset({
     "__main__", "device", "digest", "errors", "executor", "explain", "frontend", "gc", "hub", "inspect", "machine",
-    "manifest", "memory", "nvidia", "plan", "plan_engines", "plan_text", "progress", "registry", "report",
+    "manifest", "memory", "nvidia", "plan", "plan_engines", "plan_text", "plugins", "progress", "registry", "report",
     "resolve", "session", "spec", "store", "toolchain", "view", "worker",
 })
 # fmt: on

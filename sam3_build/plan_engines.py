@@ -181,8 +181,8 @@ def comparisons(manifest: Manifest, spec: ComponentSpec, precision: str, here: H
     label = f"onnxruntime {BASELINE} vs onnxruntime {precision} ({RANGE_PARITY})"
     if precision == BASELINE:
         label = f"pytorch {BASELINE} vs onnxruntime {BASELINE}"
-    yield Comparison(spec.name, label, f"verify:{spec.name}.{precision}", None, outputs, gates)
+    yield Comparison(spec.name, label, precision, None, f"verify:{spec.name}.{precision}", None, outputs, gates)
     for name, reason in here.cannot_run.items() if precision in manifest.precisions else ():
         action = None if reason else f"verify:{spec.name}.{precision}.{name}"
         label = f"onnxruntime {BASELINE} vs {name} {precision} ({ENGINE_PARITY})"
-        yield Comparison(spec.name, label, action, reason, outputs, gates)
+        yield Comparison(spec.name, label, precision, name, action, reason, outputs, gates)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.spec import Backend, ModelFamily, Patch, Precision, Stage
+from sam3_build.plugins import Backend, Patch, Precision, Stage
+from sam3_build.spec import ModelFamily
 
 Plugin = TypeVar("Plugin")
 

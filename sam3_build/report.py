@@ -17,7 +17,7 @@ from typing import TextIO
 from sam3_build.compare import contrast
 from sam3_build.compare.judge import ALWAYS, FAIL, NOT_RUN, PASS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, condition, judge
 from sam3_build.errors import BuildError
-from sam3_build.spec import Gate, Json, Plan
+from sam3_build.spec import Comparison, Gate, Json, Plan
 from sam3_build.store import write_atomically, writing
 
 # What a column is called; `max_abs_over_std` reads badly in a table.
@@ -50,11 +50,16 @@ def report(plan: Plan, read: Callable[[str], Path | None], path: Path, out: Text
 
     read: action name -> the folder of its output, or None when there is none
     """
-    rows = [row for comparison in plan.comparisons for row in judge(comparison, _statistics(comparison.action, read))]
+    rows = [row for _, found in judged(plan, read) for row in found]
     told = [(c, _statistics(c.action, read)) for c in plan.contrasts]
     write([*rows, *(row for c, found in told if found for row in contrast.rows(c, found))], path)
     out.write(render(rows, [line for c, found in told for line in (*contrast.lines(c, found), "")]))
     return count(rows)
+
+
+def judged(plan: Plan, read: Callable[[str], Path | None]) -> list[tuple[Comparison, tuple[Row, ...]]]:
+    """Return every comparison of `plan` with its rows: the verdicts that all who tell of them share."""
+    return [(c, judge(c, _statistics(c.action, read))) for c in plan.comparisons]
 
 
 def _statistics(action: str | None, read: Callable[[str], Path | None]) -> Mapping[str, Json] | None:

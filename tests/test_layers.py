@@ -22,6 +22,7 @@ PACKAGE = ROOT / "sam3_build"
 # The first entry that fits a module's name (whole, or up to a dot) is its layer.
 LAYERS = {
     "errors": 0,
+    "plugins": 0,
     "spec": 0,
     "nvidia": 1,
     "device": 1,

@@ -17,7 +17,8 @@ from sam3_build.errors import ManifestError
 from sam3_build.manifest import extends
 from sam3_build.manifest.load import load
 from sam3_build.manifest.types import Box, Checkpoint, Hub, Manifest, SourceFile
-from sam3_build.spec import Backend, ComponentSpec, Json, Layout, ModelFamily, TensorSpec
+from sam3_build.plugins import Backend
+from sam3_build.spec import ComponentSpec, Json, Layout, ModelFamily, TensorSpec
 
 GOOD = """\
 family: toy

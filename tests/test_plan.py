@@ -16,7 +16,8 @@ import pytest
 from sam3_build import registry
 from sam3_build.manifest.load import load
 from sam3_build.plan import make_plan
-from sam3_build.spec import Action, Backend, Gate, Plan
+from sam3_build.plugins import Backend
+from sam3_build.spec import Action, Gate, Plan
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "sam3_mini.plan"

@@ -30,10 +30,10 @@ def plan(tolerances: dict[str, Threshold] | None = None) -> Plan:
             outputs = tuple(DTYPES)
             action = f"verify:{component}.{precision}"
             label = f"{against} vs onnxruntime {precision}" + (f" ({RANGE_PARITY})" if precision == "fp16" else "")
-            comparisons.append(Comparison(component, label, action, None, outputs, gates))
+            comparisons.append(Comparison(component, label, precision, None, action, None, outputs, gates))
             for target in ("ampere", "ada"):
                 label = f"onnxruntime fp32 vs {target} {precision}"
-                comparisons.append(Comparison(component, label, None, NO_GPU, outputs, gates))
+                comparisons.append(Comparison(component, label, precision, "ada", None, NO_GPU, outputs, gates))
     return Plan("sam3_mini", (), tuple(comparisons))
 
 

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Protocol
 
 from sam3_build.errors import BuildError
-from sam3_build.spec import BuildRequest, RunRequest
+from sam3_build.plugins import BuildRequest, RunRequest
 
 # Progress is written each time that so many more hundredths are done.
 _STEP = 5

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from sam3_build.errors import BuildError
-from sam3_build.spec import Backend, BuildRequest, DeviceFingerprint, Json, RunRequest
+from sam3_build.plugins import Backend, BuildRequest, RunRequest
+from sam3_build.spec import DeviceFingerprint, Json
 
 # What a session is asked for. TF32 is off: what the graph calls FP32 is computed in FP32.
 PROVIDERS: Mapping[str, tuple[str, Mapping[str, str]]] = {

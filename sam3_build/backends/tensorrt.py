@@ -19,7 +19,8 @@ from types import ModuleType
 from typing import Literal
 
 from sam3_build.backends import _tensorrt
-from sam3_build.spec import Backend, BuildRequest, DeviceFingerprint, Json, RunRequest
+from sam3_build.plugins import Backend, BuildRequest, RunRequest
+from sam3_build.spec import DeviceFingerprint, Json
 
 LIBRARY = _tensorrt.Library(
     "tensorrt", "TensorRT", ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"), "pip install 'sam3-build[tensorrt]'"

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 from sam3_build.backends import _tensorrt
-from sam3_build.spec import Backend, BuildRequest, DeviceFingerprint, Json, RunRequest
+from sam3_build.plugins import Backend, BuildRequest, RunRequest
+from sam3_build.spec import DeviceFingerprint, Json
 
 # What release 1.7 compiles for. A test holds this against the installed library.
 COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")

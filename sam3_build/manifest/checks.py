@@ -14,7 +14,8 @@ from sam3_build.manifest.profiles import check_profiles
 from sam3_build.manifest.rules import check_file, check_list, check_name, is_known, is_of_another_layout
 from sam3_build.manifest.shape import ManifestFile, TargetFile
 from sam3_build.manifest.yaml_tree import Keys
-from sam3_build.spec import BASELINE, Backend, Json, Layout, ModelFamily
+from sam3_build.plugins import Backend
+from sam3_build.spec import BASELINE, Json, Layout, ModelFamily
 
 # metric -> lowest and highest threshold that means something
 METRICS: Mapping[str, tuple[int, int | None]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING, cast
 
-from sam3_build.spec import Patch
+from sam3_build.plugins import Patch
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs

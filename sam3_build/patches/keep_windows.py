@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
-from sam3_build.spec import Patch
+from sam3_build.plugins import Patch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

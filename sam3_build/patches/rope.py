@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from sam3_build.spec import Patch
+from sam3_build.plugins import Patch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

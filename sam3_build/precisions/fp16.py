@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sam3_build.spec import Precision
+from sam3_build.plugins import Precision
 
 PRECISION = Precision(
     name="fp16",

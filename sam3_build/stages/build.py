@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from sam3_build import device, nvidia, registry
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.spec import BuildRequest, Json, Memory, Stage, TensorSpec
+from sam3_build.plugins import BuildRequest, Memory, Stage
+from sam3_build.spec import Json, TensorSpec
 
 if TYPE_CHECKING:
     from onnx import GraphProto

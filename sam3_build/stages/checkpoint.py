@@ -14,7 +14,8 @@ from pathlib import Path
 from sam3_build import hub
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Memory, Stage
+from sam3_build.plugins import Memory, Stage
+from sam3_build.spec import Json
 
 # What a config file records about its own making. Two configs that differ here describe the same network.
 PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})

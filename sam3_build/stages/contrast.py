@@ -15,7 +15,8 @@ from typing import cast
 from sam3_build import hub
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Memory, Stage
+from sam3_build.plugins import Memory, Stage
+from sam3_build.spec import Json
 from sam3_build.stages.reference import Feed, gather, require_finite
 
 

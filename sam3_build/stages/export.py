@@ -14,7 +14,8 @@ from sam3_build import hub
 from sam3_build.errors import BuildError
 from sam3_build.graph import save
 from sam3_build.naming import name_from_scopes
-from sam3_build.spec import Json, Memory, Stage
+from sam3_build.plugins import Memory, Stage
+from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     from onnx_ir import Model, Value

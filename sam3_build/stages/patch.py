@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sam3_build import graph, naming, registry
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Memory, Patch, Stage
+from sam3_build.plugins import Memory, Patch, Stage
+from sam3_build.spec import Json
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from sam3_build import graph, registry
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Memory, Stage
+from sam3_build.plugins import Memory, Stage
+from sam3_build.spec import Json
 from sam3_build.typed_edges import write_types
 
 if TYPE_CHECKING:

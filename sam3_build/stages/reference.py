@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from sam3_build import hub
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Memory, Stage
+from sam3_build.plugins import Memory, Stage
+from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 from sam3_build.digest import canonical
-from sam3_build.spec import Json, Memory, Stage
+from sam3_build.plugins import Memory, Stage
+from sam3_build.spec import Json
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from sam3_build import graph, naming
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Memory, Stage
+from sam3_build.plugins import Memory, Stage
+from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 from sam3_build import registry
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json, Memory, RunRequest, Stage
+from sam3_build.plugins import Memory, RunRequest, Stage
+from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from sam3_build.backends import onnxruntime
 from sam3_build.backends.onnxruntime import BACKEND, held_to
 from sam3_build.errors import BuildError
-from sam3_build.spec import BuildRequest
+from sam3_build.plugins import BuildRequest
 
 
 def save(path: Path, operator: str) -> BuildRequest:

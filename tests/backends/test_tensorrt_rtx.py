@@ -22,7 +22,7 @@ import json, logging, sys
 from pathlib import Path
 from sam3_build.backends.tensorrt_rtx import BACKEND
 from sam3_build.errors import BuildError
-from sam3_build.spec import BuildRequest
+from sam3_build.plugins import BuildRequest
 logging.basicConfig(level=logging.INFO)
 onnx, out, options, profiles = sys.argv[1:]
 try:

@@ -12,7 +12,7 @@ from sam3_build.spec import Comparison, Gate, Json
 
 
 def comparison(gates: dict[str, tuple[Gate, ...]], *, not_run: str | None = None) -> Comparison:
-    return Comparison("decoder", "a vs b", "verify:decoder.fp16", not_run, tuple(gates), gates)
+    return Comparison("decoder", "a vs b", "fp16", None, "verify:decoder.fp16", not_run, tuple(gates), gates)
 
 
 def statistics(**outputs: tuple[np.ndarray, np.ndarray]) -> dict[str, Json]:

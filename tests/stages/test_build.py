@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from sam3_build import registry
 from sam3_build.backends.onnxruntime import BACKEND as ONNXRUNTIME
 from sam3_build.errors import BuildError
-from sam3_build.spec import Backend, BuildRequest, Json
+from sam3_build.plugins import Backend, BuildRequest
+from sam3_build.spec import Json
 from sam3_build.stages.build import STAGE, interface
 
 Params = dict[str, Json]

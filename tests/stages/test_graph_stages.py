@@ -20,7 +20,7 @@ from sam3_build import registry
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import DYNAMIC_SIZES
 from sam3_build.naming import module_path
-from sam3_build.spec import Precision
+from sam3_build.plugins import Precision
 from sam3_build.stages import export, patch, precision, simplify
 
 COMPONENTS = [c.name for c in FAMILY.components]

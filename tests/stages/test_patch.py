@@ -14,7 +14,7 @@ from toy_graphs import info, n, operators, results, toy
 
 from sam3_build import graph, registry
 from sam3_build.errors import BuildError
-from sam3_build.spec import Patch
+from sam3_build.plugins import Patch
 from sam3_build.stages import patch
 
 NEG = toy([n("Neg", ["x"], ["y"])], [info("x")], [info("y")])

@@ -157,7 +157,9 @@ def verified(folder: Path, precision: str, graph: Graph) -> tuple[Row, ...]:
     STAGE.run({"component": "decoder", "precision": precision, "keep_outputs": False}, inputs, folder / "out")
     statistics = json.loads((folder / "out" / "statistics.json").read_text())
     gates = {"masks": gates_for(precision, "float32", {}), "valid": gates_for(precision, "bool", {})}
-    return judge(Comparison("decoder", "a vs b", "verify:decoder", None, ("masks", "valid"), gates), statistics)
+    return judge(
+        Comparison("decoder", "a vs b", "fp16", None, "verify:decoder", None, ("masks", "valid"), gates), statistics
+    )
 
 
 @pytest.mark.parametrize("precision", GATES)

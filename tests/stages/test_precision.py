@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sam3_build import graph, registry
 from sam3_build.errors import BuildError
-from sam3_build.spec import Precision
+from sam3_build.plugins import Precision
 from sam3_build.stages import precision
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ import os
 import time
 
 from sam3_build import registry
-from sam3_build.spec import Memory, Stage
+from sam3_build.plugins import Memory, Stage
 
 
 def run(params, inputs, out):

@@ -2,7 +2,7 @@
 
 import json
 
-from sam3_build.spec import Memory, Stage
+from sam3_build.plugins import Memory, Stage
 
 
 def run(params, inputs, out):

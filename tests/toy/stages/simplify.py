@@ -1,6 +1,6 @@
 """Toy: drop the spaces."""
 
-from sam3_build.spec import Memory, Stage
+from sam3_build.plugins import Memory, Stage
 
 
 def run(params, inputs, out):

@@ -1,0 +1,134 @@
+"""The vocabulary of plug-ins: what a patch, precision, backend or stage says of itself. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam3_build.spec import DeviceFingerprint, Json
+
+# What a stage's run() gets: parameters, then a path per input role, then the folder to write into; it returns facts.
+StageRun = Callable[[Mapping[str, Json], Mapping[str, Path], Path], Mapping[str, Json]]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A graph-surgeon rewrite. `apply` returns the number of rewrites; zero is an error, raised by the patch stage.
+
+    requires(graph) -> None or what is missing; ensures(graph) -> None or what still is wrong. `graph` is a
+    `onnx_graphsurgeon.Graph`, typed `object` here so that no heavy package is imported at load.
+    """
+
+    name: str
+    summary: str
+    requires: Callable[[object], str | None]
+    apply: Callable[[object], int]
+    ensures: Callable[[object], str | None]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A recipe that writes types into the graph. `onnx_type` is an ONNX element type name such as `FLOAT16`.
+
+    `keep_fp32` are `fnmatch` patterns on node names that stay FP32 whatever the manifest adds.
+    """
+
+    name: str
+    summary: str
+    onnx_type: str
+    keep_fp32: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a backend's build gets: the ONNX file, the file stem to write, its own options and the profiles.
+
+    profiles: input name -> (min, opt, max) shapes, one mapping per TensorRT optimization profile, in order
+    device:   the GPU to build on and its free memory in bytes, for targets that need one to build
+    scratch:  a folder for what only saves time (timing caches), where there is one
+    """
+
+    onnx: Path
+    stem: str
+    options: Mapping[str, Json]
+    profiles: tuple[Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]], ...]
+    device: DeviceFingerprint | None = None
+    free_bytes: int | None = None
+    scratch: Path | None = None
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a backend's runner gets: the folders of what was built and of the ONNX it was built from, and the stem."""
+
+    built: Path
+    onnx: Path
+    stem: str
+    options: Mapping[str, Json]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run a component. All callables are cheap and import nothing heavy, except `build` and `runner`.
+
+    product:       what it builds, as people call it: `TensorRT engines`
+    options:       a frozen dataclass that the manifest boundary validates a target's keys with
+    tools:         (options) -> the distributions whose versions enter the build key; `name:major` for the major version
+    needs_gpu:     (options) -> which of "build" and "run" an NVIDIA GPU is needed for
+    runs:          (options) -> whether what it builds must be run to be judged; no where `verify` runs the same anyway
+    impossible:    (options, precision name) -> why no machine can build this, or None; an error at load
+    missing:       (options, device) -> why this machine cannot build, or None; the action is then *blocked*. The device
+                   is there if one is needed to build
+    cannot_run:    (options, device) -> why this machine cannot run what was built, or None; comparisons are then *not
+                   run*. The device is there if one is needed to run
+    device_fields: (options, device) -> the device fields that enter the build key
+    build:         (request, out folder) -> facts; writes `<stem><extension>` into the folder
+    runner:        (request) -> a Polygraphy runner of what was built, not yet activated
+    variants:      (what to call it, options) of each way to use it, for `sam3-build device`
+    """
+
+    name: str
+    summary: str
+    product: str
+    extension: str
+    options: type
+    tools: Callable[[Mapping[str, Json]], tuple[str, ...]]
+    uses_profiles: bool
+    env: Mapping[str, str]
+    needs_gpu: Callable[[Mapping[str, Json]], tuple[str, ...]]
+    runs: Callable[[Mapping[str, Json]], bool]
+    impossible: Callable[[Mapping[str, Json], str], str | None]
+    missing: Callable[[Mapping[str, Json], DeviceFingerprint | None], str | None]
+    cannot_run: Callable[[Mapping[str, Json], DeviceFingerprint | None], str | None]
+    device_fields: Callable[[Mapping[str, Json], DeviceFingerprint | None], Mapping[str, Json]]
+    build: Callable[[BuildRequest, Path], Mapping[str, Json]]
+    runner: Callable[[RunRequest], object]
+    variants: tuple[tuple[str, Mapping[str, Json]], ...]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a stage's worker has resident at its peak, in bytes: `base`, and so many per byte of two other things.
+
+    weights:     of the component's weights, as the stage reads them
+    activations: of the largest tensor that the network computes, all rows of the widest case together
+    """
+
+    base: int
+    weights: float = 0.0
+    activations: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One verb of the pipeline. `tools` are the distributions whose versions enter the key of its actions.
+
+    `summary` and `memory` change nothing that it writes; given by keyword, they enter no key.
+    """
+
+    name: str
+    summary: str
+    tools: tuple[str, ...]
+    run: StageRun
+    memory: Memory = Memory(base=1_000_000_000)

@@ -159,8 +159,9 @@ def _run(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Call
         try:
             outcomes[action.name] = execute(action, session)
         except BuildError as error:
-            with suppress(OSError):
-                report_path(session).unlink()  # it would go on telling of what no longer is
+            for path in reports(session):
+                with suppress(OSError):
+                    path.unlink()  # it would go on telling of what no longer is
             return TaskFailed(str(error))
         return None
 
@@ -214,7 +215,7 @@ def _judge(session: Session) -> Task:
     leaves = [c.action for c in session.plan.comparisons if c.action] + [c.action for c in session.plan.contrasts]
     doc = "Judge every comparison by its gates and print the table"
     task = ViewTask("verify", [judge], task_dep=leaves, has_subtask=True, doc=doc, io=IO)
-    task.shown = lambda: (report_path(session),)
+    task.shown = lambda: reports(session)
     return task
 
 
@@ -227,3 +228,9 @@ def output_folder(session: Session, name: str) -> Path | None:
 def report_path(session: Session) -> Path:
     """Return where the verdicts go: `artifacts/<manifest>/report.json`."""
     return session.view.root / "report.json"
+
+
+def reports(session: Session) -> tuple[Path, ...]:
+    """Return the files that tell the verdicts, there or not: `report.json` and the page made of it, `report.html`."""
+    path = report_path(session)
+    return path, path.with_suffix(".html")

@@ -20,6 +20,9 @@ _YOUNG_SECONDS = 60
 # What killed runs may leave half written, from a manifest's view.
 _SCRATCH = ("../.digests.json.*", "../.device.json.*", "../.manifests/.*", "../.timing/.*", ".*", "*/.*")
 
+# Folders of a view that no action shows and that are nobody's leftovers: what was published, told and measured there.
+KEPT = ("published", "nightly", "localize")
+
 
 @dataclass(frozen=True)
 class Garbage:
@@ -87,10 +90,14 @@ def _abandoned(store: Store) -> Iterator[Path]:
 
 
 def _left_over(session: Session) -> Iterator[Path]:
-    """Yield files and logs of the view that no action of the plan has any more: their target or precision is gone."""
+    """Yield files and logs of the view that no action of the plan has any more: their target or precision is gone.
+
+    What lies in KEPT was made for people and machines elsewhere, from actions that may be gone for good reasons.
+    """
     actions = session.plan.actions
     known = {path for action in actions for path in (*session.view.paths(action), log_path(session.view, action))}
-    yield from (path for path in session.view.root.glob("*/*") if path not in known)
+    found = (path for path in session.view.root.glob("*/*") if path.parent.name not in KEPT)
+    yield from (path for path in found if path not in known)
 
 
 def _scratch(folder: Path, *patterns: str) -> Iterator[Path]:

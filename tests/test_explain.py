@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from build_space import ACTIONS, BuildSpace
 
+from sam3_build.gc import KEPT
+
 MANIFEST = "manifests/toy.yaml"
 HEAD_OPSET = ("\n  head: {", "\n  head: {opset: 19, ")
 
@@ -145,6 +147,21 @@ def test_gc_takes_what_the_view_shows_of_a_target_that_is_gone(space: BuildSpace
     assert not list(space.view.glob("*/*.ada.*"))
     assert (space.view / "head/head.fp16.onnx").is_file()
     assert space.build().built == set()
+
+
+@pytest.mark.parametrize("folder", KEPT)
+def test_gc_and_clean_leave_what_was_published_told_and_measured(space: BuildSpace, folder: str) -> None:
+    kept = space.view / folder / "ada" / "head.fp16.engine"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("an engine that somebody uses")
+    (space.view / folder / "2026-11-21.json").write_text("{}")
+    gone = space.view / "tail" / "tail.fp16.onnx"
+    gone.parent.mkdir()
+    gone.write_text("of a component that was removed")
+    assert space.cli("gc", "--keep", "0").code == 0
+    assert (kept.exists(), (space.view / folder / "2026-11-21.json").exists(), gone.exists()) == (True, True, False)
+    space.build("clean")
+    assert kept.exists() and (space.view / folder / "2026-11-21.json").exists()
 
 
 def test_what_another_manifest_built_first_has_a_history_here_too(fresh: BuildSpace) -> None:

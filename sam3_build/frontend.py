@@ -22,7 +22,7 @@ from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.executor import Outcome, execute, log_path, readable
 from sam3_build.progress import reporter
-from sam3_build.report import report
+from sam3_build.report import judged, report
 from sam3_build.session import Session, open_session
 from sam3_build.spec import Action
 
@@ -204,10 +204,14 @@ def _groups(session: Session) -> Iterator[Task]:
 def _judge(session: Session) -> Task:
     """Return the task behind `doit verify`: it always runs, reads records only, and fails as long as a gate fails."""
 
+    def read(name: str) -> Path | None:
+        return output_folder(session, name)
+
     def judge() -> TaskFailed | None:
         path = report_path(session)
         try:
-            counts = report(session.plan, lambda name: output_folder(session, name), path, sys.stdout)
+            found = judged(session.plan, read)
+            counts = report(session.plan, found, read, path, sys.stdout)
         except BuildError as error:
             return TaskFailed(str(error))
         return TaskFailed(f"{counts.failed} outputs fail their gates: see {readable(path)}") if counts.failed else None

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sam3_build import registry
+from sam3_build.compare import trust
 from sam3_build.compare.judge import ENGINE_PARITY, RANGE_PARITY, gates_for
 from sam3_build.digest import canonical
 from sam3_build.manifest.types import Manifest, Target
@@ -181,8 +182,12 @@ def comparisons(manifest: Manifest, spec: ComponentSpec, precision: str, here: H
     label = f"onnxruntime {BASELINE} vs onnxruntime {precision} ({RANGE_PARITY})"
     if precision == BASELINE:
         label = f"pytorch {BASELINE} vs onnxruntime {BASELINE}"
-    yield Comparison(spec.name, label, precision, None, f"verify:{spec.name}.{precision}", None, outputs, gates)
+    trusts, fp32_engines = trust.of_component(spec.name, precision, None, False), BASELINE in manifest.precisions
+    action = f"verify:{spec.name}.{precision}"
+    yield Comparison(spec.name, label, precision, None, action, None, outputs, gates, trusts=trusts)
     for name, reason in here.cannot_run.items() if precision in manifest.precisions else ():
-        action = None if reason else f"verify:{spec.name}.{precision}.{name}"
-        label = f"onnxruntime {BASELINE} vs {name} {precision} ({ENGINE_PARITY})"
-        yield Comparison(spec.name, label, precision, name, action, reason, outputs, gates)
+        measured_by = None if reason else f"verify:{spec.name}.{precision}.{name}"
+        alone = "" if fp32_engines or precision == BASELINE else "; no FP32 engine to trust"
+        label = f"onnxruntime {BASELINE} vs {name} {precision} ({ENGINE_PARITY}{alone})"
+        trusts = trust.of_component(spec.name, precision, name, fp32_engines)
+        yield Comparison(spec.name, label, precision, name, measured_by, reason, outputs, gates, trusts=trusts)

@@ -15,9 +15,23 @@ from pathlib import Path
 from typing import TextIO
 
 from sam3_build.compare import contrast
-from sam3_build.compare.judge import ALWAYS, FAIL, NOT_RUN, PASS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, condition, judge
+from sam3_build.compare.judge import (
+    ALWAYS,
+    FAIL,
+    INFO,
+    NOT_JUDGED,
+    NOT_RUN,
+    PASS,
+    RANGE_PARITY,
+    RANGE_PARITY_NOTE,
+    Row,
+    condition,
+    judge,
+    worst,
+)
+from sam3_build.compare.trust import Judged, in_order
 from sam3_build.errors import BuildError
-from sam3_build.spec import Comparison, Gate, Json, Plan
+from sam3_build.spec import Gate, Json, Plan
 from sam3_build.store import write_atomically, writing
 
 # What a column is called; `max_abs_over_std` reads badly in a table.
@@ -32,34 +46,41 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Counts:
-    """How many outputs passed all their gates, failed one, or were not compared because this machine cannot."""
+    """How many outputs passed all their gates, failed one, or were not compared because this machine cannot.
+
+    Not judged are those that rest upon one that failed; info, those that are told whatever their values.
+    """
 
     passed: int
     failed: int
     not_run: int
+    not_judged: int = 0
+    info: int = 0
 
     def __str__(self) -> str:
         """Return the line that ends the table."""
-        return f"{self.passed} passed, {self.failed} failed, {self.not_run} not run"
+        not_judged = f", {self.not_judged} not judged" if self.not_judged else ""
+        info = f", {self.info} for information" if self.info else ""
+        return f"{self.passed} passed, {self.failed} failed{not_judged}, {self.not_run} not run{info}"
 
 
-def report(plan: Plan, read: Callable[[str], Path | None], path: Path, out: TextIO) -> Counts:
-    """Judge the comparisons of `plan`, write the rows to `path` when they changed, print the table to `out`.
+def report(plan: Plan, found: Judged, read: Callable[[str], Path | None], path: Path, out: TextIO) -> Counts:
+    """Write the rows of `found`, what `judged` returned, to `path` when they changed; print the table to `out`.
 
-    Its contrasts are told in both places, and count for nothing.
+    The plan's contrasts are told in both places, and count for nothing.
 
     read: action name -> the folder of its output, or None when there is none
     """
-    rows = [row for _, found in judged(plan, read) for row in found]
+    rows = [row for _, judged_rows in found for row in judged_rows]
     told = [(c, _statistics(c.action, read)) for c in plan.contrasts]
-    write([*rows, *(row for c, found in told if found for row in contrast.rows(c, found))], path)
-    out.write(render(rows, [line for c, found in told for line in (*contrast.lines(c, found), "")]))
+    write([*rows, *(row for c, statistics in told if statistics for row in contrast.rows(c, statistics))], path)
+    out.write(render(rows, [line for c, statistics in told for line in (*contrast.lines(c, statistics), "")]))
     return count(rows)
 
 
-def judged(plan: Plan, read: Callable[[str], Path | None]) -> list[tuple[Comparison, tuple[Row, ...]]]:
-    """Return every comparison of `plan` with its rows: the verdicts that all who tell of them share."""
-    return [(c, judge(c, _statistics(c.action, read))) for c in plan.comparisons]
+def judged(plan: Plan, read: Callable[[str], Path | None]) -> Judged:
+    """Return every comparison of `plan` with its rows, in the order of trust: the verdicts that all who tell share."""
+    return in_order([(c, judge(c, _statistics(c.action, read))) for c in plan.comparisons])
 
 
 def _statistics(action: str | None, read: Callable[[str], Path | None]) -> Mapping[str, Json] | None:
@@ -87,17 +108,12 @@ def write(rows: Iterable[Row], path: Path) -> None:
 
 def count(rows: Iterable[Row]) -> Counts:
     """Count outputs, each by its worst verdict."""
-    verdicts = [_verdict(list(lines)) for _, lines in groupby(rows, key=_line)]
-    return Counts(verdicts.count(PASS), verdicts.count(FAIL), verdicts.count(NOT_RUN))
+    verdicts = Counter(worst(row.verdict for row in lines) for _, lines in groupby(rows, key=_line))
+    return Counts(*(verdicts[verdict] for verdict in (PASS, FAIL, NOT_RUN, NOT_JUDGED, INFO)))
 
 
 def _line(row: Row) -> tuple[str, str, str]:
     return row.component, row.comparison, row.output
-
-
-def _verdict(rows: list[Row]) -> str:
-    verdicts = [row.verdict for row in rows]
-    return next(verdict for verdict in (FAIL, NOT_RUN, PASS) if verdict in verdicts)
 
 
 # ------------------------------------------------------------------ the table
@@ -108,13 +124,14 @@ def render(rows: Sequence[Row], told: Sequence[str] = ()) -> str:
 
     What is `told` and not judged stands above the counts, which leave it out.
     """
-    ran = [row for row in rows if row.verdict != NOT_RUN]
+    measured = {_line(row) for row in rows if row.verdict != NOT_RUN}
+    ran = [row for row in rows if _line(row) in measured]
     lines: list[str] = []
     for label in dict.fromkeys(row.comparison for row in ran):
         lines += [*_table(label, [row for row in ran if row.comparison == label]), ""]
     if any(RANGE_PARITY in row.comparison for row in ran):
         lines += [*textwrap.wrap(RANGE_PARITY_NOTE, WIDTH, subsequent_indent="  "), ""]
-    not_run = [row for row in rows if row.verdict == NOT_RUN]
+    not_run = [row for row in rows if _line(row) not in measured]
     for reason in dict.fromkeys(row.reason for row in not_run):
         lines += [*_not_run(reason, [row for row in not_run if row.reason == reason]), ""]
     return "\n".join([*lines, *told, str(count(rows))]) + "\n"
@@ -124,19 +141,22 @@ def _table(label: str, rows: list[Row]) -> list[str]:
     """Return one comparison's lines. A column is a metric, headed by its usual threshold; other thresholds stand beside
     their values. Metrics that decide nothing (no NaN, the right shape) are left out.
     """
-    shown = [row for row in rows if row.verdict == FAIL or row.metric not in {gate.metric for gate in ALWAYS}]
+    quiet = {gate.metric for gate in ALWAYS}
+    shown = [row for row in rows if row.verdict == FAIL or row.metric not in quiet]
     usual: dict[str, str] = {}
     for metric in dict.fromkeys(row.metric for row in shown):
         usual[metric] = Counter(_condition(row) for row in shown if row.metric == metric).most_common(1)[0][0]
     table = [["", "component", "output", *(TITLES.get(m, m) for m in usual)], ["", "", "", *usual.values()]]
     reasons: list[list[str]] = [[], []]
+    said: set[str] = set()  # what goes for many outputs is told once
     for (component, _, output), group in groupby(rows, key=_line):
         judged = list(group)
         found = {row.metric: row for row in judged}
         cells = [_cell(found[metric], usual[metric]) if metric in found else "" for metric in usual]
-        verdict = _verdict(judged)
-        table.append([verdict.upper() if verdict == FAIL else verdict, component, output, *cells])
-        reasons.append([row.reason for row in judged if row.reason])
+        verdict = worst(row.verdict for row in judged)
+        table.append([verdict.upper() if verdict == FAIL else verdict.replace("_", " "), component, output, *cells])
+        reasons.append(list(dict.fromkeys(row.reason for row in judged if row.reason and row.reason not in said)))
+        said.update(row.reason for row in judged if row.reason and row.verdict != FAIL)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [label]
     for cells, why in zip(table, reasons, strict=True):

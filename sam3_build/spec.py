@@ -194,11 +194,21 @@ class Gate:
     threshold: float | tuple[float, float]
 
 
+# What a comparison looks at: tensors, output by output, or what the whole pipeline finds in pictures.
+PARITY, TASK = "parity", "task"
+# Stands in a comparison for all components, run one after another.
+PIPELINE = "pipeline"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What `doit verify` judges: the action that measured (or why none can run), and the gates per output.
 
+    component: the component, or PIPELINE where all of them run one after another
     precision, target: what is compared; without a target it is the graph on ONNX Runtime's CPU
+    kind:    PARITY of tensors, or the TASK as a user would judge it
+    trusts:  names of the comparisons that this one builds upon: when one of them fails, this one says nothing
+    informs: metric -> why it is measured and told, but not judged
     """
 
     component: str
@@ -209,6 +219,14 @@ class Comparison:
     not_run: str | None
     outputs: tuple[str, ...]
     gates: Mapping[str, tuple[Gate, ...]]
+    kind: str = PARITY
+    trusts: tuple[str, ...] = ()
+    informs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Return what `trusts` call it: `decoder.fp16`, `decoder.fp16.ada`, `pipeline.fp16`."""
+        return ".".join(part for part in (self.component, self.precision, self.target) if part)
 
 
 @dataclass(frozen=True)

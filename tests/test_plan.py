@@ -129,10 +129,17 @@ def test_the_baseline_is_measured_and_not_built_where_it_is_not_selected(tmp_pat
     assert [c.label for c in plan.comparisons if c.component == "decoder"] == [
         "pytorch fp32 vs onnxruntime fp32",
         "onnxruntime fp32 vs onnxruntime fp16 (range parity)",
-        "onnxruntime fp32 vs ampere fp16 (engine parity)",
-        "onnxruntime fp32 vs ada fp16 (engine parity)",
-        "onnxruntime fp32 vs blackwell fp16 (engine parity)",
+        "onnxruntime fp32 vs ampere fp16 (engine parity; no FP32 engine to trust)",
+        "onnxruntime fp32 vs ada fp16 (engine parity; no FP32 engine to trust)",
+        "onnxruntime fp32 vs blackwell fp16 (engine parity; no FP32 engine to trust)",
     ]
+
+
+def test_every_comparison_trusts_what_it_rests_upon(tmp_path: Path) -> None:
+    trusts = {c.name: set(c.trusts) for c in planned(tmp_path, "").comparisons if c.component == "decoder"}
+    assert trusts["decoder.fp32"] == set()
+    assert trusts["decoder.fp16"] == trusts["decoder.fp32.ada"] == {"decoder.fp32"}
+    assert trusts["decoder.fp16.ada"] == {"decoder.fp32", "decoder.fp32.ada", "decoder.fp16"}
 
 
 def test_a_target_takes_the_profiles_that_it_picks_in_the_manifests_order_else_all(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sam3_build.compare.judge import RANGE_PARITY, Threshold, gates_for
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
-from sam3_build.report import Counts, report
+from sam3_build.report import Counts, judged, report
 from sam3_build.spec import Comparison, Contrast, Plan
 
 DTYPES = {"geometry_features": "float32", "pred_logits": "float32", "geometry_mask": "bool"}
@@ -33,7 +33,7 @@ def plan(tolerances: dict[str, Threshold] | None = None) -> Plan:
             comparisons.append(Comparison(component, label, precision, None, action, None, outputs, gates))
             for target in ("ampere", "ada"):
                 label = f"onnxruntime fp32 vs {target} {precision}"
-                comparisons.append(Comparison(component, label, precision, "ada", None, NO_GPU, outputs, gates))
+                comparisons.append(Comparison(component, label, precision, target, None, NO_GPU, outputs, gates))
     return Plan("sam3_mini", (), tuple(comparisons))
 
 
@@ -70,14 +70,18 @@ def results(tmp_path: Path) -> Results:
     return Results(tmp_path / "store", 1e-3)
 
 
-def judged(results: Results, tmp_path: Path, what: Plan | None = None) -> tuple[Counts, str, list[dict[str, object]]]:
+def written(what: Plan, results: Results, folder: Path, out: io.StringIO) -> Counts:
+    return report(what, judged(what, results), results, folder / "report.json", out)
+
+
+def reported(results: Results, tmp_path: Path, what: Plan | None = None) -> tuple[Counts, str, list[dict[str, object]]]:
     out = io.StringIO()
-    counts = report(what or plan(), results, tmp_path / "report.json", out)
+    counts = written(what or plan(), results, tmp_path, out)
     return counts, out.getvalue(), json.loads((tmp_path / "report.json").read_text())
 
 
 def test_good_results_pass_and_engines_that_cannot_run_are_not_run(results: Results, tmp_path: Path) -> None:
-    counts, text, rows = judged(results, tmp_path)
+    counts, text, rows = reported(results, tmp_path)
     assert counts == Counts(passed=12, failed=0, not_run=24)
     assert text.splitlines()[-1] == "12 passed, 0 failed, 24 not run"
     assert {row["verdict"] for row in rows} == {"pass", "not_run"}
@@ -98,7 +102,7 @@ def test_good_results_pass_and_engines_that_cannot_run_are_not_run(results: Resu
 def test_rows_have_exactly_the_promised_fields_and_no_nan(results: Results, tmp_path: Path) -> None:
     (results.root / "verify:decoder.fp16" / "statistics.json").unlink()
     (results.root / "verify:decoder.fp16").rmdir()
-    _, _, rows = judged(results, tmp_path)
+    _, _, rows = reported(results, tmp_path)
     fields = ["component", "comparison", "output", "metric", "value", "threshold", "verdict", "reason"]
     assert all(list(row) == fields for row in rows)
     assert "NaN" not in (tmp_path / "report.json").read_text()
@@ -109,19 +113,19 @@ def test_rows_have_exactly_the_promised_fields_and_no_nan(results: Results, tmp_
 
 def test_a_failed_gate_fails_its_output_and_says_why(results: Results, tmp_path: Path) -> None:
     results.write("verify:decoder.fp16", 0.5)
-    counts, text, rows = judged(results, tmp_path)
+    counts, text, rows = reported(results, tmp_path)
     assert counts == Counts(passed=10, failed=2, not_run=24)
     failed = [line for line in text.splitlines() if line.startswith("  FAIL")]
     assert [line.split()[1:3] for line in failed] == [["decoder", "geometry_features"], ["decoder", "pred_logits"]]
     reason = next(row["reason"] for row in rows if row["verdict"] == "fail")
     assert f"- {reason} - " in " ".join(text.split())
-    assert counts == report(plan(), results, tmp_path / "report.json", io.StringIO())
+    assert counts == written(plan(), results, tmp_path, io.StringIO())
 
 
 def test_results_that_are_missing_fail(results: Results, tmp_path: Path) -> None:
     (results.root / "verify:decoder.fp32" / "statistics.json").unlink()
     (results.root / "verify:decoder.fp32").rmdir()
-    counts, text, _ = judged(results, tmp_path)
+    counts, text, _ = reported(results, tmp_path)
     assert counts == Counts(passed=9, failed=3, not_run=24)
     assert "no statistics: run `doit verify:decoder.fp32`" in text
 
@@ -129,43 +133,43 @@ def test_results_that_are_missing_fail(results: Results, tmp_path: Path) -> None
 def test_results_that_cannot_be_read_are_an_error(results: Results, tmp_path: Path) -> None:
     (results.root / "verify:decoder.fp32" / "statistics.json").write_text("{")
     with pytest.raises(BuildError, match=r"the output of verify:decoder\.fp32 cannot be read"):
-        judged(results, tmp_path)
+        reported(results, tmp_path)
 
 
 def test_a_tolerance_changes_the_verdict_of_the_same_statistics(results: Results, tmp_path: Path) -> None:
     results.write("verify:decoder.fp16", 0.05)
-    failed = judged(results, tmp_path)[0].failed
+    failed = reported(results, tmp_path)[0].failed
     loose: dict[str, Threshold] = {"cosine": 0.9, "max_abs_over_range": 0.5, "std_ratio": (0.5, 2.0)}
-    counts, text, _ = judged(results, tmp_path, plan(loose))
+    counts, text, _ = reported(results, tmp_path, plan(loose))
     assert (failed, counts.failed) == (2, 1)
     assert ">= 0.9 " in text  # a threshold that is not the usual one stands beside its value
 
 
 def test_the_file_is_written_only_when_it_changes(results: Results, tmp_path: Path) -> None:
-    judged(results, tmp_path)
+    reported(results, tmp_path)
     before = (tmp_path / "report.json").stat()
-    judged(results, tmp_path)
+    reported(results, tmp_path)
     assert (tmp_path / "report.json").stat() == before
     results.write("verify:decoder.fp16", 0.5)
-    judged(results, tmp_path)
+    reported(results, tmp_path)
     assert (tmp_path / "report.json").stat().st_mtime_ns != before.st_mtime_ns
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "store"]
 
 
 def test_the_table_fits_100_columns(results: Results, tmp_path: Path) -> None:
     results.write("verify:decoder.fp16", 0.5)
-    _, text, _ = judged(results, tmp_path, plan({"cosine": 0.9}))
+    _, text, _ = reported(results, tmp_path, plan({"cosine": 0.9}))
     assert max(map(len, text.splitlines())) <= 100
     assert "\x1b" not in text
 
 
 def test_only_the_actions_of_the_plan_are_read(results: Results, tmp_path: Path) -> None:
-    judged(results, tmp_path)
+    reported(results, tmp_path)
     assert results.asked == [c.action for c in plan().comparisons if c.action]
 
 
 def test_what_a_cpu_shows_of_fp16_is_called_range_parity_and_explained(results: Results, tmp_path: Path) -> None:
-    _, text, rows = judged(results, tmp_path)
+    _, text, rows = reported(results, tmp_path)
     measured = {row["comparison"] for row in rows if row["verdict"] == "pass"}
     assert measured == {
         "pytorch fp32 vs onnxruntime fp32",
@@ -173,7 +177,7 @@ def test_what_a_cpu_shows_of_fp16_is_called_range_parity_and_explained(results: 
     }
     assert text.count("range parity: ONNX Runtime's CPU computes in FP32 what it has no FP16 kernel for") == 1
     fp32 = replace(plan(), comparisons=tuple(c for c in plan().comparisons if "fp16" not in c.label))
-    assert "range parity" not in judged(results, tmp_path, fp32)[1]
+    assert "range parity" not in reported(results, tmp_path, fp32)[1]
 
 
 def contrasted(results: Results) -> Plan:
@@ -184,8 +188,8 @@ def contrasted(results: Results) -> Plan:
 
 def test_a_contrast_is_told_in_plain_words_and_counts_for_nothing(results: Results, tmp_path: Path) -> None:
     before, after = io.StringIO(), io.StringIO()
-    counts = report(plan(), results, tmp_path / "report.json", before)
-    assert report(contrasted(results), results, tmp_path / "report.json", after) == counts
+    counts = written(plan(), results, tmp_path, before)
+    assert written(contrasted(results), results, tmp_path, after) == counts
     told = after.getvalue().replace(before.getvalue().rpartition("\n\n")[0], "")
     assert "text-only prompts fed as transformers does instead of as Meta's code does (information, no gate)\n" in told
     line = re.search(r"  decoder  pred_logits +cosine 0\.(\d+), changes by up to (\S+) \((\S+) becomes (\S+)\)", told)
@@ -196,7 +200,7 @@ def test_a_contrast_is_told_in_plain_words_and_counts_for_nothing(results: Resul
 
 
 def test_a_contrast_is_in_the_report_as_information_without_a_threshold(results: Results, tmp_path: Path) -> None:
-    report(contrasted(results), results, tmp_path / "report.json", io.StringIO())
+    written(contrasted(results), results, tmp_path, io.StringIO())
     rows = [row for row in json.loads((tmp_path / "report.json").read_bytes()) if row["verdict"] == "info"]
     assert {(row["output"], row["metric"]) for row in rows} == {
         *((output, metric) for output in ("geometry_features", "pred_logits") for metric in MEASURED),
@@ -210,12 +214,12 @@ def test_a_contrast_is_in_the_report_as_information_without_a_threshold(results:
 def test_a_contrast_however_large_fails_nothing(results: Results, tmp_path: Path) -> None:
     told = contrasted(results)
     results.write("contrast:decoder.hf", 1e6)
-    assert report(told, results, tmp_path / "report.json", io.StringIO()).failed == 0
+    assert written(told, results, tmp_path, io.StringIO()).failed == 0
 
 
 def test_a_contrast_that_was_not_measured_says_how_it_would_be(results: Results, tmp_path: Path) -> None:
     told, out = contrasted(results), io.StringIO()
     (results.root / "contrast:decoder.hf" / "statistics.json").unlink()
     (results.root / "contrast:decoder.hf").rmdir()
-    report(told, results, tmp_path / "report.json", out)
+    written(told, results, tmp_path, out)
     assert "  not measured: run `doit contrast:decoder.hf`\n" in out.getvalue()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sam3_build.spec import BASELINE, Comparison, Gate, Json
 
 # A pair of thresholds is a range; a single one is an upper limit, but for these metrics a lower one.
-AT_LEAST = ("cosine",)
+AT_LEAST = ("cosine", "mask_iou", "box_iou")
 
 # What a comparison of a reduced precision on ONNX Runtime's CPU shows, and what it does not.
 RANGE_PARITY = "range parity"
@@ -24,10 +24,12 @@ ALWAYS = (Gate("nonfinite", 0), Gate("incomparable", 0))
 
 Threshold = float | tuple[float, float]
 
-PASS, FAIL, NOT_RUN = "pass", "fail", "not_run"
+# NOT_JUDGED: measured, but something that it builds upon failed (see trust.py). INFO: told, whatever the value.
+# None of these two, nor NOT_RUN, counts as passed or failed.
+PASS, FAIL, NOT_JUDGED, NOT_RUN, INFO = "pass", "fail", "not_judged", "not_run", "info"
 
-# The verdict of what is told and not judged: neither passed nor failed.
-INFO = "info"
+# Several rows are as good as their worst one, the first of these.
+WORST_FIRST = (FAIL, NOT_JUDGED, NOT_RUN, PASS, INFO)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Row:
 def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tuple[Row, ...]:
     """Return the rows of one comparison, `statistics` being what its action wrote (None: there is nothing to read).
 
-    A comparison that this machine cannot run yields `not_run` rows; anything expected but not measured fails.
+    A comparison that this machine cannot run yields `not_run` rows; so does a metric that the measuring action says it
+    had nothing to measure on (`not_run` of an output: metric -> why). Anything else expected but not measured fails.
     """
     if comparison.not_run is not None:
         return tuple(_row(comparison, output, "parity", NOT_RUN, comparison.not_run) for output in comparison.outputs)
@@ -89,6 +92,11 @@ def gates_for(precision: str, dtype: str, tolerances: Mapping[str, Threshold]) -
     return tuple(({gate.metric: gate for gate in default_gates(precision, dtype)} | chosen | strict).values())
 
 
+def worst(verdicts: Iterable[str]) -> str:
+    """Return the verdict of several rows together."""
+    return min(verdicts, key=WORST_FIRST.index)
+
+
 def condition(gate: Gate) -> str:
     """Return what the gate asks for, as people write it: `<= 0.001`, `>= 0.999`, `in 0.98..1.02`."""
     if isinstance(gate.threshold, tuple):
@@ -106,7 +114,13 @@ def holds(gate: Gate, value: float) -> bool:
 def _judged(comparison: Comparison, output: str, gate: Gate, found: Mapping[str, Json]) -> Row:
     metrics = found["metrics"]
     assert isinstance(metrics, Mapping)
-    value = metrics.get(gate.metric)
+    value, unmeasured = metrics.get(gate.metric), found.get("not_run", {})
+    assert isinstance(unmeasured, Mapping)
+    if gate.metric in comparison.informs:
+        told = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+        return _row(comparison, output, gate.metric, INFO, comparison.informs[gate.metric], gate, told)
+    if gate.metric in unmeasured and value is None:
+        return _row(comparison, output, gate.metric, NOT_RUN, str(unmeasured[gate.metric]), gate)
     if not isinstance(value, int | float) or math.isnan(value):
         reason = f"{gate.metric} was not measured: {_why_unmeasured(found, gate.metric)}"
         return _row(comparison, output, gate.metric, FAIL, reason, gate)

@@ -1,0 +1,73 @@
+"""The order of trust: PyTorch FP32, ONNX FP32, FP32 engine, reduced precision. Comparisons and rows in, rows out. Pure.
+
+What rests upon something that failed says nothing: an FP16 engine that agrees with a wrong FP32 graph is wrong, and one
+that differs from it may be right. So its rows become *not judged*, with the comparison at the root of it named; their
+values stay, for whoever looks for the fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from sam3_build.compare.judge import FAIL, NOT_JUDGED, NOT_RUN, Row
+from sam3_build.spec import BASELINE, PIPELINE, Comparison
+
+# Every comparison of a plan with its rows.
+Judged = Sequence[tuple[Comparison, tuple[Row, ...]]]
+
+
+def of_component(component: str, precision: str, target: str | None, fp32_engines: bool) -> tuple[str, ...]:
+    """Return the names that a component's comparison trusts, link by link: another target's failure is none of its own.
+
+    fp32_engines: whether the manifest builds FP32 for its targets
+    """
+    if precision == BASELINE:
+        return () if target is None else (f"{component}.{BASELINE}",)
+    if target is None:
+        return (f"{component}.{BASELINE}",)
+    engine = (f"{component}.{BASELINE}.{target}",) if fp32_engines else ()
+    return (f"{component}.{BASELINE}", *engine, f"{component}.{precision}")
+
+
+def of_pipeline(components: Iterable[str], precision: str, target: str | None, fp32_engines: bool) -> tuple[str, ...]:
+    """Return the names that the pipeline's comparison trusts: its own parts, then as a component does."""
+    side = f"{precision}.{target}" if target else precision
+    return (*(f"{c}.{side}" for c in components), *of_component(PIPELINE, precision, target, fp32_engines))
+
+
+def in_order(judged: Judged) -> Judged:
+    """Return `judged` with the rows of what rests upon a failure *not judged*; those *not run* stay so.
+
+    A failure passes on along the whole chain under its own name. What was not run stops nothing.
+    """
+    by_name = {comparison.name: (comparison, rows) for comparison, rows in judged}
+    assert len(by_name) == len(judged), "two comparisons of one name"
+    causes: dict[str, tuple[str, ...]] = {}
+
+    def failed(name: str) -> tuple[str, ...]:
+        """Return the failures at the root of why `name` cannot be trusted, itself if it has no deeper one."""
+        if name not in causes:
+            comparison, rows = by_name[name]
+            deeper = _above(comparison)
+            causes[name] = deeper or ((name,) if any(row.verdict == FAIL for row in rows) else ())
+        return causes[name]
+
+    def _above(comparison: Comparison) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(cause for trusted in comparison.trusts for cause in failed(trusted)))
+
+    return [
+        (comparison, tuple(_not_judged(row, [by_name[cause][0] for cause in above]) for row in rows))
+        if (above := _above(comparison))
+        else (comparison, rows)
+        for comparison, rows in judged
+    ]
+
+
+def _not_judged(row: Row, causes: Sequence[Comparison]) -> Row:
+    if row.verdict == NOT_RUN:
+        return row
+    first = f'{causes[0].component} failed in "{causes[0].label}"'
+    others = f" (and {', '.join(c.name for c in causes[1:])})" if causes[1:] else ""
+    by_itself = f"; by itself: {row.reason}" if row.reason else ""
+    return replace(row, verdict=NOT_JUDGED, reason=f"not judged, since {first}{others}{by_itself}")

@@ -14,6 +14,7 @@ import typer
 from sam3_build import explain as explaining
 from sam3_build import gc as collecting
 from sam3_build.errors import BuildError, ManifestError
+from sam3_build.manifest.lock import manifest_files
 from sam3_build.plan_engines import Machine
 from sam3_build.plan_text import free_bytes, readable_size, render_plan, render_record
 from sam3_build.session import Session, open_session, this_gpu
@@ -107,7 +108,7 @@ def gc(
 ) -> None:
     """Remove from the store what no manifest of this project and no last generation needs."""
     sessions = []
-    for path in sorted((_root() / "manifests").glob("*.yaml")):
+    for path in manifest_files(_root() / "manifests"):
         try:
             sessions.append(_session(str(path)))
         except ManifestError as error:

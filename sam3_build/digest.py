@@ -21,8 +21,8 @@ PACKAGE = Path(__file__).parent
 # fmt: off
 CORE = frozenset({
     "__main__", "device", "digest", "errors", "executor", "explain", "frontend", "gc", "hub", "inspect", "machine",
-    "manifest", "memory", "nvidia", "plan", "plan_engines", "plan_text", "plugins", "progress", "registry", "report",
-    "resolve", "session", "spec", "store", "toolchain", "view", "worker",
+    "manifest", "memory", "nvidia", "plan", "plan_engines", "plan_search", "plan_text", "plugins", "progress",
+    "registry", "report", "resolve", "search", "session", "spec", "store", "toolchain", "view", "worker",
 })
 # fmt: on
 KEY_VERSION = 1

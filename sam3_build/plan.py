@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sam3_build import plan_engines as engines
-from sam3_build import plan_torch, registry
+from sam3_build import plan_search, plan_torch, registry
 from sam3_build.manifest.types import Manifest
 from sam3_build.spec import (
     BASELINE,
@@ -152,6 +152,7 @@ def _precision(manifest: Manifest, spec: ComponentSpec, precision: str) -> Actio
             "precision": precision,
             "keep_fp32": list(options.keep_fp32) if options else [],
             "fp32_nodes": list(spec.fp32_nodes),
+            **plan_search.locked(manifest, spec.name, precision),
         },
         inputs={"onnx": Input(f"{'patch' if component.patches else 'simplify'}:{spec.name}")},
         recipe=("stages.precision", f"precisions.{precision}"),

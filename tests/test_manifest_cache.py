@@ -70,9 +70,12 @@ def test_what_is_remembered_is_what_was_checked_in_the_same_order(project: Proje
     assert make_plan(remembered) == make_plan(checked)
 
 
+LOCK = f"decoder:\n  fp16: {{graph: '{'5' * 64}', keep_fp32: [a]}}\n"
+
 CHANGES: dict[str, Callable[[Project], object]] = {
     "the manifest": lambda p: (p.manifests / "m.yaml").write_text("extends: base.yaml\nopset: 20\n"),
     "what it extends": lambda p: _append(p.manifests / "base.yaml", "# a word\n"),
+    "a new lock": lambda p: (p.manifests / "m.lock.yaml").write_text(LOCK),
     "a plug-in": lambda p: _append(p.package / "backends" / "tensorrt_rtx.py", "\n"),
     "a new plug-in": lambda p: (p.package / "backends" / "new.py").write_text(""),
     "a removed plug-in": lambda p: (p.package / "patches" / "rope.py").unlink(),
@@ -90,6 +93,18 @@ def test_a_change_is_checked_once(project: Project, change: str) -> None:
     CHANGES[change](project)
     assert project.checked(), change
     assert not project.checked(), change
+
+
+def test_a_lock_that_changes_or_goes_is_noticed_and_what_is_remembered_holds_it(project: Project) -> None:
+    lock = project.manifests / "m.lock.yaml"
+    for text in (LOCK, LOCK.replace("[a]", "[b]")):
+        lock.write_text(text)
+        assert [project.checked(), project.checked()] == [True, False]
+        assert project.load() == checking.load("m", project.root)
+    assert project.load().locks["decoder"]["fp16"].keep_fp32 == ("b",)
+    lock.unlink()
+    assert [project.checked(), project.checked()] == [True, False]
+    assert project.load().locks == {}
 
 
 def test_another_python_is_another_check(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

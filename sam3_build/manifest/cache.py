@@ -2,7 +2,7 @@
 
 An entry belongs to a name or path, a current folder and a project. It holds while Python and every module of the
 package are what they were, the YAML files have the bytes that were read, all paths of the manifest lead to files, the
-checkpoint's to the same ones, and no other manifest has taken its name.
+checkpoint's to the same ones, no other manifest has taken its name, and no lock file has come to lie beside it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sam3_build.digest import PACKAGE, DigestCache, digest
 from sam3_build.manifest import types
+from sam3_build.manifest.lock import lock_path
 from sam3_build.manifest.namesake import namesake
 from sam3_build.manifest.types import Checkpoint, Manifest
 from sam3_build.manifest.weight_files import weight_files
@@ -53,6 +54,7 @@ def _recall(entry: Path, code: str, root: Path, digests: DigestCache) -> Manifes
         same = all(digests.file(file.path) == file.sha256 for file in manifest.files)
         alone = namesake(manifest.path, root) is None
         same = same and _is_where_it_was(manifest.checkpoint)
+        same = same and not _is_newly_locked(manifest)
     except (OSError, ValueError):
         return None  # there is no entry, or one of a file that is gone or cannot be read any more
     return manifest if same and alone and all(path.is_file() for path in _paths(manifest)) else None
@@ -61,6 +63,12 @@ def _recall(entry: Path, code: str, root: Path, digests: DigestCache) -> Manifes
 def _is_where_it_was(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint's path, most often a folder, still leads to the same files."""
     return checkpoint.path is None or weight_files(checkpoint.path, checkpoint.config) == checkpoint.files
+
+
+def _is_newly_locked(manifest: Manifest) -> bool:
+    """Whether there is a lock file that was not there; one that was is among the files whose bytes are compared."""
+    lock = lock_path(manifest.path)
+    return os.path.lexists(lock) and all(file.path != lock for file in manifest.files)
 
 
 def _remember(entry: Path, code: str, manifest: Manifest, root: Path) -> None:

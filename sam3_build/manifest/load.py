@@ -11,6 +11,8 @@ from sam3_build.errors import ManifestError
 from sam3_build.manifest.checkpoints import checkpoint_of, tokenizer_of
 from sam3_build.manifest.checks import check
 from sam3_build.manifest.extends import Source, read
+from sam3_build.manifest.lock import SUFFIX, is_lock, manifest_files
+from sam3_build.manifest.lock_file import LockFile, read_lock
 from sam3_build.manifest.namesake import namesake
 from sam3_build.manifest.problems import Report, kind, no_file, unknown
 from sam3_build.manifest.rules import NAME
@@ -43,15 +45,21 @@ def load(name_or_path: str, root: Path) -> Manifest:
     if not re.fullmatch(NAME, path.stem):
         report.add((), f"a manifest's file name must match {NAME}, found {path.stem!r}")
     options = check(file, report)
-    if problems := report.sorted():
+    lock = read_lock(path, file.components, file.precisions)
+    if problems := [*report.sorted(), *lock.problems]:
         raise ManifestError(map(_line, problems))
-    return _manifest(file, path, source, options)
+    return _manifest(file, path, source, options, lock)
 
 
 def _find(name_or_path: str, root: Path) -> Path:
     folder = root / "manifests"
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path or os.sep in name_or_path:
         path = Path.cwd() / name_or_path
+        if is_lock(path):
+            name = path.name.removesuffix(SUFFIX)
+            raise ManifestError(
+                [f"{_relative(path)}: is the lock of a manifest and no manifest; write manifest={name}"]
+            )
         if kind(path) == "file":
             return path
         own = folder / f"{path.stem}.yaml"
@@ -65,11 +73,13 @@ def _find(name_or_path: str, root: Path) -> Path:
     path = folder / f"{name_or_path}.yaml"
     if kind(path) == "file":
         return path
-    names = [p.stem for p in folder.glob("*.yaml")]
+    names = [p.stem for p in manifest_files(folder)]
     raise ManifestError([f"{_relative(path)}: {unknown('manifest', name_or_path, names)}"])
 
 
-def _manifest(file: ManifestFile, path: Path, source: Source, options: Mapping[str, Mapping[str, Json]]) -> Manifest:
+def _manifest(
+    file: ManifestFile, path: Path, source: Source, options: Mapping[str, Mapping[str, Json]], lock: LockFile
+) -> Manifest:
     root = source.root
     assert root is not None
     return Manifest(
@@ -95,7 +105,8 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Mapping[s
             Sample(root.path(("samples", i, "image")), s.text, s.boxes or ()) for i, s in enumerate(file.samples)
         ),
         tolerances=file.tolerances,
-        files=source.files,
+        files=(*source.files, *([lock.file] if lock.file else [])),
+        locks=lock.locks,
     )
 
 

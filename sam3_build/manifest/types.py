@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,6 +76,16 @@ class Sample:
     boxes: tuple[Box, ...]
 
 
+class Lock(NamedTuple):
+    """What a search found: the digest of the graph that it searched (see structure.py), and its nodes that stay FP32.
+
+    Nodes are named literally, sorted.
+    """
+
+    graph: str
+    keep_fp32: tuple[str, ...]
+
+
 class SourceFile(NamedTuple):
     """A YAML file that was read, and the sha256 (hex) of the bytes it held then."""
 
@@ -93,7 +103,8 @@ class Manifest:
     tokenizer:      None for the one that the checkpoint brings from the hub
     shape_profiles: profile -> dim -> (min, opt, max)
     tolerances:     precision -> component -> output -> metric -> threshold or (low, high)
-    files:          the YAML files read: the manifest, then what it extends
+    files:          the YAML files read: the manifest, then what it extends, then its lock
+    locks:          component -> precision -> what `sam3-build search` found, from the manifest's lock file
     """
 
     name: str
@@ -111,3 +122,4 @@ class Manifest:
     samples: tuple[Sample, ...]
     tolerances: Tolerances
     files: tuple[SourceFile, ...]
+    locks: Mapping[str, Mapping[str, Lock]] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from sam3_build import graph, registry
 from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
+from sam3_build.structure import locked_nodes
 from sam3_build.typed_edges import write_types
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     """Write the recipe's types and return what became low, what stayed FP32 and why.
 
     params: component, precision, keep_fp32 (the manifest's patterns) and fp32_nodes (the family's, for coordinate
-    arithmetic); each of these must match a node. inputs: onnx.
+    arithmetic); each of these must match a node; locked, what a search found (see structure.py). inputs: onnx.
     """
     component, precision = str(params["component"]), str(params["precision"])
     recipe = registry.precision(precision)
@@ -46,11 +47,12 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
                 )
             patterns.append(pattern)
 
+    locked = locked_nodes(model, params.get("locked"), f"{component}.{precision}")
     weights_before = _weights(model)
     if recipe.onnx_type == "FLOAT":
         facts: dict[str, Json] = {"fp32_tensors": _require_fp32(model, component)}
     else:
-        keep = {name for pattern in patterns for name in _matching(pattern, names)}
+        keep = locked.union(name for pattern in patterns for name in _matching(pattern, names))
         facts = {**asdict(write_types(model, recipe.onnx_type, keep.__contains__))}
     facts |= {
         "nodes": len(model.graph),

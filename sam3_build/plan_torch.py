@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sam3_build import registry
+from sam3_build import chain, registry
 from sam3_build.manifest.types import Manifest
 from sam3_build.plan_engines import dims
 from sam3_build.spec import Action, ComponentSpec, Contrast, Input, Json, ModelFamily, TensorSpec
@@ -97,11 +97,7 @@ def _weights(manifest: Manifest) -> dict[str, Path | Input]:
 
 
 def _feeds(family: ModelFamily, spec: ComponentSpec) -> list[Json]:
-    return [
-        {"input": f.input, "sources": [list(s) for s in f.sources], "axis": f.axis}
-        for f in family.feeds
-        if f.component == spec.name
-    ]
+    return chain.as_json([feed for feed in family.feeds if feed.component == spec.name])
 
 
 def _recorded(family: ModelFamily, spec: ComponentSpec) -> dict[str, Input]:

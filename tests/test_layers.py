@@ -39,6 +39,7 @@ LAYERS = {
     "operator_types": 1,
     "rounding": 1,
     "structure": 1,
+    "chain": 1,
     "families": 2,
     "patches": 2,
     "precisions": 2,
@@ -53,6 +54,7 @@ LAYERS = {
     "explain": 3,
     "report": 3,
     "resolve": 3,
+    "runners": 3,
     "memory": 4,
     "session": 4,
     "worker": 4,
@@ -70,8 +72,8 @@ PLUG_INS = 2
 # Too slow to import for those who only ask what is there; inside functions they are welcome.
 HEAVY = frozenset(
     {
-        "PIL", "huggingface_hub", "ml_dtypes", "numpy", "onnx", "onnx_graphsurgeon", "onnx_ir", "onnxruntime",
-        "onnxscript", "onnxsim", "polygraphy", "pynvml", "rich", "safetensors", "tensorrt", "tensorrt_rtx",
+        "PIL", "cv2", "huggingface_hub", "ml_dtypes", "numpy", "onnx", "onnx_graphsurgeon", "onnx_ir", "onnxruntime",
+        "onnxscript", "onnxsim", "polygraphy", "pynvml", "rich", "safetensors", "scipy", "tensorrt", "tensorrt_rtx",
         "tokenizers", "torch", "transformers",
     }
 )  # fmt: skip

@@ -12,12 +12,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from sam3_build import hub
+from sam3_build import chain, hub
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.stages.reference import Feed, gather, require_finite
+from sam3_build.stages.reference import require_finite
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
@@ -36,7 +36,8 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     config, listed = json.loads(inputs["config"].read_bytes()), _listed(inputs)
     tensors = weights.load(network, params["source"], config, hub.locate(inputs.get("weights")), listed)
     model: torch.nn.Module = forward.assemble(network, config, tensors)
-    spec, feeds = cast("dict[str, list[dict[str, str]]]", params["spec"]), cast("list[Feed]", params["feeds"])
+    spec = cast("dict[str, list[dict[str, str]]]", params["spec"])
+    feeds = chain.from_json(str(params["component"]), params["feeds"])
     names, results = ([tensor["name"] for tensor in spec[kind]] for kind in ("inputs", "outputs"))
     text_only = cast("list[int]", params["text_only"])
     absent = {name: tensor.numpy() for name, tensor in forward.no_boxes(1).items()}
@@ -47,7 +48,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
         if len(case["samples"]) != 1 or case["samples"][0] not in text_only:
             continue
         name, file = str(case["name"]), f"{case['name']}.npz"
-        arrays = gather(names, feeds, inputs, file, absent)
+        arrays = chain.gather(names, feeds, chain.in_files(inputs, file), absent)
         assert arrays is not None, f"{name} lacks an input of {network}"
         with torch.no_grad():
             computed = model(**{key: torch.from_numpy(array) for key, array in arrays.items()})

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, cast
 
-from sam3_build import hub
+from sam3_build import chain, hub
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
@@ -22,14 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.generic]
-
-
-class Feed(TypedDict):
-    """A `spec.Feed` as JSON: `input` is the join along `axis` of (component, output) pairs."""
-
-    input: str
-    sources: list[tuple[str, str]]
-    axis: int
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
@@ -49,12 +40,12 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     tensors = weights.load(network, params["source"], config, hub.locate(inputs.get("weights")), listed)
     model: torch.nn.Module = forward.assemble(network, config, tensors)
 
-    spec, feeds = cast("dict[str, list[dict[str, str]]]", params["spec"]), cast("list[Feed]", params["feeds"])
+    spec, feeds = cast("dict[str, list[dict[str, str]]]", params["spec"]), chain.from_json(component, params["feeds"])
     names, results = ([tensor["name"] for tensor in spec[kind]] for kind in ("inputs", "outputs"))
     recorded: list[str] = []
     for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
         file = f"{case['name']}.npz"
-        arrays = gather(names, feeds, inputs, file)
+        arrays = chain.gather(names, feeds, chain.in_files(inputs, file))
         if arrays is None:
             logging.getLogger(__name__).info("%s: does not run %s", case["name"], component)
             continue
@@ -82,45 +73,6 @@ def require_finite(case: str, outputs: Mapping[str, Array]) -> None:
                 f"case {case!r}: PyTorch itself gives {wrong} NaN or infinite values (of {array.size}) in {name!r}, "
                 "and nothing can be measured against those; look at the weights and the model config"
             )
-
-
-def gather(
-    names: Sequence[str],
-    feeds: Sequence[Feed],
-    folders: Mapping[str, Path],
-    file: str,
-    absent: Mapping[str, Array] = MappingProxyType({}),
-) -> dict[str, Array] | None:
-    """Return the inputs `names` of a component in the case that `file` names, or None when the case lacks one.
-
-    `folders` holds the samples and, by component, upstream references. A fed input is the join of its sources, without
-    those whose component did not run in this case; every other input comes from the samples, or from `absent`, which
-    stands for what a case does not have.
-    """
-    import numpy as np
-
-    by_input = {feed["input"]: feed for feed in feeds}
-    gathered: dict[str, Array] = {}
-    for name in names:
-        feed = by_input.get(name)
-        sources = [(c, f"outputs/{output}") for c, output in feed["sources"]] if feed else [("samples", name)]
-        parts = [array for folder, key in sources if (array := _array(folders[folder] / file, key)) is not None]
-        if not parts and name in absent:
-            parts = [absent[name]]
-        if not parts:
-            return None
-        gathered[name] = np.concatenate(parts, axis=feed["axis"]) if feed and len(parts) > 1 else parts[0]
-    return gathered
-
-
-def _array(path: Path, key: str) -> Array | None:
-    import numpy as np
-
-    if not path.exists():
-        return None
-    with np.load(path) as arrays:
-        found: Array | None = arrays.get(key)
-    return found
 
 
 STAGE = Stage(

@@ -10,39 +10,13 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
-from sam3_build import registry
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
-from sam3_build.plugins import Memory, RunRequest, Stage
+from sam3_build.plugins import Memory, Stage
+from sam3_build.runners import Arrays, Runner, fit, open_runner, refusals
 from sam3_build.spec import Json
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Arrays = Mapping[str, NDArray[np.generic]]
-
-
-class _Tensor(Protocol):
-    dtype: object
-    shape: Sequence[int | str | None]
-
-
-class _Runner(Protocol):
-    """A Polygraphy runner."""
-
-    def get_input_metadata(self, *, use_numpy_dtypes: bool) -> Mapping[str, _Tensor]: ...
-
-
-@runtime_checkable
-class _Profiled(Protocol):
-    """A runner that has shape profiles, and picks one for a feed."""
-
-    def fit(self, feed: Arrays) -> None: ...
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
@@ -55,11 +29,8 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
             baseline (optional), a folder of `<case>.npz` with arrays `<name>`: compare with these outputs instead
     """
     from polygraphy.comparator import Comparator
-    from polygraphy.logger import G_LOGGER
 
     component, precision = str(params["component"]), str(params["precision"])
-    stem = f"{component}.{precision}"
-    what = f"{stem} built by {params['backend']}" if "backend" in params else f"{stem}.onnx"
     cases = sorted(inputs["reference"].glob("*.npz"))
     if not cases:
         raise BuildError(
@@ -69,8 +40,8 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     baseline = inputs.get("baseline")
     expected = [case if baseline is None else baseline / case.name for case in cases]
     compare = _Comparison([case.stem for case in cases], out if params["keep_outputs"] else None)
-    with G_LOGGER.verbosity(G_LOGGER.WARNING), _refusals(what):
-        runner = _runner(params, inputs, stem)
+    with refusals(params) as what:
+        runner = open_runner(params, inputs)
         measured = Comparator.run([runner], _feeds(cases, runner), streaming=True)
         recorded = _recorded(expected, "outputs/" if baseline is None else "")
         Comparator.compare_accuracy([measured, recorded], compare_func=compare)
@@ -83,21 +54,6 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     for name, found in compare.outputs.items():
         logging.getLogger(__name__).info("%s: %s", name, found.metrics())
     return {"cases": len(cases), "outputs": len(outputs)}
-
-
-def _runner(params: Mapping[str, Json], inputs: Mapping[str, Path], stem: str) -> _Runner:
-    """Return a runner of what was built, or of the ONNX itself on ONNX Runtime's CPU."""
-    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
-
-    found: object
-    if "backend" in params:
-        options = params["options"]
-        assert isinstance(options, Mapping)
-        request = RunRequest(inputs["built"], inputs["onnx"], stem, options)
-        found = registry.backend(str(params["backend"])).runner(request)
-    else:
-        found = OnnxrtRunner(SessionFromOnnx(str(inputs["onnx"] / f"{stem}.onnx"), providers=["cpu"])(), name="onnx")
-    return cast(_Runner, found)
 
 
 class _Comparison:
@@ -125,27 +81,11 @@ class _Comparison:
         return OrderedDict()
 
 
-def _feeds(cases: Sequence[Path], runner: _Runner) -> Iterator[Arrays]:
-    """Yield each case's recorded inputs, held against the runner's: Polygraphy would rename and cast in silence."""
-    import numpy as np
-    from polygraphy.datatype import DataType
-
+def _feeds(cases: Sequence[Path], runner: Runner) -> Iterator[Arrays]:
+    """Yield each case's recorded inputs, once they are found to suit the runner."""
     for case in cases:
         feed = _load(case, "inputs/")
-        wanted = runner.get_input_metadata(use_numpy_dtypes=False)
-        if sorted(feed) != sorted(wanted):
-            raise BuildError(f"case {case.stem!r} records the inputs {sorted(feed)}, the model has {sorted(wanted)}")
-        for name, array in feed.items():
-            kind, shape = np.dtype(DataType.to_dtype(wanted[name].dtype, "numpy")).name, wanted[name].shape
-            sizes = zip(array.shape, shape, strict=False)
-            fixed = [size for size, dim in sizes if isinstance(dim, int) and 0 <= dim != size]
-            if kind != array.dtype.name or len(shape) != array.ndim or fixed:
-                raise BuildError(
-                    f"case {case.stem!r}: input {name!r} is recorded as {array.dtype.name}{list(array.shape)}, "
-                    f"the model takes {kind}{list(shape)}"
-                )
-        if isinstance(runner, _Profiled):
-            runner.fit(feed)
+        fit(feed, runner, case.stem)
         logging.getLogger(__name__).info("case %s", case.stem)
         yield feed
 
@@ -168,20 +108,6 @@ def _load(file: Path, prefix: str) -> Arrays:
         raise BuildError(f"case {file.stem!r} is missing from the outputs to compare with ({file.name})")
     with np.load(file, allow_pickle=False) as arrays:
         return {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
-
-
-@contextmanager
-def _refusals(what: str) -> Iterator[None]:
-    """Turn what ONNX Runtime and Polygraphy raise about a model into a BuildError that quotes it."""
-    from onnxruntime.capi import onnxruntime_pybind11_state
-    from polygraphy.exception import PolygraphyException
-
-    kinds = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
-    refusals = tuple(kind for kind in kinds if issubclass(kind, Exception))
-    try:
-        yield
-    except (*refusals, PolygraphyException) as error:
-        raise BuildError(f"{what}: it cannot be run: {error}") from error
 
 
 STAGE = Stage(

@@ -1,0 +1,111 @@
+"""The chain: what a case gives and what components compute in; each one's inputs, and all outputs of the case, out.
+
+The one place that knows how the files of a layout follow each other: references are recorded along it, targets are
+judged along it, and whoever runs a model runs it along it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from sam3_build.spec import ComponentSpec, Feed, Json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+    Arrays = Mapping[str, Array]
+
+# The component whose outputs are what a case gives: pictures, words and boxes as arrays.
+GIVEN = "samples"
+
+# (component or GIVEN, tensor) -> the array, or None where that component does not run in the case.
+Find = Callable[[str, str], "Array | None"]
+
+# What runs a component: inputs by name in, outputs by name out.
+Network = Callable[["Arrays"], "Arrays"]
+
+
+def run(
+    components: Sequence[ComponentSpec], feeds: Sequence[Feed], networks: Mapping[str, Network], given: Arrays
+) -> dict[str, Arrays]:
+    """Return component -> outputs by name of one case; a component that the case lacks an input of does not run.
+
+    components, feeds: a family's, in its layout
+    given:             the inputs that no component computes
+    """
+    known: dict[str, Arrays] = {GIVEN: given}
+    for spec in components:
+        inputs = gather(
+            [tensor.name for tensor in spec.inputs],
+            [feed for feed in feeds if feed.component == spec.name],
+            lambda component, tensor: known.get(component, {}).get(tensor),
+        )
+        if inputs is not None:
+            known[spec.name] = networks[spec.name](inputs)
+    return {name: outputs for name, outputs in known.items() if name != GIVEN}
+
+
+def gather(
+    names: Sequence[str], feeds: Sequence[Feed], find: Find, absent: Arrays = MappingProxyType({})
+) -> dict[str, Array] | None:
+    """Return the inputs `names` of one component in one case, or None when the case lacks one.
+
+    feeds:  those of this component. A fed input is the join of its sources, without those that did not run; every other
+            input is given
+    absent: stands for what a case does not have
+    """
+    import numpy as np
+
+    by_input = {feed.input: feed for feed in feeds}
+    gathered: dict[str, Array] = {}
+    for name in names:
+        feed = by_input.get(name)
+        sources = feed.sources if feed else ((GIVEN, name),)
+        parts = [array for source in sources if (array := find(*source)) is not None]
+        if not parts and name in absent:
+            parts = [absent[name]]
+        if not parts:
+            return None
+        gathered[name] = np.concatenate(parts, axis=feed.axis) if feed and len(parts) > 1 else parts[0]
+    return gathered
+
+
+def in_files(folders: Mapping[str, Path], file: str) -> Find:
+    """Return what looks for arrays in the `.npz` called `file`, of the folder of GIVEN or of a component.
+
+    A component's folder holds its recorded outputs (`outputs/<name>`, beside its inputs) or computed ones (`<name>`).
+    """
+    import numpy as np
+
+    def find(component: str, tensor: str) -> Array | None:
+        path = folders[component] / file
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            recorded: Array | None = arrays.get(f"outputs/{tensor}")
+            return arrays.get(tensor) if recorded is None else recorded
+
+    return find
+
+
+def as_json(feeds: Sequence[Feed]) -> list[Json]:
+    """Return feeds as parameters of an action."""
+    return [{"input": f.input, "sources": [list(s) for s in f.sources], "axis": f.axis} for f in feeds]
+
+
+def from_json(component: str, written: Json) -> tuple[Feed, ...]:
+    """Return the feeds of a component that `as_json` wrote."""
+    assert isinstance(written, Sequence) and not isinstance(written, str)
+    feeds = []
+    for entry in written:
+        assert isinstance(entry, Mapping)
+        sources, axis = entry["sources"], entry["axis"]
+        assert isinstance(sources, Sequence) and isinstance(axis, int)
+        pairs = tuple((str(c), str(output)) for c, output in (s for s in sources if isinstance(s, Sequence)))
+        feeds.append(Feed(component, str(entry["input"]), pairs, axis))
+    return tuple(feeds)

@@ -29,7 +29,7 @@ Threshold = float | tuple[float, float]
 PASS, FAIL, NOT_JUDGED, NOT_RUN, INFO = "pass", "fail", "not_judged", "not_run", "info"
 
 # Several rows are as good as their worst one, the first of these.
-WORST_FIRST = (FAIL, NOT_JUDGED, NOT_RUN, PASS, INFO)
+WORST_FIRST = (FAIL, NOT_JUDGED, NOT_RUN, INFO, PASS)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,9 @@ def _why_unmeasured(found: Mapping[str, Json], metric: str) -> str:
 
 
 def _where(found: Mapping[str, Json], metric: str) -> str:
-    problems, worst = found.get("problems"), found.get("worst")
+    problems, worst, named = found.get("problems"), found.get("worst"), found.get("where")
+    if isinstance(named, Mapping) and metric in named:
+        return f": {named[metric]}"
     if metric == "incomparable" and isinstance(problems, Sequence) and problems:
         return f": {problems[0]}"
     if metric in ("max_abs_over_std", "max_abs_over_range", "mismatches") and isinstance(worst, Mapping):

@@ -9,6 +9,7 @@ export -> simplify -> patch -> precision:<component>.<precision> -> build:<compo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from sam3_build import plan_engines as engines
 from sam3_build import plan_search, plan_torch, registry
@@ -143,6 +144,8 @@ def _graph(manifest: Manifest, family: ModelFamily, spec: ComponentSpec) -> Iter
 def _precision(manifest: Manifest, spec: ComponentSpec, precision: str) -> Action:
     component = manifest.components[spec.name]
     options = component.precisions.get(precision)
+    recipe = registry.precision(precision)
+    own = options.options if options else asdict(recipe.options())
     stem = f"{spec.name}.{precision}"
     return Action(
         name=f"precision:{stem}",
@@ -152,6 +155,7 @@ def _precision(manifest: Manifest, spec: ComponentSpec, precision: str) -> Actio
             "precision": precision,
             "keep_fp32": list(options.keep_fp32) if options else [],
             "fp32_nodes": list(spec.fp32_nodes),
+            **({"options": own} if own else {}),
             **plan_search.locked(manifest, spec.name, precision),
         },
         inputs={"onnx": Input(f"{'patch' if component.patches else 'simplify'}:{spec.name}")},

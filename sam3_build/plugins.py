@@ -11,6 +11,9 @@ from sam3_build.spec import DeviceFingerprint, Json
 # What a stage's run() gets: parameters, then a path per input role, then the folder to write into; it returns facts.
 StageRun = Callable[[Mapping[str, Json], Mapping[str, Path], Path], Mapping[str, Json]]
 
+# Operators that multiply matrices: what a precision is for.
+GEMMS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum")
+
 
 @dataclass(frozen=True)
 class Patch:
@@ -28,16 +31,33 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class Precision:
-    """A recipe that writes types into the graph. `onnx_type` is an ONNX element type name such as `FLOAT16`.
+class NoOptions:
+    """The options of a precision that has none of its own."""
 
-    `keep_fp32` are `fnmatch` patterns on node names that stay FP32 whatever the manifest adds.
+
+def _keep_nothing(model: object, options: Mapping[str, Json]) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A recipe that writes types into the graph. `onnx_type` is the ONNX element type of its low nodes: `FLOAT16`.
+
+    keep:      (an `onnx_ir.Model`, options) -> node name -> why: nodes that stay FP32 whatever the manifest adds.
+               BuildError when the graph does not have what the options ask for
+    options:   a frozen dataclass that the manifest boundary validates a component's keys with
+    quantizes: operators whose activations and constant weights are INT8 between explicit Q/DQ pairs. Their ranges are
+               calibrated on what PyTorch recorded, so that only such a precision takes `reference` as an input
+    emulated:  ONNX Runtime's CPU has no kernels for the type: `verify` runs FP32 with every low edge rounded
     """
 
     name: str
     summary: str
     onnx_type: str
-    keep_fp32: tuple[str, ...] = ()
+    keep: Callable[[object, Mapping[str, Json]], Mapping[str, str]] = _keep_nothing
+    options: type = NoOptions
+    quantizes: tuple[str, ...] = ()
+    emulated: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from sam3_build import rounding
 from sam3_build.errors import BuildError
 from sam3_build.graph import infer_types
 from sam3_build.operator_types import INDIFFERENT, MOVERS, TYPE_ATTRIBUTES, Signature, is_float, signature
+from sam3_build.plugins import GEMMS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 class TypedEdges:
     """What the pass did. Nodes without floating tensors are in none of the counts.
 
+    gemms, low_gemms: matrix multiplications, and how many of them are low
+    kept: why nodes had to stay FP32 -> how many
     kept_by_output: nodes that turn floating tensors into others (comparisons, Shape, Cast to an integer)
     kept_by_reader: nodes that only move FP32 values to where FP32 is read
     clamped: finite constants beyond the type's range, set to its largest finite value
@@ -32,7 +35,9 @@ class TypedEdges:
     """
 
     low: int
-    kept_by_pattern: int
+    gemms: int
+    low_gemms: int
+    kept: dict[str, int]
     kept_by_schema: dict[str, int]
     kept_by_output: int
     kept_by_reader: int
@@ -41,11 +46,11 @@ class TypedEdges:
     flushed: int
 
 
-def write_types(model: ir.Model, onnx_type: str, keep: Callable[[str], bool]) -> TypedEdges:
+def write_types(model: ir.Model, onnx_type: str, keep: Callable[[str], str | None]) -> TypedEdges:
     """Put every node of `model` that may be into `onnx_type` (`FLOAT16`, `BFLOAT16`), in place.
 
-    keep: node name -> True when the node must stay FP32. Floating inputs and outputs of the graph stay FP32 under their
-    names. BuildError for subgraphs, local functions and tensors whose type cannot be inferred.
+    keep: node name -> why the node must stay FP32, or None. Floating inputs and outputs of the graph stay FP32 under
+    their names. BuildError for subgraphs, local functions and tensors whose type cannot be inferred.
     """
     import onnx_ir as ir
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
@@ -54,26 +59,29 @@ def write_types(model: ir.Model, onnx_type: str, keep: Callable[[str], bool]) ->
     _refuse_nesting(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     infer_types(model)
-    kept_by_pattern, kept_by_output, kept_by_schema = 0, 0, Counter[str]()
+    kept, kept_by_output, kept_by_schema = Counter[str](), 0, Counter[str]()
     signatures: dict[ir.Node, Signature] = {}
     for node in model.graph:
         if not any(map(is_float, (*node.inputs, *node.outputs))):
             continue
         if not any(map(is_float, node.outputs)):
             kept_by_output += 1
-        elif keep(node.name or ""):
-            kept_by_pattern += 1
+        elif why := keep(node.name or ""):
+            kept[why] += 1
         elif found := signature(node, low, model.graph.opset_imports.get(node.domain, 0)):
             signatures[node] = found
         else:
             kept_by_schema[node.op_type] += 1
+    gemms = [node for node in model.graph if node.op_type in GEMMS and any(map(is_float, node.outputs))]
     kept_by_reader = _keep_moved_values(model.graph, signatures)
     losses = [_retarget(node, low) for node in signatures]
     losses += _type_initializers(model.graph, signatures, low)
     casts = _cast_edges(model.graph, signatures, low)
     return TypedEdges(
         low=len(signatures),
-        kept_by_pattern=kept_by_pattern,
+        gemms=len(gemms),
+        low_gemms=sum(node in signatures for node in gemms),
+        kept=dict(sorted(kept.items())),
         kept_by_schema=dict(sorted(kept_by_schema.items())),
         kept_by_output=kept_by_output,
         kept_by_reader=kept_by_reader,

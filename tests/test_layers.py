@@ -36,6 +36,7 @@ LAYERS = {
     "graph": 1,
     "naming": 1,
     "typed_edges": 1,
+    "kept_nodes": 1,
     "operator_types": 1,
     "rounding": 1,
     "structure": 1,

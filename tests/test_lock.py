@@ -145,7 +145,7 @@ def digest_of(tmp_path: Path, model: onnx.ModelProto) -> str:
 def test_locked_nodes_stay_fp32_by_their_literal_names(tmp_path: Path) -> None:
     model = chain("a.layers[0]/Mul_0", "a.layers0/Mul_0", "a/Mul_1")
     locked = {"graph": digest_of(tmp_path, model), "nodes": ["a.layers[0]/Mul_0"]}
-    assert typed(tmp_path, model, locked)["kept_by_pattern"] == 1
+    assert typed(tmp_path, model, locked)["kept"] == {"lock": 1}
     held = onnx.load(tmp_path / "out" / "toy.fp16.onnx")
     types = {t.name: t.data_type for t in held.graph.initializer}
     assert sorted(types.values()) == [F, onnx.TensorProto.FLOAT16]
@@ -170,4 +170,4 @@ def test_other_weights_leave_a_lock_as_it_is(tmp_path: Path) -> None:
     model = chain("a/Mul_0", "a/Mul_1")
     locked = {"graph": digest_of(tmp_path, model), "nodes": ["a/Mul_0"]}
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.float32(3), "two"))
-    assert typed(tmp_path, model, locked)["kept_by_pattern"] == 1
+    assert typed(tmp_path, model, locked)["kept"] == {"lock": 1}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sam3_build import registry
-from sam3_build.errors import BuildError
 from sam3_build.manifest.checkpoints import check_checkpoint, check_tokenizer
-from sam3_build.manifest.problems import Report, unknown, wording
+from sam3_build.manifest.options import check_options
+from sam3_build.manifest.problems import Report
 from sam3_build.manifest.profiles import check_profiles
 from sam3_build.manifest.rules import check_file, check_list, check_name, is_known, is_of_another_layout
 from sam3_build.manifest.shape import ManifestFile, TargetFile
 from sam3_build.manifest.yaml_tree import Keys
-from sam3_build.plugins import Backend
 from sam3_build.spec import BASELINE, Json, Layout, ModelFamily
 
 # metric -> lowest and highest threshold that means something
@@ -30,22 +29,28 @@ METRICS: Mapping[str, tuple[int, int | None]] = {
 # metrics whose threshold is a pair: what is lower fails, and so does what is higher
 PAIRS = ("std_ratio",)
 
-Options = Mapping[str, Mapping[str, Json]]
+
+@dataclass(frozen=True)
+class Options:
+    """The options of each target, and of each (component, precision) that has any; defaults filled in."""
+
+    targets: Mapping[str, Mapping[str, Json]]
+    precisions: Mapping[tuple[str, str], Mapping[str, Json]]
 
 
 def check(file: ManifestFile, report: Report) -> Options:
-    """Report all that names something unknown, missing or impossible; return the options of each target."""
+    """Report all that names something unknown, missing or impossible; return all options."""
     declared = _family(file, report)
     check_checkpoint(file, report)
     check_tokenizer(file, report)
     _not_empty(file, report)
     check_list(("precisions",), "precision", file.precisions, registry.names("precisions"), report)
-    _components(file, declared, report)
-    options = {name: _target(name, target, file, report) for name, target in file.targets.items()}
+    precisions = _components(file, declared, report)
+    targets = {name: _target(name, target, file, report) for name, target in file.targets.items()}
     check_profiles(file, declared, report)
     _samples(file, report)
     _tolerances(file, declared, report)
-    return options
+    return Options(targets, precisions)
 
 
 # ------------------------------------------------------------------ parts
@@ -76,8 +81,12 @@ def _selected(file: ManifestFile, report: Report) -> tuple[str, ...]:
     return file.precisions if sound else ()
 
 
-def _components(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:
+def _components(
+    file: ManifestFile, family: ModelFamily | None, report: Report
+) -> dict[tuple[str, str], Mapping[str, Json]]:
+    """Return the options of each component's precisions."""
     selected = _selected(file, report)
+    found: dict[tuple[str, str], Mapping[str, Json]] = {}
     for name, component in file.components.items():
         keys: Keys = ("components", name)
         if family and not is_of_another_layout(keys, "component", family, _names, report):
@@ -90,6 +99,11 @@ def _components(file: ManifestFile, family: ModelFamily | None, report: Report) 
                 names = ", ".join(selected)
                 report.add_key(at, f"has options, but 'precisions' does not select it (selected: {names})")
             check_list((*at, "keep_fp32"), "pattern", options.keep_fp32, None, report)
+            if known:
+                kind, given = registry.precision(precision).options, options.model_extra or {}
+                own = check_options(at, f"precision {precision!r}", kind, given, ("keep_fp32",), report)
+                found[name, precision] = own or {}
+    return found
 
 
 def _names(layout: Layout | ModelFamily) -> list[str]:
@@ -169,44 +183,12 @@ def _target(name: str, target: TargetFile, file: ManifestFile, report: Report) -
     backend = registry.backend(target.backend)
     if picked is not None and not backend.uses_profiles:
         report.add_key((*keys, "shape_profiles"), f"backend {backend.name!r} uses no shape profiles; leave it out")
-    options = _options(keys, target, backend, report)
+    given = target.model_extra or {}
+    base = ("backend", "shape_profiles")
+    options = check_options(keys, f"backend {backend.name!r}", backend.options, given, base, report)
     if options is None:
         return {}
     reasons = [backend.impossible(options, p) for p in file.precisions if p in registry.names("precisions")]
     for reason in dict.fromkeys(filter(None, reasons)):
         report.add(keys, reason)
     return options
-
-
-def _options(keys: Keys, target: TargetFile, backend: Backend, report: Report) -> Mapping[str, Json] | None:
-    """Return the target's options as the backend's dataclass reads them, or None after reporting what is wrong."""
-    given = dict(target.model_extra or {})
-    known = {f.name: f for f in fields(backend.options)}
-    allowed = ["backend", "shape_profiles", *known]
-    wrong = [key for key in given if key not in known]
-    for key in wrong:
-        report.add_key((*keys, key), unknown("key", key, allowed, f" of backend {backend.name!r}"))
-    required = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
-    for key in required:
-        if key not in given:
-            report.add((*keys, key), f"backend {backend.name!r} needs the key {key!r}")
-    if wrong or set(required) - set(given):
-        return None
-    if not known:
-        return {}
-    from pydantic import TypeAdapter, ValidationError
-
-    adapter: TypeAdapter[object] = TypeAdapter(backend.options)
-    try:
-        found = adapter.dump_python(adapter.validate_json(json.dumps(given), strict=True), mode="json")
-    except ValidationError as e:
-        for error in e.errors(include_url=False):
-            report.add_broken((*keys, *error["loc"]), wording(error))
-        return None
-    except BuildError as e:
-        report.add(keys, str(e))
-        return None
-    for key, value in given.items():
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            check_list((*keys, key), "value", value, None, report)
-    return {str(key): value for key, value in found.items()}

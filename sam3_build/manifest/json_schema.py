@@ -50,7 +50,7 @@ def json_schema() -> Schema:
             ComponentFile,
             {
                 "patches": _list(_enum(registry.names("patches"))),
-                "precisions": _named({p: _mapping(PrecisionFile, {}) for p in precisions}),
+                "precisions": _named({p: _precision(p) for p in precisions}),
             },
         ),
         "target": {"type": ["object", "null"], "anyOf": [_target(name) for name in registry.names("backends")]},
@@ -98,7 +98,16 @@ def _threshold(metric: str) -> Schema:
 def _target(backend_name: str) -> Schema:
     backend = registry.backend(backend_name)
     own = _mapping(TargetFile, {"backend": {"const": backend.name, "description": backend.summary}})
-    options = TypeAdapter(backend.options).json_schema().get("properties", {})
+    return _with_options(own, backend.options)
+
+
+def _precision(name: str) -> Schema:
+    return _with_options(_mapping(PrecisionFile, {}), registry.precision(name).options)
+
+
+def _with_options(own: Schema, kind: type) -> Schema:
+    """Return the schema of a mapping that also holds what the dataclass `kind` takes in."""
+    options = TypeAdapter(kind).json_schema().get("properties", {})
     properties = own["properties"]
     assert isinstance(properties, Mapping)
     return {**own, "properties": {**properties, **{name: _tidy(option) for name, option in options.items()}}}

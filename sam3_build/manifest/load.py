@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from sam3_build.errors import ManifestError
 from sam3_build.manifest.checkpoints import checkpoint_of, tokenizer_of
-from sam3_build.manifest.checks import check
+from sam3_build.manifest.checks import Options, check
 from sam3_build.manifest.extends import Source, read
 from sam3_build.manifest.lock import SUFFIX, is_lock, manifest_files
 from sam3_build.manifest.lock_file import LockFile, read_lock
@@ -25,7 +24,6 @@ from sam3_build.manifest.types import (
     Target,
 )
 from sam3_build.manifest.yaml_tree import Problem, shown
-from sam3_build.spec import Json
 
 
 def load(name_or_path: str, root: Path) -> Manifest:
@@ -77,9 +75,7 @@ def _find(name_or_path: str, root: Path) -> Path:
     raise ManifestError([f"{_relative(path)}: {unknown('manifest', name_or_path, names)}"])
 
 
-def _manifest(
-    file: ManifestFile, path: Path, source: Source, options: Mapping[str, Mapping[str, Json]], lock: LockFile
-) -> Manifest:
+def _manifest(file: ManifestFile, path: Path, source: Source, options: Options, lock: LockFile) -> Manifest:
     root = source.root
     assert root is not None
     return Manifest(
@@ -92,13 +88,17 @@ def _manifest(
         tokenizer=tokenizer_of(file, root),
         opset=file.opset,
         components={
-            name: Component(c.opset, c.patches, {p: PrecisionOptions(o.keep_fp32) for p, o in c.precisions.items()})
+            name: Component(
+                c.opset,
+                c.patches,
+                {p: PrecisionOptions(o.keep_fp32, options.precisions[name, p]) for p, o in c.precisions.items()},
+            )
             for name, c in file.components.items()
         },
         shape_profiles=file.shape_profiles,
         precisions=file.precisions,
         targets={
-            name: Target(t.backend, t.shape_profiles or tuple(file.shape_profiles), options[name])
+            name: Target(t.backend, t.shape_profiles or tuple(file.shape_profiles), options.targets[name])
             for name, t in file.targets.items()
         },
         samples=tuple(

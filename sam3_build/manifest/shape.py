@@ -113,7 +113,9 @@ class CheckpointFile(_Mapping):
 
 
 class PrecisionFile(_Mapping):
-    """`components: {<component>: {precisions: {<precision>: ...}}}`."""
+    """`components: {<component>: {precisions: {<precision>: ...}}}`; the other keys are the precision's options."""
+
+    model_config = ConfigDict(extra="allow")
 
     keep_fp32: tuple[str, ...] = Field((), description="fnmatch patterns on node names that stay FP32")
 
@@ -194,8 +196,6 @@ def _allowed(keys: Keys) -> Iterable[str]:
             return RandomFile.model_fields
         case ("components", _):
             return ComponentFile.model_fields
-        case ("components", _, "precisions", _):
-            return PrecisionFile.model_fields
         case ("samples", _):
             return SampleFile.model_fields
     return ("extends", *ManifestFile.model_fields)

@@ -44,9 +44,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class PrecisionOptions:
-    """What a component adds to a precision: `fnmatch` patterns on node names that stay FP32."""
+    """What a component adds to a precision: `fnmatch` patterns on node names that stay FP32, and the recipe's options.
+
+    The options are JSON, defaults filled in.
+    """
 
     keep_fp32: tuple[str, ...]
+    options: Mapping[str, Json]
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,16 @@ Inputs and outputs keep names, types and dims, whatever the recipe: callers see 
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam3_build import graph, registry
+from sam3_build import graph, kept_nodes, registry
 from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.structure import locked_nodes
-from sam3_build.typed_edges import write_types
+from sam3_build.typed_edges import TypedEdges, write_types
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,30 +26,19 @@ logger = logging.getLogger(__name__)
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Write the recipe's types and return what became low, what stayed FP32 and why.
 
-    params: component, precision, keep_fp32 (the manifest's patterns) and fp32_nodes (the family's, for coordinate
-    arithmetic); each of these must match a node; locked, what a search found (see structure.py). inputs: onnx.
+    params: as kept_nodes.kept takes them. inputs: onnx.
     """
     component, precision = str(params["component"]), str(params["precision"])
     recipe = registry.precision(precision)
     model = graph.load(inputs["onnx"])
-    names = [node.name or "" for node in model.graph]
-    patterns = list(recipe.keep_fp32)  # of any component: these need not match
-    for origin in ("keep_fp32", "fp32_nodes"):
-        for pattern in _patterns(params, origin):
-            if not _matching(pattern, names):
-                raise BuildError(
-                    f"{component}.{precision}: {origin} pattern {pattern!r} matches none of the {len(names)} nodes"
-                    f"{_nearest(pattern, names)}"
-                )
-            patterns.append(pattern)
-
-    locked = locked_nodes(model, params.get("locked"), f"{component}.{precision}")
+    keep = kept_nodes.kept(model, recipe, params)
     weights_before = _weights(model)
     if recipe.onnx_type == "FLOAT":
         facts: dict[str, Json] = {"fp32_tensors": _require_fp32(model, component)}
     else:
-        keep = locked.union(name for pattern in patterns for name in _matching(pattern, names))
-        facts = {**asdict(write_types(model, recipe.onnx_type, keep.__contains__))}
+        done = write_types(model, recipe.onnx_type, keep.get)
+        _require_low(done, f"{component}.{precision}")
+        facts = {**asdict(done)}
     facts |= {
         "nodes": len(model.graph),
         "weight_bytes_before": weights_before,
@@ -67,25 +52,19 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     return facts
 
 
-def _patterns(params: Mapping[str, Json], key: str) -> tuple[str, ...]:
-    given = params.get(key, ())
-    assert isinstance(given, Sequence)
-    return tuple(str(pattern) for pattern in given)
+def _require_low(done: TypedEdges, what: str) -> None:
+    """Refuse a precision that lowers nothing, or none of the matrix multiplications that it is for."""
+    if done.low and (done.low_gemms or not done.gemms):
+        return
+    nothing = f"none of the {done.gemms} matrix multiplications is" if done.low else "no node is"
+    raise BuildError(
+        f"{what}: {nothing} in the low type, so this would be FP32 under another name; kept in FP32: "
+        f"{_told(done.kept)}; for want of a schema: {_told(done.kept_by_schema)}. Keep less, or leave it out"
+    )
 
 
-def _matching(pattern: str, names: Sequence[str]) -> list[str]:
-    return [name for name in names if fnmatchcase(name, pattern)]
-
-
-def _nearest(pattern: str, names: Sequence[str]) -> str:
-    """Return a hint: nodes with a part that looks like a part of `pattern`."""
-    parts = {part for name in names for part in re.split(r"[./]", name)}
-    for wanted in sorted(re.split(r"[./*?\[\]]+", pattern), key=len, reverse=True):
-        near = get_close_matches(wanted, sorted(parts), n=1)
-        if near:
-            examples = [name for name in names if near[0] in re.split(r"[./]", name)][:3]
-            return f"; did you mean {near[0]!r}, as in {', '.join(examples)}?"
-    return f"; node names look like {', '.join(names[:3])}"
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {why}" for why, count in counts.items()) or "none"
 
 
 def _weights(model: ir.Model) -> int:

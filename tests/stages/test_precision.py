@@ -59,7 +59,9 @@ def test_the_facts_say_what_became_low_what_stayed_and_why(tmp_path):
     _, facts = run(*toy(tmp_path), keep_fp32=["*layer_norm*"])
     assert facts == {
         "low": 3,
-        "kept_by_pattern": 1,
+        "gemms": 1,
+        "low_gemms": 1,
+        "kept": {"manifest": 1},
         "kept_by_schema": {},
         "kept_by_output": 0,
         "kept_by_reader": 0,
@@ -73,11 +75,21 @@ def test_the_facts_say_what_became_low_what_stayed_and_why(tmp_path):
 
 
 def test_patterns_of_manifest_and_family_keep_nodes_fp32(tmp_path):
-    model, facts = run(*toy(tmp_path), keep_fp32=["encoder.layer_norm/*"], fp32_nodes=["*.proj/*"])
-    assert facts["kept_by_pattern"] == 2
-    assert {t.name: t.data_type for t in model.graph.initializer} == dict.fromkeys(
-        ("encoder.layers.0.proj.weight", "encoder.layer_norm.weight"), TensorProto.FLOAT
-    )
+    model, facts = run(*toy(tmp_path), keep_fp32=["encoder.layer_norm/*"], fp32_nodes=["encoder/Cast_1"])
+    assert facts["kept"] == {"family": 1, "manifest": 1}
+    assert {t.name: t.data_type for t in model.graph.initializer} == {
+        "encoder.layers.0.proj.weight": TensorProto.FLOAT16,
+        "encoder.layer_norm.weight": TensorProto.FLOAT,
+    }
+
+
+def test_a_precision_that_lowers_nothing_is_refused_and_says_what_keeps_it(tmp_path):
+    source, out = toy(tmp_path)
+    with pytest.raises(BuildError, match=r"toy.fp16: no node is in the low type.* 4 manifest; for want of .* none"):
+        run(source, out, keep_fp32=["*"])
+    with pytest.raises(BuildError, match=r"none of the 1 matrix multiplications is in the low type"):
+        run(source, out, keep_fp32=["*/MatMul_0"])
+    assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -106,11 +118,22 @@ def test_a_family_pattern_that_matches_nothing_is_an_error_too(tmp_path):
         run(source, out, fp32_nodes=["*.coordinates.*"])
 
 
-def test_a_pattern_of_the_recipe_need_not_match_every_component(tmp_path, monkeypatch):
-    recipe = Precision("fp16", "as fp16", "FLOAT16", keep_fp32=("*layer_norm*", "*.no_such_module.*"))
-    monkeypatch.setattr(registry, "precision", lambda name: recipe)
-    _, facts = run(*toy(tmp_path))
-    assert facts["kept_by_pattern"] == 1
+def test_a_recipe_keeps_nodes_by_its_own_reasons_and_gets_its_options(tmp_path, monkeypatch):
+    def keep(model, options):
+        return {node.name: options["why"] for node in model.graph if node.op_type == "LayerNormalization"}
+
+    monkeypatch.setattr(registry, "precision", lambda name: Precision("fp16", "as fp16", "FLOAT16", keep))
+    _, facts = run(*toy(tmp_path), options={"why": "a test"})
+    assert facts["kept"] == {"a test": 1}
+
+
+def test_what_a_recipe_refuses_names_the_component(tmp_path, monkeypatch):
+    def keep(model, options):
+        raise BuildError("nothing to keep")
+
+    monkeypatch.setattr(registry, "precision", lambda name: Precision("fp16", "as fp16", "FLOAT16", keep))
+    with pytest.raises(BuildError, match=r"^toy\.fp16: nothing to keep$"):
+        run(*toy(tmp_path))
 
 
 def test_fp32_changes_nothing(tmp_path):

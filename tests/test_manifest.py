@@ -317,6 +317,13 @@ def test_the_baseline_may_have_tolerances_where_it_is_not_selected(project: Path
     assert "fp32" in loaded(project, text).tolerances
 
 
+def test_nothing_unverified_is_published_unless_a_target_says_so(project: Path) -> None:
+    assert [target.allow_unverified for target in loaded(project, GOOD).targets.values()] == [False, False]
+    manifest = loaded(project, edited(("{backend: plain}", "{backend: plain, allow_unverified: true}")))
+    assert [target.allow_unverified for target in manifest.targets.values()] == [True, False]
+    assert manifest.targets["cpu"].options == {}, "it is no option of the backend, and so in no key"
+
+
 def test_anchors_and_merge_keys_work_and_explicit_keys_win(project: Path) -> None:
     targets = GOOD[GOOD.index("  cpu:") : GOOD.index("samples:")]
     text = edited(
@@ -653,7 +660,18 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (
             "m.yaml:17: targets.ada.capabilities: backend 'fast' needs the key 'capabilities'",
             "m.yaml:19: targets.ada.capability: unknown key 'capability' of backend 'fast' "
-            "(allowed: backend, capabilities, level, shape_profiles); did you mean 'capabilities'?",
+            "(allowed: allow_unverified, backend, capabilities, level, shape_profiles); did you mean 'capabilities'?",
+        ),
+    ),
+    "a licence to publish that is misspelt or no yes or no": (
+        (
+            ("  cpu: {backend: plain}", "  cpu: {backend: plain, allow_unverifed: true}"),
+            ("[small]\nsamples", "[small]\n    allow_unverified: 'yes'\nsamples"),
+        ),
+        (
+            "m.yaml:16: targets.cpu.allow_unverifed: unknown key 'allow_unverifed' of backend 'plain' "
+            "(allowed: allow_unverified, backend, shape_profiles); did you mean 'allow_unverified'?",
+            "m.yaml:21: targets.ada.allow_unverified: must be true or false, found the string 'yes'",
         ),
     ),
     "an option given twice": (

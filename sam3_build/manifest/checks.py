@@ -184,7 +184,7 @@ def _target(name: str, target: TargetFile, file: ManifestFile, report: Report) -
     if picked is not None and not backend.uses_profiles:
         report.add_key((*keys, "shape_profiles"), f"backend {backend.name!r} uses no shape profiles; leave it out")
     given = target.model_extra or {}
-    base = ("backend", "shape_profiles")
+    base = ("backend", "shape_profiles", "allow_unverified")
     options = check_options(keys, f"backend {backend.name!r}", backend.options, given, base, report)
     if options is None:
         return {}

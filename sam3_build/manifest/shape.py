@@ -135,6 +135,9 @@ class TargetFile(_Mapping):
 
     backend: str = Field(description="What builds and runs the engine")
     shape_profiles: tuple[str, ...] | None = Field(None, description="The profiles of its engines; all when not given")
+    allow_unverified: bool = Field(
+        False, description="Publish also what was not run, marked UNVERIFIED; never failures"
+    )
 
 
 class SampleFile(_Mapping):

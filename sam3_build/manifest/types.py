@@ -64,11 +64,15 @@ class Component:
 
 @dataclass(frozen=True)
 class Target:
-    """What to build for: a backend, the profiles of its engines, and its options as JSON, defaults filled in."""
+    """What to build for: a backend, the profiles of its engines, and its options as JSON, defaults filled in.
+
+    allow_unverified: whether what was not run is published all the same, and says so; no key has it
+    """
 
     backend: str
     shape_profiles: tuple[str, ...]
     options: Mapping[str, Json]
+    allow_unverified: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ PACKAGE = Path(__file__).parent
 # When such a change does alter outputs, raise KEY_VERSION below: it is part of every key.
 # fmt: off
 CORE = frozenset({
-    "__main__", "device", "digest", "errors", "executor", "explain", "frontend", "gc", "hub", "inspect", "machine",
-    "manifest", "memory", "nvidia", "plan", "plan_engines", "plan_search", "plan_text", "plugins", "progress",
-    "registry", "report", "resolve", "search", "session", "spec", "store", "toolchain", "view", "worker",
+    "__main__", "card", "device", "digest", "errors", "executor", "explain", "frontend", "gc", "hub", "inspect",
+    "lineage", "machine", "manifest", "memory", "nightly", "nvidia", "plan", "plan_engines", "plan_search", "plan_text",
+    "plugins", "progress", "publish", "publishable", "registry", "report", "resolve", "search", "session", "shelf",
+    "spec", "store", "toolchain", "verdicts", "view", "worker",
 })
 # fmt: on
 KEY_VERSION = 1

@@ -46,6 +46,12 @@ def log_path(view: View, action: Action) -> Path:
     return view.root / "logs" / f"{action.name.replace(':', '.')}.log"
 
 
+def is_fresh(action: Action, session: Session) -> bool:
+    """Tell whether the store has what `action` makes now and the view shows it. BuildError when nothing can tell."""
+    record = session.resolver.resolve(action.name).record
+    return record is not None and session.view.intact(action, record)
+
+
 def execute(action: Action, session: Session) -> Outcome:
     """Make `action` fresh and shown. ActionError when its stage fails, StoreError when it cannot be written."""
     started = time.monotonic()

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -20,11 +19,11 @@ from doit.task import Task
 
 from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.executor import Outcome, execute, log_path, readable
+from sam3_build.executor import Outcome, execute, is_fresh, log_path, readable
 from sam3_build.progress import reporter
-from sam3_build.report import judged, report
 from sam3_build.session import Session, open_session
 from sam3_build.spec import Action
+from sam3_build.verdicts import forget, report_path, reports, tell
 
 CONFIG = {
     "default_tasks": ["build", "verify"],
@@ -134,7 +133,7 @@ def _leaf(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Tas
         action.name,
         [_run(session, action, outcomes)],
         task_dep=list(dict.fromkeys(source.action for source in action.inputs.values())),
-        uptodate=[_is_fresh(session, action)],
+        uptodate=[_freshness(session, action)],
         doc=summary,
         subtask_of=stage if rest else None,
         io=IO,
@@ -143,15 +142,14 @@ def _leaf(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Tas
     return task
 
 
-def _is_fresh(session: Session, action: Action) -> Callable[[], bool]:
-    def is_fresh() -> bool:
+def _freshness(session: Session, action: Action) -> Callable[[], bool]:
+    def answer() -> bool:
         try:
-            record = session.resolver.resolve(action.name).record
+            return is_fresh(action, session)
         except (BuildError, OSError):
             return False  # doit prints a traceback for what is raised here; the action itself will say what is wrong
-        return record is not None and session.view.intact(action, record)
 
-    return is_fresh
+    return answer
 
 
 def _run(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Callable[[], TaskFailed | None]:
@@ -159,9 +157,7 @@ def _run(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Call
         try:
             outcomes[action.name] = execute(action, session)
         except BuildError as error:
-            for path in reports(session):
-                with suppress(OSError):
-                    path.unlink()  # it would go on telling of what no longer is
+            forget(session)
             return TaskFailed(str(error))
         return None
 
@@ -204,37 +200,16 @@ def _groups(session: Session) -> Iterator[Task]:
 def _judge(session: Session) -> Task:
     """Return the task behind `doit verify`: it always runs, reads records only, and fails as long as a gate fails."""
 
-    def read(name: str) -> Path | None:
-        return output_folder(session, name)
-
     def judge() -> TaskFailed | None:
-        path = report_path(session)
         try:
-            found = judged(session.plan, read)
-            counts = report(session.plan, found, read, path, sys.stdout)
+            _, counts = tell(session, sys.stdout)
         except BuildError as error:
             return TaskFailed(str(error))
-        return TaskFailed(f"{counts.failed} outputs fail their gates: see {readable(path)}") if counts.failed else None
+        where = readable(report_path(session))
+        return TaskFailed(f"{counts.failed} outputs fail their gates: see {where}") if counts.failed else None
 
     leaves = [c.action for c in session.plan.comparisons if c.action] + [c.action for c in session.plan.contrasts]
     doc = "Judge every comparison by its gates and print the table"
     task = ViewTask("verify", [judge], task_dep=leaves, has_subtask=True, doc=doc, io=IO)
     task.shown = lambda: reports(session)
     return task
-
-
-def output_folder(session: Session, name: str) -> Path | None:
-    """Return the folder of an action's output, or None while it is not built."""
-    record = session.resolver.resolve(name).record
-    return session.store.object_path(record.object) if record else None
-
-
-def report_path(session: Session) -> Path:
-    """Return where the verdicts go: `artifacts/<manifest>/report.json`."""
-    return session.view.root / "report.json"
-
-
-def reports(session: Session) -> tuple[Path, ...]:
-    """Return the files that tell the verdicts, there or not: `report.json` and the page made of it, `report.html`."""
-    path = report_path(session)
-    return path, path.with_suffix(".html")

@@ -62,6 +62,7 @@ LAYERS = {
     "executor": 4,
     "frontend": 4,
     "progress": 4,
+    "verdicts": 4,
     "gc": 4,
     "inspect": 4,
     "inspect_checkpoint": 4,

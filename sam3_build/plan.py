@@ -4,6 +4,7 @@ checkpoint, samples -> reference:<component>
                        -> contrast:<component>.<reference>
 export -> simplify -> patch -> precision:<component>.<precision> -> build:<component>.<precision>.<target>
                                                                  -> verify:<component>.<precision>[.<target>]
+verify -> chain:<component>.<precision>[.<target>] -> segment:<precision>[.<target>]
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from sam3_build import plan_engines as engines
-from sam3_build import plan_search, plan_torch, registry
+from sam3_build import plan_search, plan_segment, plan_torch, registry
 from sam3_build.manifest.types import Manifest
 from sam3_build.spec import (
     BASELINE,
@@ -50,7 +51,8 @@ def make_plan(manifest: Manifest, device: DeviceFingerprint | None = None, no_de
             for name in built:
                 actions += engines.verify_built(manifest, spec, precision, name, here)
             comparisons += engines.comparisons(manifest, spec, precision, here)
-    return Plan(manifest.name, tuple(actions), tuple(comparisons), tuple(contrast for _, contrast in contrasts))
+    actions, of_task = plan_segment.with_task(manifest, family, actions, here)
+    return Plan(manifest.name, tuple(actions), (*comparisons, *of_task), tuple(contrast for _, contrast in contrasts))
 
 
 def _precisions(manifest: Manifest) -> tuple[str, ...]:

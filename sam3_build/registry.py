@@ -48,6 +48,12 @@ def family(name: str) -> ModelFamily:
 
 
 @cache
+def finds_instances(family_name: str) -> bool:
+    """Tell whether a family has an `instances.py`, and so a task that it can be judged by."""
+    return (PACKAGE / "families" / family_name / "instances.py").is_file()
+
+
+@cache
 def patch(name: str) -> Patch:
     """Return the patch declared in `patches/<name>.py`."""
     return _load("patches", name, "PATCH", f"patches.{name}", Patch)

@@ -40,6 +40,10 @@ TITLES = {
     "max_abs_over_range": "max abs/range",
     "std_ratio": "std ratio",
     "mismatches": "unequal",
+    "count": "lost or new",
+    "mask_iou": "mask IoU",
+    "box_iou": "box IoU",
+    "score": "score diff",
 }
 WIDTH = 100
 
@@ -173,7 +177,7 @@ def _condition(row: Row) -> str:
 def _cell(row: Row, usual: str) -> str:
     if row.value is None:
         return "-"
-    value = f"{row.value:.5f}" if row.metric in ("cosine", "std_ratio") else f"{row.value:.3g}"
+    value = f"{row.value:.5f}" if row.metric in ("cosine", "std_ratio", "mask_iou", "box_iou") else f"{row.value:.3g}"
     return value if _condition(row) == usual else f"{value} {_condition(row)}"
 
 

@@ -27,7 +27,7 @@ class _Tensor(Protocol):
     shape: Sequence[int | str | None]
 
 
-class Runner(AbstractContextManager[object], Protocol):
+class Runner(AbstractContextManager["Runner"], Protocol):
     """A Polygraphy runner: a context in which it is active, and then infers."""
 
     def infer(self, feed_dict: Arrays) -> Arrays:

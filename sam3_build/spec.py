@@ -198,6 +198,8 @@ class Gate:
 PARITY, TASK = "parity", "task"
 # Stands in a comparison for all components, run one after another.
 PIPELINE = "pipeline"
+# Its one output: what is found in the pictures.
+INSTANCES = "instances"
 
 
 @dataclass(frozen=True)

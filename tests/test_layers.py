@@ -48,6 +48,7 @@ LAYERS = {
     "plan": 3,
     "plan_engines": 3,
     "plan_search": 3,
+    "plan_segment": 3,
     "plan_text": 3,
     "plan_torch": 3,
     "stages": 3,

@@ -17,7 +17,7 @@ from sam3_build import registry
 from sam3_build.manifest.load import load
 from sam3_build.plan import make_plan
 from sam3_build.plugins import Backend
-from sam3_build.spec import Action, Gate, Plan
+from sam3_build.spec import TASK, Action, Gate, Plan
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "sam3_mini.plan"
@@ -110,7 +110,7 @@ def test_pytorch_feeds_the_components_that_are_not_listed(tmp_path: Path) -> Non
     assert {a.name.partition(":")[2].partition(".")[0] for a in plan.actions if a.stage in ("build", "verify")} == {
         "decoder"
     }
-    assert {c.component for c in plan.comparisons} == {"decoder"}
+    assert {c.component for c in plan.comparisons} == {"decoder", "pipeline"}
 
 
 def test_a_component_that_feeds_nothing_listed_is_not_run(tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_targets_of_a_missing_library_are_blocked_with_the_reason_and_no_others(
 
 def test_each_component_is_compared_in_each_precision_on_onnx_runtime_and_on_each_engine() -> None:
     plan = make_plan(load("sam3_mini", ROOT))
-    assert len(plan.comparisons) == len(COMPONENTS) * 2 * (1 + 3)
+    assert len(plan.comparisons) == (len(COMPONENTS) + 1) * 2 * (1 + 3), "each component, and all of them together"
     measured = [c for c in plan.comparisons if c.action]
-    assert [c.action for c in measured] == names(plan, "verify")
+    assert [c.action for c in measured] == [*names(plan, "verify"), *names(plan, "segment")]
     assert all(c.not_run is None for c in measured)
     engines = [c for c in plan.comparisons if not c.action]
     assert all(c.not_run for c in engines), "an engine that nothing runs must say why"
@@ -271,6 +271,9 @@ def test_the_reference_is_in_the_key_of_the_decoder_of_v2_and_of_no_other_export
 def test_every_output_of_a_comparison_has_gates() -> None:
     family = registry.family("sam3_image")
     for comparison in make_plan(load("sam3_mini", ROOT)).comparisons:
+        if comparison.kind == TASK:
+            assert set(comparison.gates) == set(comparison.outputs) == {"instances"}
+            continue
         outputs = tuple(tensor.name for tensor in family.component(comparison.component).outputs)
         assert comparison.outputs == outputs
         assert all(comparison.gates[output] for output in outputs)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from sam3_build.compare.judge import ALWAYS, Threshold
-from sam3_build.spec import BASELINE, Gate, Json
+from sam3_build.spec import BASELINE, INSTANCES, Gate, Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Masks = NDArray[np.bool_]
 
-# The one output of the whole pipeline that gates judge.
-INSTANCES = "instances"
 # No public comparison of 16-bit engines asks for more than the second row; rounding alone stays far within the first.
 EXACT = {"count": 0.0, "mask_iou": 0.999, "box_iou": 0.999, "score": 1e-3, "presence": 0.0}
 REDUCED = {"count": 0.0, "mask_iou": 0.98, "box_iou": 0.98, "score": 0.02, "presence": 0.0}
@@ -111,7 +109,8 @@ def mask_ious(expected: Masks, actual: Masks) -> Floats:
     """Return [n, m]: the IoU of each of n masks with each of m, all [height, width]; 0 where both are empty."""
     import numpy as np
 
-    a, b = (masks.reshape(len(masks), -1) for masks in (expected, actual))
+    pixels = expected.shape[1] * expected.shape[2]
+    a, b = (masks.reshape(len(masks), pixels) for masks in (expected, actual))
     both: Floats = np.zeros((len(a), len(b)))
     for start in range(0, a.shape[1], CHUNK):
         step = slice(start, start + CHUNK)

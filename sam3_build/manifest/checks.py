@@ -14,7 +14,7 @@ from sam3_build.manifest.profiles import check_profiles
 from sam3_build.manifest.rules import check_file, check_list, check_name, is_known, is_of_another_layout
 from sam3_build.manifest.shape import ManifestFile, TargetFile
 from sam3_build.manifest.yaml_tree import Keys
-from sam3_build.spec import BASELINE, Json, Layout, ModelFamily
+from sam3_build.spec import BASELINE, INSTANCES, PIPELINE, Json, Layout, ModelFamily
 
 # metric -> lowest and highest threshold that means something
 METRICS: Mapping[str, tuple[int, int | None]] = {
@@ -26,8 +26,19 @@ METRICS: Mapping[str, tuple[int, int | None]] = {
     "nonfinite": (0, 0),
 }
 
+# The same, of what the whole pipeline finds in the pictures.
+TASK_METRICS: Mapping[str, tuple[int, int | None]] = {
+    "count": (0, None),
+    "mask_iou": (0, 1),
+    "box_iou": (0, 1),
+    "score": (0, 1),
+    "presence": (0, None),
+}
+
 # metrics whose threshold is a pair: what is lower fails, and so does what is higher
 PAIRS = ("std_ratio",)
+
+Threshold = float | tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -130,12 +141,17 @@ def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) 
         at: Keys = ("tolerances", precision)
         if selected:
             is_known(at, "precision", precision, {BASELINE, *selected}, report, " of this manifest")
+        whole = (PIPELINE,) if family and registry.finds_instances(family.name) else ()
         for name, outputs in components.items():
+            if name in whole:
+                _task_tolerances((*at, name), outputs, report)
+                continue
             if report.is_broken(("components",)) and name not in file.components:
                 continue
             if family and is_of_another_layout((*at, name), "component", family, _names, report):
                 continue
-            if not is_known((*at, name), "component", name, file.components, report, " of this manifest"):
+            known = (*file.components, *whole)
+            if not is_known((*at, name), "component", name, known, report, " of this manifest"):
                 continue
             specs = [c for c in family.components if c.name == name] if family else []
             dtypes = {t.name: t.dtype for spec in specs for t in spec.outputs}
@@ -146,7 +162,16 @@ def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) 
                     _metric((*at, name, output, metric), dtypes[output], threshold, report)
 
 
-def _metric(keys: Keys, dtype: str, threshold: float | tuple[float, float], report: Report) -> None:
+def _task_tolerances(at: Keys, outputs: Mapping[str, Mapping[str, Threshold]], report: Report) -> None:
+    for output, metrics in outputs.items():
+        if is_known((*at, output), "output", output, (INSTANCES,), report, f" of {PIPELINE}"):
+            for metric, threshold in metrics.items():
+                keys = (*at, output, metric)
+                if is_known(keys, "metric", metric, TASK_METRICS, report, f" of {INSTANCES}"):
+                    _bounded(keys, threshold, TASK_METRICS[metric], report)
+
+
+def _metric(keys: Keys, dtype: str, threshold: Threshold, report: Report) -> None:
     metric, exact = str(keys[-1]), not dtype.startswith(("float", "bfloat"))
     if not is_known(keys, "metric", metric, METRICS, report):
         return
@@ -155,15 +180,21 @@ def _metric(keys: Keys, dtype: str, threshold: float | tuple[float, float], repo
     elif exact != (metric == "mismatches"):
         how = "compared by equality: it takes only 'mismatches'" if exact else "never compared by equality"
         report.add_key(keys, f"{keys[-2]} is {dtype} and {how}")
-    elif isinstance(threshold, tuple) != (metric in PAIRS):
+    else:
+        _bounded(keys, threshold, METRICS[metric], report)
+
+
+def _bounded(keys: Keys, threshold: Threshold, bounds: tuple[int, int | None], report: Report) -> None:
+    """Report a threshold of the wrong kind, or one that every value passes or none."""
+    metric, (low, high) = keys[-1], bounds
+    if isinstance(threshold, tuple) != (metric in PAIRS):
         wanted = "a pair such as [0.98, 1.02]" if metric in PAIRS else "one number"
         report.add(keys, f"{metric} takes {wanted}, found {json.dumps(threshold)}")
-    else:
-        low, high = METRICS[metric]
-        values = threshold if isinstance(threshold, tuple) else (threshold,)
-        if any(v < low or (high is not None and v > high) for v in values):
-            bounds = f"at least {low}" + ("" if high is None else f" and at most {high}")
-            report.add(keys, f"{metric} is {bounds}, found {json.dumps(threshold)}")
+        return
+    values = threshold if isinstance(threshold, tuple) else (threshold,)
+    if any(v < low or (high is not None and v > high) for v in values):
+        said = f"at least {low}" + ("" if high is None else f" and at most {high}")
+        report.add(keys, f"{metric} is {said}, found {json.dumps(threshold)}")
 
 
 # ------------------------------------------------------------------ targets

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, TypeAdapter
 
 from sam3_build import registry
-from sam3_build.manifest.checks import METRICS, PAIRS
+from sam3_build.manifest.checks import METRICS, PAIRS, TASK_METRICS
 from sam3_build.manifest.rules import NAME
 from sam3_build.manifest.shape import (
     RANGE,
@@ -20,8 +20,9 @@ from sam3_build.manifest.shape import (
     RandomFile,
     SampleFile,
     TargetFile,
+    TaskFile,
 )
-from sam3_build.spec import Json
+from sam3_build.spec import INSTANCES, PIPELINE, Json
 
 Schema = Mapping[str, Json]
 
@@ -42,6 +43,7 @@ def json_schema() -> Schema:
     outputs: dict[str, dict[str, Schema]] = {}
     for component in (c for layout in layouts for c in layout.components):
         outputs.setdefault(component.name, {}).update({t.name: _ref("metrics") for t in component.outputs})
+    task: Schema = _named({INSTANCES: _named({metric: _threshold(metric) for metric in TASK_METRICS})})
     precisions = registry.names("precisions")
     definitions: Schema = {
         "range": RANGE,
@@ -56,7 +58,7 @@ def json_schema() -> Schema:
         "target": {"type": ["object", "null"], "anyOf": [_target(name) for name in registry.names("backends")]},
         "sample": {**_mapping(SampleFile, {}), "type": "object", "required": ["image"]},
         "metrics": _named({metric: _threshold(metric) for metric in METRICS if metric != "nonfinite"}),
-        "gates": _named({name: _named(gates) for name, gates in outputs.items()}),
+        "gates": _named({**{name: _named(gates) for name, gates in outputs.items()}, PIPELINE: task}),
     }
     whole = _mapping(
         ManifestFile,
@@ -70,6 +72,7 @@ def json_schema() -> Schema:
             "precisions": _list(_enum(precisions)),
             "targets": _chosen(_ref("target")),
             "samples": _list(_ref("sample")),
+            "task": _mapping(TaskFile, {}),
             "tolerances": _named({p: _ref("gates") for p in precisions}),
         },
     )
@@ -89,7 +92,7 @@ def json_schema() -> Schema:
 
 
 def _threshold(metric: str) -> Schema:
-    low, high = METRICS[metric]
+    low, high = {**METRICS, **TASK_METRICS}[metric]
     number: Schema = {"type": "number", "minimum": low, **({} if high is None else {"maximum": high})}
     pair: Schema = {**_list(number), "minItems": 2, "maxItems": 2}
     return _or_null(pair if metric in PAIRS else number)

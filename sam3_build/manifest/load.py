@@ -15,7 +15,7 @@ from sam3_build.manifest.lock_file import LockFile, read_lock
 from sam3_build.manifest.namesake import namesake
 from sam3_build.manifest.problems import Report, kind, no_file, unknown
 from sam3_build.manifest.rules import NAME
-from sam3_build.manifest.shape import ManifestFile, parse
+from sam3_build.manifest.shape import SCORE_THRESHOLD, ManifestFile, parse
 from sam3_build.manifest.types import (
     Component,
     Manifest,
@@ -106,6 +106,7 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Options, 
         samples=tuple(
             Sample(root.path(("samples", i, "image")), s.text, s.boxes or ()) for i, s in enumerate(file.samples)
         ),
+        score_threshold=file.task.score_threshold if file.task else SCORE_THRESHOLD,
         tolerances=file.tolerances,
         files=(*source.files, *([lock.file] if lock.file else [])),
         locks=lock.locks,

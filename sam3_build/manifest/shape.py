@@ -148,6 +148,18 @@ class SampleFile(_Mapping):
     boxes: Boxes | None = Field(None, description="pos:x,y,w,h;neg:x,y,w,h in pixels")
 
 
+# What Meta's code and most others take.
+SCORE_THRESHOLD = 0.5
+
+
+class TaskFile(_Mapping):
+    """`task: ...`."""
+
+    score_threshold: float = Field(
+        SCORE_THRESHOLD, ge=0, le=1, allow_inf_nan=False, description="What an instance's score must be above, 0 to 1"
+    )
+
+
 class ManifestFile(_Mapping):
     """What is built, from what, for what, and how it is verified."""
 
@@ -164,8 +176,11 @@ class ManifestFile(_Mapping):
     precisions: tuple[str, ...] = Field(description="The precisions to build")
     targets: dict[str, TargetFile] = Field(description="What to build for")
     samples: tuple[SampleFile, ...] = Field(description="What PyTorch is shown, to verify against")
+    task: TaskFile | None = Field(None, description="How instances are found in the samples")
     tolerances: dict[str, dict[str, dict[str, dict[str, Threshold]]]] = Field(
-        {}, description="Gates by precision, component, output and metric, instead of the default ones"
+        {},
+        description="Gates by precision, component, output and metric, instead of the default ones; component "
+        "`pipeline` has the output `instances`",
     )
 
 
@@ -201,6 +216,8 @@ def _allowed(keys: Keys) -> Iterable[str]:
             return ComponentFile.model_fields
         case ("samples", _):
             return SampleFile.model_fields
+        case ("task",):
+            return TaskFile.model_fields
     return ("extends", *ManifestFile.model_fields)
 
 

@@ -110,6 +110,7 @@ class Manifest:
 
     tokenizer:      None for the one that the checkpoint brings from the hub
     shape_profiles: profile -> dim -> (min, opt, max)
+    score_threshold: what an instance's score must be above, 0 to 1
     tolerances:     precision -> component -> output -> metric -> threshold or (low, high)
     files:          the YAML files read: the manifest, then what it extends, then its lock
     locks:          component -> precision -> what `sam3-build search` found, from the manifest's lock file
@@ -128,6 +129,7 @@ class Manifest:
     precisions: tuple[str, ...]
     targets: Mapping[str, Target]
     samples: tuple[Sample, ...]
+    score_threshold: float
     tolerances: Tolerances
     files: tuple[SourceFile, ...]
     locks: Mapping[str, Mapping[str, Lock]] = field(default_factory=dict)

@@ -1,0 +1,54 @@
+"""Chain: a component's ONNX and what its own forerunners computed in; its outputs for every case out. Judges nothing.
+
+`verify` feeds each component with what PyTorch recorded, so that its error is its own. Here it gets what a user's would
+get: outputs of the same precision and runtime, errors and all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from sam3_build import chain
+from sam3_build.digest import canonical
+from sam3_build.plugins import Memory, Stage
+from sam3_build.runners import fit, open_runner, refusals
+from sam3_build.spec import Json
+
+
+def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+    """Write `<case>.npz` with arrays `<name>`, and `cases.json`, the list of the cases that run the component.
+
+    params: component, precision, inputs (names, in order), feeds; backend and options when a backend's is to run
+    inputs: onnx, the folder that holds `<component>.<precision>.onnx`; built (with a backend), what its build wrote
+            samples; and, by component, a folder of `<case>.npz` with what each forerunner computed
+    """
+    import numpy as np
+
+    component, names = str(params["component"]), cast("list[str]", params["inputs"])
+    feeds, ran = chain.from_json(component, params["feeds"]), []
+    with refusals(params), open_runner(params, inputs) as runner:
+        for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
+            name, file = str(case["name"]), f"{case['name']}.npz"
+            feed = chain.gather(names, feeds, chain.in_files(inputs, file))
+            if feed is None:
+                continue
+            fit(feed, runner, name)
+            outputs = runner.infer(feed)
+            np.savez(out / file, allow_pickle=False, **dict(outputs.items()))
+            logging.getLogger(__name__).info("%s: %s", name, {n: list(a.shape) for n, a in outputs.items()})
+            ran.append(name)
+    (out / "cases.json").write_bytes(canonical(sorted(ran)))
+    return {"cases": len(ran)}
+
+
+STAGE = Stage(
+    name="chain",
+    summary="Run components one after another",
+    tools=("onnxruntime", "polygraphy", "numpy"),
+    run=run,
+    memory=Memory(base=500_000_000, weights=2.6, activations=2.6),
+)

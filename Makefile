@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint benchmark clean
+.PHONY: demo test slow lint benchmark train-mini clean
 
 demo: $(VENV)/installed  ## build the default manifest and compare it with PyTorch: no download, no GPU
 	$(BIN)/python -m doit build verify
@@ -21,6 +21,9 @@ lint: $(VENV)/installed
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/noop.py
+
+train-mini: $(VENV)/installed  ## train the miniature on drawn scenes: hours on 2 cores; interrupted, it goes on where it was
+	$(BIN)/python -m training.train training/runs/mini
 
 clean:
 	rm -rf $(VENV)

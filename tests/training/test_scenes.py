@@ -1,0 +1,89 @@
+"""Drawn scenes: the same again for the same seed, half of everything visible, and questions with the right answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.questions import TEXT_OF_BOXES, ask_box, ask_boxes, ask_words
+from training.scenes import LEAST_VISIBLE, MOST_SHAPES, SHAPES, SIDE, Scene, _outline, draw
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return [draw(7, number) for number in range(200)]
+
+
+def test_a_scene_is_the_same_whatever_was_drawn_before(scenes: list[Scene]) -> None:
+    again = draw(7, 5)
+    assert np.array_equal(again.picture, scenes[5].picture)
+    assert [shape.box for shape in again.shapes] == [shape.box for shape in scenes[5].shapes]
+    assert not np.array_equal(draw(8, 5).picture, again.picture)
+    assert not np.array_equal(draw(7, 6).picture, again.picture)
+
+
+def test_scenes_hold_one_to_five_shapes_that_do_not_share_pixels(scenes: list[Scene]) -> None:
+    assert {len(scene.shapes) for scene in scenes} == set(range(1, MOST_SHAPES + 1))
+    for scene in scenes:
+        assert scene.picture.shape == (SIDE, SIDE, 3)
+        assert np.sum([shape.mask for shape in scene.shapes], axis=0).max() == 1
+
+
+def test_boxes_hug_what_is_visible(scenes: list[Scene]) -> None:
+    for shape in (shape for scene in scenes for shape in scene.shapes):
+        left, top, right, bottom = shape.box
+        inside = shape.mask[top:bottom, left:right]
+        assert inside.sum() == shape.mask.sum()
+        assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
+
+
+def test_at_least_half_of_every_shape_is_visible(scenes: list[Scene]) -> None:
+    """The smallest outline that can be drawn has a known area, of which half must be seen."""
+    smallest = {
+        shape: min(_outline(shape, 100 + turn, 100, 12.0, turn).sum() for turn in np.linspace(0, 3, 7))
+        for shape in SHAPES
+    }
+    for shape in (shape for scene in scenes for shape in scene.shapes):
+        assert shape.mask.sum() >= LEAST_VISIBLE * smallest[shape.shape]
+
+
+def test_shapes_have_their_colour(scenes: list[Scene]) -> None:
+    """Red things have more red than green and blue, and so on: the words mean what they say."""
+    strongest = {"red": 0, "green": 1, "blue": 2}
+    for scene in scenes:
+        for shape in (shape for shape in scene.shapes if shape.colour in strongest):
+            assert scene.picture[shape.mask].mean(axis=0).argmax() == strongest[shape.colour]
+
+
+def test_three_of_four_texts_name_something_that_is_there(scenes: list[Scene]) -> None:
+    asked = [ask_words(scene, np.random.default_rng([1, i])) for i, scene in enumerate(scenes)]
+    assert 0.65 < np.mean([bool(question.wanted) for question in asked]) < 0.85
+    for scene, question in zip(scenes, asked, strict=True):
+        words = set(question.text.split())
+        named = tuple(i for i, s in enumerate(scene.shapes) if words <= {s.colour, s.shape})
+        assert question.wanted == named
+
+
+def test_a_positive_box_asks_for_everything_of_its_kind(scenes: list[Scene]) -> None:
+    for i, scene in enumerate(scenes):
+        question = ask_box(scene, np.random.default_rng([1, i]))
+        ((label, corners),) = question.boxes
+        (boxed,) = (s for s in scene.shapes if s.box == corners)
+        assert (label, question.text) == (1, TEXT_OF_BOXES)
+        assert question.wanted == tuple(k for k, s in enumerate(scene.shapes) if s.kind == boxed.kind)
+
+
+def test_a_negative_box_takes_its_kind_out_of_the_answer(scenes: list[Scene]) -> None:
+    taken = 0
+    for i, scene in enumerate(scenes):
+        question = ask_boxes(scene, np.random.default_rng([1, i]))
+        negatives = [corners for label, corners in question.boxes if label == 0]
+        words = set(question.text.split()) - {"a", "the"}
+        if not negatives or question.text == TEXT_OF_BOXES:
+            continue
+        named = {k for k, s in enumerate(scene.shapes) if words <= {s.colour, s.shape}}
+        left = {scene.shapes[k].kind for k in question.wanted}
+        gone = {scene.shapes[k].kind for k in named - set(question.wanted)}
+        assert len(gone) <= 1 and not left & gone
+        taken += len(gone)
+    assert taken

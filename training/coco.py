@@ -1,0 +1,99 @@
+"""A seed in, a folder of scenes out: pictures as PNG and annotations.json as COCO has it, with masks and questions.
+
+    python -m training.coco OUT --scenes 500
+
+By default these are the held-out scenes. The pictures serve as samples and for calibration as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sam3_build.spec import Json
+from training.evaluate import HELD_OUT, KINDS, SCENES
+from training.scenes import COLOURS, SHAPES, SIDE, Scene, draw
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CATEGORIES = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+
+
+def main() -> None:
+    """Write the scenes that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--scenes", type=int, default=SCENES)
+    parser.add_argument("--seed", type=int, default=HELD_OUT)
+    options = parser.parse_args()
+    write(options.folder, options.seed, range(options.scenes))
+    sys.stdout.write(f"{options.folder}: {options.scenes} scenes\n")
+
+
+def write(folder: Path, seed: int, numbers: Iterable[int]) -> None:
+    """Write images/<number>.png and annotations.json into `folder`."""
+    from PIL import Image
+
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images: list[Json] = []
+    annotations: list[Json] = []
+    questions: list[Json] = []
+    for number in numbers:
+        scene = draw(seed, number)
+        name = f"{number:06}.png"
+        Image.fromarray(scene.picture).save(folder / "images" / name)
+        images.append({"id": number, "file_name": name, "width": SIDE, "height": SIDE})
+        first = len(annotations) + 1
+        annotations += [_annotation(first + i, number, scene, i) for i in range(len(scene.shapes))]
+        questions += [_question(kind, seed, number, scene, first) for kind in KINDS]
+    document: dict[str, Json] = {
+        "info": {"description": f"drawn scenes, seed {seed}; questions: what the evaluation asks, and its answers"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CATEGORIES)],
+        "questions": questions,
+    }
+    (folder / "annotations.json").write_text(json.dumps(document) + "\n")
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
+    """Return how many pixels are outside, inside, outside ... in turn, column by column: COCO's uncompressed RLE."""
+    lengths = [(bool(value), len(list(run))) for value, run in groupby(mask.T.ravel().tolist())]
+    return [0] * lengths[0][0] + [length for _, length in lengths]
+
+
+def _annotation(number: int, image: int, scene: Scene, index: int) -> dict[str, Json]:
+    shape = scene.shapes[index]
+    left, top, right, bottom = shape.box
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": CATEGORIES.index(f"{shape.colour} {shape.shape}") + 1,
+        "iscrowd": 0,
+        "area": int(np.count_nonzero(shape.mask)),
+        "bbox": [left, top, right - left, bottom - top],
+        "segmentation": {"size": [SIDE, SIDE], "counts": list[Json](run_lengths(shape.mask))},
+    }
+
+
+def _question(kind: str, seed: int, number: int, scene: Scene, first: int) -> dict[str, Json]:
+    question = KINDS[kind](scene, np.random.default_rng([seed, number, 1]))
+    return {
+        "kind": kind,
+        "image_id": number,
+        "text": question.text,
+        "boxes": [{"label": label, "xyxy": list[Json](corners)} for label, corners in question.boxes],
+        "annotation_ids": [first + index for index in question.wanted],
+    }
+
+
+if __name__ == "__main__":
+    main()

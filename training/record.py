@@ -1,0 +1,89 @@
+"""What a run reports in, its files out: losses.csv, evaluations.csv, curve.png, and the weights, last and best."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build.spec import Json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EVERY = 50
+
+
+class Record:
+    """Writes below one run's folder, and prints a line now and then."""
+
+    def __init__(
+        self, folder: Path, options: Mapping[str, object], config: Mapping[str, Json], tokenizer: Path, step: int
+    ) -> None:
+        """Write the run's options; numbers of earlier evaluations are taken up."""
+        from rich.console import Console
+
+        self._folder, self._config, self._tokenizer = folder, config, tokenizer
+        self._console = Console(highlight=False)
+        self._sums: dict[str, float] = {}
+        self._since = time.monotonic()
+        self._best = max((row["goal"] for row in self._rows("evaluations.csv")), default=0.0)
+        (folder / "options.json").write_text(json.dumps(options, default=str, indent=2) + "\n")
+        self._console.print(f"{folder.name}: from step {step}")
+
+    def step(self, step: int, steps: int, parts: Mapping[str, float], rate: float) -> None:
+        """Note one step's losses."""
+        for name, value in parts.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value / EVERY
+        if step % EVERY:
+            return
+        seconds, self._since = (time.monotonic() - self._since) / EVERY, time.monotonic()
+        row = {"step": step, "seconds": seconds, "rate": rate, **self._sums}
+        self._append("losses.csv", row)
+        said = " ".join(f"{name} {value:.3f}" for name, value in self._sums.items())
+        self._console.print(f"{time.strftime('%H:%M:%S')} {step}/{steps} {seconds:.2f} s  {said}", soft_wrap=True)
+        self._sums = {}
+
+    def evaluate(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Evaluate weights on the held-out scenes; keep them as the last, and as the best if they are."""
+        from safetensors.torch import save_file
+
+        from training.curve import plot
+        from training.evaluate import evaluate, table
+
+        numbers = evaluate(tensors, self._config, self._tokenizer)
+        goal = sum(numbers["text"].values()) / 3 + numbers["box"]["iou"] / 3
+        flat = {f"{kind}_{name}": value for kind, row in numbers.items() for name, value in row.items()}
+        self._append("evaluations.csv", {"step": step, "goal": goal, **flat})
+        self._console.print(f"{time.strftime('%H:%M:%S')} after {step} steps\n{table(numbers)}")
+        kept = [self._folder / "last"]
+        if goal > self._best:
+            self._best = goal
+            kept.append(self._folder / "best")
+        plot(self._folder)
+        for folder in kept:
+            folder.mkdir(exist_ok=True)
+            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "model.safetensors")
+            (folder / "config.json").write_text(json.dumps(self._config, indent=2, sort_keys=True) + "\n")
+            shutil.copyfile(self._tokenizer, folder / "tokenizer.json")
+            (folder / "numbers.json").write_text(json.dumps({"step": step, **numbers}, indent=2) + "\n")
+
+    def _append(self, name: str, row: Mapping[str, float]) -> None:
+        file = self._folder / name
+        new = not file.exists()
+        with file.open("a", newline="") as stream:
+            writer = csv.DictWriter(stream, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+
+    def _rows(self, name: str) -> list[dict[str, float]]:
+        file = self._folder / name
+        if not file.exists():
+            return []
+        with file.open(newline="") as stream:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]

@@ -159,13 +159,15 @@ def _estimate(action: Action, store: Store, resolver: Resolver) -> int | None:
     Graphs and engines are about as large as the component's weights, which the checkpoint's inventory lists.
     """
     weights = _weights(action, store, resolver)
-    if weights is None or action.stage not in ("export", "simplify", "patch", "precision", "build"):
+    if weights is None or action.stage not in ("export", "simplify", "patch", "precision", "quantize", "build"):
         return None
     if any(name.endswith(".json") for name in action.view):
         return 0  # a description of what runs, next to nothing
     precision = action.params.get("precision")
-    low = precision is not None and registry.precision(str(precision)).onnx_type in ("FLOAT16", "BFLOAT16")
-    return weights * (2 if low else 4)
+    if precision is None:
+        return weights * 4
+    recipe = registry.precision(str(precision))
+    return weights * (1 if recipe.quantizes else 2 if recipe.onnx_type in ("FLOAT16", "BFLOAT16") else 4)
 
 
 def _weights(action: Action, store: Store, resolver: Resolver) -> int | None:

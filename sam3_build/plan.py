@@ -149,9 +149,11 @@ def _precision(manifest: Manifest, spec: ComponentSpec, precision: str) -> Actio
     recipe = registry.precision(precision)
     own = options.options if options else asdict(recipe.options())
     stem = f"{spec.name}.{precision}"
+    stage = "quantize" if recipe.quantizes else "precision"
+    recorded = {"reference": Input(f"reference:{spec.name}")} if recipe.quantizes else {}
     return Action(
         name=f"precision:{stem}",
-        stage="precision",
+        stage=stage,
         params={
             "component": spec.name,
             "precision": precision,
@@ -160,8 +162,8 @@ def _precision(manifest: Manifest, spec: ComponentSpec, precision: str) -> Actio
             **({"options": own} if own else {}),
             **plan_search.locked(manifest, spec.name, precision),
         },
-        inputs={"onnx": Input(f"{'patch' if component.patches else 'simplify'}:{spec.name}")},
-        recipe=("stages.precision", f"precisions.{precision}"),
-        tools=registry.stage("precision").tools,
+        inputs={"onnx": Input(f"{'patch' if component.patches else 'simplify'}:{spec.name}"), **recorded},
+        recipe=(f"stages.{stage}", f"precisions.{precision}"),
+        tools=registry.stage(stage).tools,
         view={f"{stem}.onnx": f"{spec.name}/{stem}.onnx"},
     )

@@ -37,6 +37,7 @@ LAYERS = {
     "naming": 1,
     "typed_edges": 1,
     "kept_nodes": 1,
+    "emulation": 1,
     "operator_types": 1,
     "rounding": 1,
     "structure": 1,

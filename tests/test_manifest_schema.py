@@ -182,7 +182,8 @@ targets:
         load("m.yaml", ROOT)
     takes = "this release takes 7.5, 8.0, 8.6, 8.9, 12.0, 12.1"
     assert caught.value.problems == (
-        "m.yaml:2: precisions[2]: unknown precision 'fp8'; allowed: fp16, fp16_islands, fp16_safe, fp32, prefix",
+        "m.yaml:2: precisions[2]: unknown precision 'fp8'; allowed: bf16, fp16, fp16_islands, "
+        "fp16_safe, fp32, int8_matmul, prefix",
         "m.yaml:3: components.decoder.patches[0]: unknown patch 'fold_position_table' "
         "(allowed: einsum_to_matmul, fold_position_tables, keep_windows, rope); did you mean 'fold_position_tables'?",
         "m.yaml:5: shape_profiles.default.batch: min <= opt <= max does not hold for [4, 2, 8]",
@@ -190,5 +191,5 @@ targets:
         "ampere, ada, blackwell, hopper, turing has no range; write [min, opt, max], or one number",
         f"m.yaml:7: targets.hopper: TensorRT-RTX cannot build for compute capability 9.0; {takes}",
         "m.yaml:8: targets.turing: TensorRT-RTX has no FP32 matrix multiplication on compute capability 7.5; "
-        "leave it out, or build fp16 only",
+        "leave it out, or build fp16, fp16_safe or fp16_islands only",
     )

@@ -19,6 +19,14 @@ from sam3_build.spec import DeviceFingerprint, Json
 # What release 1.7 compiles for. A test holds this against the installed library.
 COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
+# What it lacks for GPUs of the first generation, by the precision that needs it.
+_TURING = {
+    "fp32": "FP32 matrix multiplication",
+    "prefix": "FP32 matrix multiplication",
+    "int8_matmul": "FP32 matrix multiplication",
+    "bf16": "BFLOAT16",
+}
+
 LIBRARY = _tensorrt.Library("tensorrt_rtx", "TensorRT-RTX", ("tensorrt_rtx",), "pip install tensorrt-rtx")
 
 
@@ -80,10 +88,9 @@ def _impossible(options: Mapping[str, Json], precision: str) -> str | None:
         return f"compute capability {', '.join(repeated)} is listed twice"
     if unknown := [c for c in capabilities if c not in COMPUTE_CAPABILITIES]:
         return f"TensorRT-RTX cannot build for compute capability {', '.join(unknown)}; {takes}"
-    if precision == "fp32" and "7.5" in capabilities:
-        return (
-            "TensorRT-RTX has no FP32 matrix multiplication on compute capability 7.5; leave it out, or build fp16 only"
-        )
+    if precision in _TURING and "7.5" in capabilities:
+        lacks = f"TensorRT-RTX has no {_TURING[precision]} on compute capability 7.5"
+        return f"{lacks}; leave it out, or build fp16, fp16_safe or fp16_islands only"
     return None
 
 

@@ -153,6 +153,8 @@ def test_the_list_of_capabilities_is_the_installed_librarys() -> None:
         (["8.9", "sm90"], "fp16", "cannot build for compute capability sm90"),
         ([], "fp16", "compute_capabilities is empty; this release takes 7.5"),
         (["8.9", "8.9"], "fp16", "compute capability 8.9 is listed twice"),
+        (["7.5"], "bf16", "no BFLOAT16 on compute capability 7.5; leave it out, or build fp16, fp16_safe"),
+        (["7.5"], "int8_matmul", "no FP32 matrix multiplication on compute capability 7.5"),
         (["7.5"], "fp32", "no FP32 matrix multiplication on compute capability 7.5"),
         (["8.9", "7.5"], "fp32", "no FP32 matrix multiplication on compute capability 7.5"),
     ],

@@ -66,3 +66,14 @@ def test_a_wrong_option_is_reported_with_file_and_line(options, problem):
 def test_an_option_of_another_precision_is_unknown():
     (found,) = problems("components: {decoder: {precisions: {fp16: {blocks: 2}}}}\n")
     assert found.endswith("unknown key 'blocks' of precision 'fp16'; allowed: keep_fp32")
+
+
+def test_only_what_is_calibrated_needs_pytorch_and_onnx_runtime():
+    plan = make_plan(manifest("precisions: [fp32, fp16, bf16, int8_matmul]\ntargets: {cpu: null}\n"))
+    calibrated = plan.action("precision:decoder.int8_matmul")
+    assert (calibrated.stage, calibrated.inputs["reference"].action) == ("quantize", "reference:decoder")
+    assert "onnxruntime" in calibrated.tools
+    for name in ("fp16", "bf16"):
+        action = plan.action(f"precision:decoder.{name}")
+        assert (action.stage, set(action.inputs)) == ("precision", {"onnx"})
+        assert "onnxruntime" not in action.tools

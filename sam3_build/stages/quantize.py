@@ -1,0 +1,181 @@
+"""A component's ONNX and recorded inputs in; `<component>.<precision>.onnx` with explicit Q/DQ pairs out.
+
+ONNX Runtime's quantizer calibrates and writes them: symmetric INT8, activations by the smallest and largest value that
+was ever seen, weights by column. Everything else stays FP32. Names are made canonical again afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build import graph, kept_nodes, naming, registry
+from sam3_build.errors import BuildError
+from sam3_build.plugins import GEMMS, Memory, Precision, Stage
+from sam3_build.spec import Json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[np.generic]]
+
+logger = logging.getLogger(__name__)
+
+# What the quantizer appends to a weight's name, and what that becomes: checkpoint keys with one more part.
+SUFFIXES = {"_quantized": ".int8", "_scale": ".scale", "_zero_point": ".zero_point"}
+
+
+def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+    """Write the quantized graph and return what is INT8, what is not and why.
+
+    params: as kept_nodes.kept takes them. inputs: onnx; reference, a folder of `<case>.npz` with `inputs/<name>`.
+    """
+    stem = f"{params['component']}.{params['precision']}"
+    recipe = registry.precision(str(params["precision"]))
+    cases = sorted(inputs["reference"].glob("*.npz"))
+    if not cases:
+        raise BuildError(
+            f"{stem}: no recorded case runs {params['component']!r}, so there is nothing to calibrate on; "
+            "add a sample to the manifest that uses this component"
+        )
+    model = graph.load(inputs["onnx"])
+    chosen, kept = _choose(model, recipe, kept_nodes.kept(model, recipe, params))
+    if not chosen:
+        raise BuildError(
+            f"{stem}: no {' or '.join(recipe.quantizes)} is left to quantize, so this would be FP32 under another "
+            f"name; kept in FP32: {dict(kept)}. Keep less, or leave it out"
+        )
+    before = _weights(model)
+    target = out / f"{stem}.onnx"
+    with _working_in(out) as work:
+        graph.save(model, work / "fp32.onnx")
+        _quantize(work / "fp32.onnx", work / "int8.onnx", recipe, chosen, cases)
+        del model
+        model = graph.load(work / "int8.onnx")
+        _rename(model)
+        graph.save(model, target)
+        pairs = Counter(node.op_type for node in model.graph)
+        after, nodes = _weights(model), len(model.graph)
+        del model
+    graph.check(target, stem)
+    facts: dict[str, Json] = {
+        "low": len(chosen),
+        "gemms": len(chosen) + kept.total(),
+        "low_gemms": len(chosen),
+        "kept": dict(sorted(kept.items())),
+        "quantize_linear": pairs["QuantizeLinear"],
+        "dequantize_linear": pairs["DequantizeLinear"],
+        "cases": len(cases),
+        "nodes": nodes,
+        "weight_bytes_before": before,
+        "weight_bytes": after,
+    }
+    logger.info("%s: %s", stem, facts)
+    return facts
+
+
+def _choose(model: ir.Model, recipe: Precision, keep: Mapping[str, str]) -> tuple[list[str], Counter[str]]:
+    """Return the nodes to quantize, and why how many other matrix multiplications stay FP32."""
+    chosen: list[str] = []
+    kept: Counter[str] = Counter()
+    for node in model.graph:
+        name = node.name or ""
+        if node.op_type not in GEMMS:
+            continue
+        if name in keep:
+            kept[keep[name]] += 1
+        elif kept_nodes.is_quantizable(node, recipe.quantizes):
+            chosen.append(name)
+        else:
+            kept["no weight matrix" if node.op_type in recipe.quantizes else node.op_type] += 1
+    return chosen, kept
+
+
+@contextmanager
+def _working_in(out: Path) -> Iterator[Path]:
+    """Yield a folder in `out` that holds all temporary files, the quantizer's too: they are as large as weights."""
+    usual = tempfile.tempdir
+    with tempfile.TemporaryDirectory(dir=out, prefix="work.") as work:
+        tempfile.tempdir = work
+        try:
+            yield Path(work)
+        finally:
+            tempfile.tempdir = usual
+
+
+def _quantize(source: Path, target: Path, recipe: Precision, nodes: list[str], cases: list[Path]) -> None:
+    import numpy as np
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Recorded(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types
+        """Reads a case at a time."""
+
+        def __init__(self) -> None:
+            self._left = iter(cases)
+
+        def get_next(self) -> Arrays | None:
+            case = next(self._left, None)
+            if case is None:
+                return None
+            with np.load(case, allow_pickle=False) as arrays:
+                names = [name for name in arrays.files if name.startswith("inputs/")]
+                return {name.removeprefix("inputs/"): arrays[name] for name in names}
+
+    quantize_static(
+        source,
+        target,
+        Recorded(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(recipe.quantizes),
+        nodes_to_quantize=nodes,
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        # Histograms would keep every tensor that was seen.
+        calibrate_method=CalibrationMethod.MinMax,
+        use_external_data_format=source.with_name(f"{source.name}.data").exists(),
+        # TensorRT takes symmetric types only, and adds what follows to the sum before it is rounded.
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "MatMulConstBOnly": True,
+            "OpTypesToExcludeOutputQuantization": list(recipe.quantizes),
+        },
+    )
+
+
+def _rename(model: ir.Model) -> None:
+    """Give canonical names to what the quantizer named."""
+    for value in list(model.graph.initializers.values()):
+        name = value.name or ""
+        for suffix, part in SUFFIXES.items():
+            stem = name.removesuffix(suffix)
+            if stem != name and naming.CHECKPOINT_KEY.fullmatch(stem):
+                value.name = f"{stem}{part}"
+    naming.complete_names(model)
+
+
+def _weights(model: ir.Model) -> int:
+    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+
+
+STAGE = Stage(
+    name="quantize",
+    summary="Write calibrated Q/DQ pairs into graphs",
+    tools=("numpy", "onnx", "onnx-ir", "onnxruntime"),
+    run=run,
+    memory=Memory(base=600_000_000, weights=4.2, activations=3.0),
+)

@@ -17,13 +17,14 @@ from doit import doit_cmd, get_var
 from doit.exceptions import InvalidDodoFile, TaskFailed
 from doit.task import Task
 
+from sam3_build import publish as publishing
 from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.executor import Outcome, execute, is_fresh, log_path, readable
 from sam3_build.progress import reporter
 from sam3_build.session import Session, open_session
 from sam3_build.spec import Action
-from sam3_build.verdicts import forget, report_path, reports, tell
+from sam3_build.verdicts import forget, judge, report_path, reports, tell
 
 CONFIG = {
     "default_tasks": ["build", "verify"],
@@ -84,11 +85,12 @@ def configure(session: Session, outcomes: dict[str, Outcome]) -> dict[str, objec
 
 
 def tasks(session: Session, outcomes: dict[str, Outcome]) -> Iterator[Task]:
-    """Yield a task per action, a group per stage and component, and the judge behind `verify`."""
+    """Yield a task per action, a group per stage and component, the judge behind `verify`, and what publishes."""
     for action in sorted(session.plan.actions, key=lambda a: bool(a.blocked)):
         yield _leaf(session, action, outcomes)
     yield from _groups(session)
     yield _judge(session)
+    yield from _publishers(session)
 
 
 class ViewTask(Task):  # type: ignore[misc]  # doit ships no types
@@ -200,7 +202,7 @@ def _groups(session: Session) -> Iterator[Task]:
 def _judge(session: Session) -> Task:
     """Return the task behind `doit verify`: it always runs, reads records only, and fails as long as a gate fails."""
 
-    def judge() -> TaskFailed | None:
+    def run() -> TaskFailed | None:
         try:
             _, counts = tell(session, sys.stdout)
         except BuildError as error:
@@ -210,6 +212,32 @@ def _judge(session: Session) -> Task:
 
     leaves = [c.action for c in session.plan.comparisons if c.action] + [c.action for c in session.plan.contrasts]
     doc = "Judge every comparison by its gates and print the table"
-    task = ViewTask("verify", [judge], task_dep=leaves, has_subtask=True, doc=doc, io=IO)
+    task = ViewTask("verify", [run], task_dep=leaves, has_subtask=True, doc=doc, io=IO)
     task.shown = lambda: reports(session)
     return task
+
+
+def _publishers(session: Session) -> Iterator[Task]:
+    """Yield `publish` and `publish:<target>`. They wait for nothing: a gate that fails must stop its target alone.
+
+    So they build and run nothing either; what is missing is refused with the command that makes it.
+    """
+    targets = list(session.manifest.targets)
+    doc = "Publish what passed its gates, with cards and SHA256SUMS; refuse the rest"
+    yield Task("publish", [_publish(session, targets)], has_subtask=True, doc=doc, io=IO)
+    for target in targets:
+        doc = f"Publish for {target} alone"
+        yield Task(f"publish:{target}", [_publish(session, [target])], subtask_of="publish", doc=doc, io=IO)
+
+
+def _publish(session: Session, targets: list[str]) -> Callable[[], TaskFailed | None]:
+    def run() -> TaskFailed | None:
+        try:
+            done = publishing.publish(session, judge(session), targets)
+        except BuildError as error:
+            return TaskFailed(str(error))
+        sys.stdout.write(publishing.render(done))
+        refusal = publishing.refusal(done)
+        return TaskFailed(refusal) if refusal else None
+
+    return run

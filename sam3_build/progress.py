@@ -37,6 +37,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         self._live: Progress | None = None
         self._rows: dict[str, TaskID] = {}
         self._fresh = self._failed = 0
+        self._builds = True
         self._skipped: list[str] = []
         self._actions = frozenset(action.name for action in self.session.plan.actions)
 
@@ -44,6 +45,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         """Refuse a run of nothing: a pattern that matches no task is a mistake, not a success."""
         if not selected_tasks:
             raise InvalidTask("no task has such a name: `doit list --all` shows them")
+        self._builds = any(name.partition(":")[0] not in ("publish", "nightly") for name in selected_tasks)
 
     def _log(self, name: str) -> str:
         return readable(log_path(self.session.view, self.session.plan.action(name)))
@@ -123,9 +125,16 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         self._fresh += task.name in self._actions
 
     def complete_run(self) -> None:
-        """Print the summary, and what is blocked."""
+        """Print the summary, and what is blocked: not where nothing was asked to be built."""
         if self._live:
             self._live.stop()
+        if self._builds:
+            self._summarise()
+        for message in self.runtime_errors:
+            self.write(f"{message}\n")
+        self.session.store.digests.save()
+
+    def _summarise(self) -> None:
         built = sum(o.how == "built" for o in self.outcomes.values())
         restored = len(self.outcomes) - built
         counts = [f"{built} built", f"{restored} restored" if restored else "", f"{self._fresh} fresh"]
@@ -139,9 +148,6 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         for reason, names in blocked.items():
             self.write(f"blocked: {reason}\n")
             self.write(textwrap.fill(", ".join(names), 100, initial_indent="  ", subsequent_indent="  ") + "\n")
-        for message in self.runtime_errors:
-            self.write(f"{message}\n")
-        self.session.store.digests.save()
 
 
 def last_said(log: Path) -> str:

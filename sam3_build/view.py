@@ -33,7 +33,7 @@ class View:
             return True
         try:
             for name, fact in record.files.items():
-                shown = _shown_as(action, name)
+                shown = shown_as(action, name)
                 if shown and self._digests.file(self._prefix + shown) != fact.sha256:
                     return False
                 if shown and _has_sidecar(shown) and not _names(f"{self._prefix}{shown}.json", record.key):
@@ -44,7 +44,7 @@ class View:
 
     def publish(self, action: Action, record: Record) -> None:
         """Show the record's files: reflinks where the file system has them, else copies, never links."""
-        shown = {name: path for name in record.files if (path := _shown_as(action, name))}
+        shown = {name: path for name in record.files if (path := shown_as(action, name))}
         if shown:
             with hold(self.root.with_name(f".{self.root.name}.lock"), fcntl.LOCK_EX):
                 for name, path in shown.items():
@@ -56,9 +56,9 @@ class View:
             path.parent.mkdir(parents=True, exist_ok=True)
             for abandoned in path.parent.glob(f".{path.name}.*"):
                 abandoned.unlink()  # by a run that was killed: publishing is done under a lock
-            _place(self._store.object_path(record.object) / name, path)
+            place(self._store.object_path(record.object) / name, path)
             if _has_sidecar(shown):
-                write_atomically(_sidecar(path), _pretty({**asdict(record), "action": action.name}))
+                write_atomically(_sidecar(path), sidecar(action, record))
 
     def paths(self, action: Action) -> list[Path]:
         """Return where the action's files, their external data and their sidecars are shown, there or not."""
@@ -66,7 +66,12 @@ class View:
         return [path for main in shown for path in (main, main.with_name(f"{main.name}.data"), _sidecar(main))]
 
 
-def _shown_as(action: Action, file: str) -> str | None:
+def sidecar(action: Action, record: Record) -> bytes:
+    """Return what stands beside a file that is shown: the record of the action that made it."""
+    return _pretty({**asdict(record), "action": action.name})
+
+
+def shown_as(action: Action, file: str) -> str | None:
     """Return the view path of an output file, or None when it is not shown. External data lies beside its ONNX."""
     shown = action.view.get(file)
     if shown is None and file.endswith(".data") and (main := action.view.get(file.removesuffix(".data"))):
@@ -92,7 +97,8 @@ def _pretty(document: Mapping[str, object]) -> bytes:
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _place(source: Path, target: Path) -> None:
+def place(source: Path, target: Path) -> None:
+    """Put the bytes of `source` at `target`, read-only, by a reflink or else a copy: never a link."""
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         if not _reflink(source, scratch):

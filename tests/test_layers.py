@@ -32,6 +32,7 @@ LAYERS = {
     "manifest": 1,
     "store": 1,
     "view": 1,
+    "shelf": 1,
     "hub": 1,
     "graph": 1,
     "naming": 1,
@@ -54,7 +55,9 @@ LAYERS = {
     "plan_torch": 3,
     "stages": 3,
     "compare": 3,
+    "card": 3,
     "explain": 3,
+    "lineage": 3,
     "report": 3,
     "resolve": 3,
     "runners": 3,
@@ -64,6 +67,8 @@ LAYERS = {
     "executor": 4,
     "frontend": 4,
     "progress": 4,
+    "publish": 4,
+    "publishable": 4,
     "verdicts": 4,
     "gc": 4,
     "inspect": 4,
@@ -218,9 +223,9 @@ def test_stages_and_plug_ins_start_no_processes() -> None:
 def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
     """Stages get a folder; the store, the view and the session decide where things lie."""
     users = {name for name, path in modules().items() if any(inside(i) in ("store", "view") for i in imports(path))}
-    assert users <= {"store", "view", "session", "executor", "resolve", "explain", "gc", "report", "manifest.cache"} | {
-        "plan_text"
-    }
+    writers = {"store", "view", "shelf", "session", "executor", "report", "gc", "publish", "manifest.cache"}
+    readers = {"resolve", "explain", "plan_text", "card", "lineage", "publishable"}
+    assert users <= writers | readers
 
 
 # ------------------------------------------------------------------ keys cover what is used

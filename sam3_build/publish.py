@@ -1,0 +1,226 @@
+"""Publish: a session and its verdicts in; per target a folder of verified files with cards out, or why there is none.
+
+Builds and runs nothing. All files of a target or none are published; what was published stays until its own bytes fail.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sam3_build import registry, shelf
+from sam3_build.card import UNVERIFIED, Subject, card
+from sam3_build.compare.trust import Judged
+from sam3_build.executor import readable
+from sam3_build.plan_text import readable_size
+from sam3_build.publishable import FAILED, UNRUN, UNTRUSTED, Candidate, Item, Reason, shown
+from sam3_build.session import Session
+from sam3_build.store import Record, hold
+from sam3_build.view import sidecar
+
+# What became of a target. Kept: what is there is verified, and this machine could only say less of the same bytes.
+PUBLISHED, UNCHANGED, KEPT, REFUSED, WITHDRAWN = "published", "unchanged", "kept", "refused", "withdrawn"
+
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of a target.
+
+    files, size, kind: how many graphs or engines are there as the manifest makes them, and their bytes
+    reasons:     what stands against it; where it is published all the same, why it is UNVERIFIED
+    notes:       what else there is to say of its folder
+    """
+
+    target: str
+    state: str
+    folder: Path
+    files: int = 0
+    size: int = 0
+    kind: str = ""
+    reasons: tuple[Reason, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the folder does not hold what the manifest makes now."""
+        return self.state in (REFUSED, WITHDRAWN)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a folder has to hold: every file, its sha256, and the bytes of those that are no cards or records."""
+
+    files: Mapping[str, Path | bytes]
+    digests: Mapping[str, str]
+    sizes: Mapping[str, int]
+
+
+def publish(session: Session, found: Judged, targets: Sequence[str]) -> list[Published]:
+    """Publish what of `targets` may be, and return what became of each. StoreError when it cannot be written.
+
+    found: what `report.judged` returned
+    """
+    lock = session.view.root.with_name(f".{session.view.root.name}.published.lock")
+    with session.store.using(), hold(lock, fcntl.LOCK_EX):
+        return [_publish(Candidate(session, found, name)) for name in targets]
+
+
+def folder(session: Session, target: str) -> Path:
+    """Return where a target is published: `artifacts/<manifest>/published/<target>`."""
+    return session.view.root / "published" / target
+
+
+def _publish(candidate: Candidate) -> Published:
+    digests = candidate.session.store.digests
+    reasons, place = candidate.reasons(), folder(candidate.session, candidate.name)
+    shelf.recover(place)
+    there, strays = shelf.listed(place), shelf.strays(place, digests)
+    excused = (UNRUN,) if candidate.target.allow_unverified else ()
+    if any(reason.kind not in excused for reason in reasons):
+        return _refuse(candidate, place, reasons, there, strays)
+    content = _content(candidate, reasons)
+    done = Published(
+        candidate.name,
+        PUBLISHED,
+        place,
+        files=len(candidate.items),
+        size=sum(content.sizes.values()),
+        kind="graphs" if candidate.items[0].is_graph else "engines",
+        reasons=reasons,
+        notes=_put_right(strays),
+    )
+    if not strays and there == content.digests:
+        return replace(done, state=UNCHANGED)
+    same_bytes = not strays and all(there.get(name) == content.digests[name] for name in content.sizes)
+    if same_bytes and reasons and not _is_unverified(place):
+        return replace(done, state=KEPT, reasons=())
+    shelf.replace(place, content.files, content.digests, digests)
+    return done
+
+
+def _refuse(
+    candidate: Candidate,
+    place: Path,
+    reasons: tuple[Reason, ...],
+    there: Mapping[str, str],
+    strays: Mapping[str, str | None],
+) -> Published:
+    refused = Published(candidate.name, REFUSED, place, reasons=reasons)
+    if not there:
+        return refused
+    bad = {reason.what for reason in reasons if reason.kind in (FAILED, UNTRUSTED)}
+    for item in candidate.items:
+        record = candidate.record(item.made.name) if bad.intersection(item.names) else None
+        if record and any(there.get(file.name) == file.sha256 for file in shown(item, record)):
+            shelf.withdraw(place)
+            return replace(refused, state=WITHDRAWN, notes=(f"{readable(place)} held these very bytes and is gone",))
+    note = f"{readable(place)} stays as it was published before"
+    if strays:
+        note += f", but {', '.join(sorted(strays))} there is not what was published, and nobody verified it"
+    return replace(refused, notes=(note,))
+
+
+def _put_right(strays: Mapping[str, str | None]) -> tuple[str, ...]:
+    return (f"put right, for it was not what had been published: {', '.join(sorted(strays))}",) if strays else ()
+
+
+def _is_unverified(place: Path) -> bool:
+    return any(UNVERIFIED.encode() in path.read_bytes() for path in place.glob("*.md"))
+
+
+# ------------------------------------------------------------------ what a folder holds
+
+
+def _content(candidate: Candidate, reasons: Sequence[Reason]) -> _Content:
+    """Return the files of all items, with a record and a card beside each."""
+    files: dict[str, Path | bytes] = {}
+    digests: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    for item in candidate.items:
+        record = candidate.record(item.made.name)
+        assert record, "what is missing was refused"
+        for file in shown(item, record):
+            files[file.name] = candidate.session.resolver.folder(record) / file.source
+            digests[file.name], sizes[file.name] = file.sha256, file.size
+        main = shown(item, record)[0].name
+        files[f"{main}.json"] = sidecar(item.made, record)
+        files[f"{main.rpartition('.')[0]}.md"] = card(
+            _subject(candidate, item, record, reasons), candidate.session.manifest
+        )
+    texts = {name: content for name, content in files.items() if isinstance(content, bytes)}
+    return _Content(files, digests | {n: hashlib.sha256(t).hexdigest() for n, t in texts.items()}, sizes)
+
+
+def _subject(candidate: Candidate, item: Item, record: Record, reasons: Sequence[Reason]) -> Subject:
+    checkpoint = candidate.record("checkpoint")
+    assert checkpoint, "a record that leads to no checkpoint was refused"
+    main, *data = shown(item, record)
+    tested = {"opened by": item.built.name} if item.is_graph else {}
+    tested |= {f"compared as {comparison.name}": comparison.action for comparison, _ in item.own if comparison.action}
+    commit = checkpoint.facts.get("commit")
+    return Subject(
+        file=main.name,
+        sha256=main.sha256,
+        size=sum(file.size for file in (main, *data)),
+        kind="ONNX graph" if item.is_graph else registry.backend(candidate.target.backend).product.removesuffix("s"),
+        component=item.component,
+        precision=item.precision,
+        target=candidate.name,
+        record=record,
+        tested={what: found for what, action in tested.items() if (found := candidate.record(action))},
+        weights=checkpoint.files[f"{item.component}.json"].sha256,
+        commit=str(commit) if commit else None,
+        rows=tuple(row for _, rows in (*item.own, *item.below) for row in rows),
+        runs_on=candidate.runs_on(item),
+        unrun=tuple(dict.fromkeys(reason.why for reason in reasons if reason.what in item.names)),
+    )
+
+
+# ------------------------------------------------------------------ what people read
+
+
+def render(done: Sequence[Published]) -> str:
+    """Return a line for each target that is published, and what is to say of it."""
+    lines: list[str] = []
+    for p in done:
+        if not p.is_refused:
+            unverified = f", {UNVERIFIED}" if p.reasons else ""
+            size = f"{p.files} {p.kind}, {readable_size(p.size)}{unverified}"
+            lines.append(f"  {p.state:<9}  {p.target:<10}  {size}: {readable(p.folder)}")
+            lines += [f"    {note}" for note in p.notes]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def refusal(done: Sequence[Published]) -> str | None:
+    """Return all that was refused and why, in one text; None when nothing was. Equal reasons are told once."""
+    told: dict[tuple[str, tuple[Reason, ...], tuple[str, ...]], list[str]] = {}
+    for p in done:
+        if p.is_refused:
+            told.setdefault((p.state, p.reasons, p.notes), []).append(p.target)
+    lines = [line for key, targets in told.items() for line in _refused(*key, targets)]
+    return "\n".join(lines) or None
+
+
+def _refused(state: str, reasons: Sequence[Reason], notes: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
+    yield f"{state}: {', '.join(targets)}"
+    for kind, why in dict.fromkeys((reason.kind, reason.why) for reason in reasons):
+        yield from _wrapped(f"{kind}: {why}", "  ", "    ")
+        what = dict.fromkeys(reason.what for reason in reasons if (reason.kind, reason.why) == (kind, why))
+        yield from _wrapped(", ".join(what), "    ", "    ")
+    for note in notes:
+        yield from _wrapped(note, "  ", "    ")
+    if {reason.kind for reason in reasons} == {UNRUN}:
+        advice = "publish on a machine that runs them, or write `allow_unverified: true` in the target"
+        yield from _wrapped(f"{advice}: every card then says {UNVERIFIED}", "  ", "    ")
+
+
+def _wrapped(text: str, first: str, then: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=then, break_on_hyphens=False, break_long_words=False
+    )

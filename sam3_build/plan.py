@@ -44,13 +44,14 @@ def make_plan(manifest: Manifest, device: DeviceFingerprint | None = None, no_de
     for spec in specs:
         actions += _graph(manifest, family, spec)
         for precision in _precisions(manifest):
-            actions.append(_precision(manifest, spec, precision))
+            types = _precision(manifest, spec, precision)
+            actions.append(types)
             built = manifest.targets if precision in manifest.precisions else ()
             actions += [engines.build(manifest, spec, precision, name, here) for name in built]
-            actions.append(engines.verify(spec, precision))
+            actions.append(engines.verify(family, spec, types))
             for name in built:
-                actions += engines.verify_built(manifest, spec, precision, name, here)
-            comparisons += engines.comparisons(manifest, spec, precision, here)
+                actions += engines.verify_built(manifest, family, spec, types, name, here)
+            comparisons += engines.comparisons(manifest, family, spec, precision, here)
     actions, of_task = plan_segment.with_task(manifest, family, actions, here)
     return Plan(manifest.name, tuple(actions), (*comparisons, *of_task), tuple(contrast for _, contrast in contrasts))
 

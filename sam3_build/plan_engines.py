@@ -8,14 +8,26 @@ verify:<component>.<precision>.<target>   what was built, run on this machine's 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sam3_build import registry
 from sam3_build.compare import trust
-from sam3_build.compare.judge import ENGINE_PARITY, RANGE_PARITY, gates_for
+from sam3_build.compare.judge import ENGINE_PARITY, NOT_EMULATED, RANGE_PARITY, gates_for, type_gates
+from sam3_build.compare.rows import AGAIN
 from sam3_build.digest import canonical
 from sam3_build.manifest.types import Manifest, Target
-from sam3_build.spec import BASELINE, Action, Comparison, ComponentSpec, DeviceFingerprint, Input, Json
+from sam3_build.spec import (
+    BASELINE,
+    FILE,
+    TYPES,
+    Action,
+    Comparison,
+    ComponentSpec,
+    DeviceFingerprint,
+    Input,
+    Json,
+    ModelFamily,
+)
 
 
 @dataclass(frozen=True)
@@ -113,33 +125,72 @@ def dims(spec: ComponentSpec) -> set[str]:
     return {dim for tensor in spec.inputs for dim in tensor.dims if isinstance(dim, str)}
 
 
-def verify(spec: ComponentSpec, precision: str) -> Action:
-    """Return the action that runs a graph on ONNX Runtime's CPU; PyTorch or the FP32 graph is its measure."""
+def verify(family: ModelFamily, spec: ComponentSpec, types: Action) -> Action:
+    """Return the action that runs a graph on ONNX Runtime's CPU; PyTorch or the FP32 graph is its measure.
+
+    types: the action that wrote the graph's precision
+    """
+    precision = str(types.params["precision"])
     stem = f"{spec.name}.{precision}"
-    inputs = {"onnx": Input(f"precision:{stem}"), "reference": Input(f"reference:{spec.name}")}
-    if precision != BASELINE:
-        inputs["baseline"] = Input(f"verify:{spec.name}.{BASELINE}")
+    emulation = {"file": f"{stem}.emulated.onnx"} if registry.precision(precision).emulated else {}
     return Action(
         name=f"verify:{stem}",
         stage="verify",
-        params={"component": spec.name, "precision": precision, "keep_outputs": precision == BASELINE},
-        inputs=inputs,
-        recipe=("stages.verify",),
+        params={
+            "component": spec.name,
+            "precision": precision,
+            "keep_outputs": precision == BASELINE,
+            "rows": len(AGAIN) if _batched(family, spec) else 0,
+            "types": types.params,
+            **emulation,
+        },
+        inputs={
+            "onnx": Input(types.name),
+            "reference": Input(f"reference:{spec.name}"),
+            **({} if precision == BASELINE else _baseline(spec)),
+        },
+        recipe=("stages.verify", f"precisions.{precision}"),
         tools=registry.stage("verify").tools,
     )
 
 
-def verify_built(manifest: Manifest, spec: ComponentSpec, precision: str, name: str, here: Here) -> Iterator[Action]:
+def _baseline(spec: ComponentSpec) -> dict[str, Input]:
+    """Return what a reduced precision is held against: outputs of the FP32 graph, and its nodes."""
+    return {
+        "baseline": Input(f"verify:{spec.name}.{BASELINE}"),
+        "fp32": Input(f"precision:{spec.name}.{BASELINE}"),
+    }
+
+
+def _batched(family: ModelFamily, spec: ComponentSpec) -> bool:
+    """Tell whether the first dim of all inputs and outputs is one and the same open one: rows of a batch."""
+    first = {tensor.dims[0] if tensor.dims else 0 for tensor in (*spec.inputs, *spec.outputs)}
+    return len(first) == 1 and first <= set(family.dynamic_dims)
+
+
+def _most_rows(manifest: Manifest, spec: ComponentSpec, target: Target) -> int:
+    """Return how many rows an engine for `target` takes at once."""
+    if not registry.backend(target.backend).uses_profiles:
+        return len(AGAIN)
+    batch = str(spec.inputs[0].dims[0])
+    names = target.shape_profiles or tuple(manifest.shape_profiles)
+    return max((manifest.shape_profiles[name].get(batch, (1, 1, 1))[2] for name in names), default=1)
+
+
+def verify_built(
+    manifest: Manifest, family: ModelFamily, spec: ComponentSpec, types: Action, name: str, here: Here
+) -> Iterator[Action]:
     """Yield the action that runs what was built for the target `name`, where this machine can and `verify` does not.
 
     Its key takes the whole device and the exact driver: kernels differ between them, whatever the engine is made for.
     """
-    target = manifest.targets[name]
+    target, precision = manifest.targets[name], str(types.params["precision"])
     backend = registry.backend(target.backend)
     if here.cannot_run.get(name, "`verify` runs the same"):
         return
     stem = f"{spec.name}.{precision}"
     on_gpu = here.device if "run" in backend.needs_gpu(target.options) else None
+    rows = min(len(AGAIN), _most_rows(manifest, spec, target)) if _batched(family, spec) else 0
     yield Action(
         name=f"verify:{stem}.{name}",
         stage="verify",
@@ -147,16 +198,18 @@ def verify_built(manifest: Manifest, spec: ComponentSpec, precision: str, name: 
             "component": spec.name,
             "precision": precision,
             "keep_outputs": False,
+            "rows": rows,
             "backend": backend.name,
             "options": target.options,
+            **({"types": types.params} if backend.layer_types else {}),
         },
         inputs={
             "built": Input(f"build:{stem}.{name}"),
-            "onnx": Input(f"precision:{stem}"),
+            "onnx": Input(types.name),
             "reference": Input(f"reference:{spec.name}"),
-            "baseline": Input(f"verify:{spec.name}.{BASELINE}"),
+            **_baseline(spec),
         },
-        recipe=("stages.verify", f"backends.{backend.name}"),
+        recipe=("stages.verify", f"backends.{backend.name}", f"precisions.{precision}"),
         tools=_exact(*registry.stage("verify").tools, *backend.tools(target.options)),
         device={k: v for k, v in on_gpu.fields.items() if k != "driver_major"} if on_gpu else {},
         gpu=on_gpu.uuid if on_gpu else None,
@@ -172,22 +225,52 @@ def _exact(*tools: str) -> tuple[str, ...]:
 # ------------------------------------------------------------------ comparisons
 
 
-def comparisons(manifest: Manifest, spec: ComponentSpec, precision: str, here: Here) -> Iterator[Comparison]:
+def comparisons(
+    manifest: Manifest, family: ModelFamily, spec: ComponentSpec, precision: str, here: Here
+) -> Iterator[Comparison]:
     """Yield what ONNX Runtime shows of this precision, then one for each engine that has to be run to be judged."""
     tolerances: Mapping[str, Mapping[str, float | tuple[float, float]]] = manifest.tolerances.get(precision, {}).get(
         spec.name, {}
     )
     gates = {t.name: gates_for(precision, t.dtype, tolerances.get(t.name, {})) for t in spec.outputs}
-    outputs = tuple(t.name for t in spec.outputs)
-    label = f"onnxruntime {BASELINE} vs onnxruntime {precision} ({RANGE_PARITY})"
+    gates[TYPES] = type_gates(precision)
+    outputs = tuple(gates)
+    label = f"onnxruntime {BASELINE} vs onnxruntime {precision}"
     if precision == BASELINE:
         label = f"pytorch {BASELINE} vs onnxruntime {BASELINE}"
+    elif registry.precision(precision).emulated:
+        label += f", emulated ({RANGE_PARITY})"
+    else:
+        label += f" ({RANGE_PARITY})"
     trusts, fp32_engines = trust.of_component(spec.name, precision, None, False), BASELINE in manifest.precisions
-    action = f"verify:{spec.name}.{precision}"
-    yield Comparison(spec.name, label, precision, None, action, None, outputs, gates, trusts=trusts)
+    one_row = {} if _batched(family, spec) else {"rows": "not run: its inputs and outputs have no batch in common"}
+    graph = Comparison(
+        *(spec.name, label, precision, None, f"verify:{spec.name}.{precision}", None, outputs, gates),
+        trusts=trusts,
+        informs=one_row,
+    )
+    yield graph
+    if registry.precision(precision).emulated:
+        label = f"onnxruntime {BASELINE} vs onnxruntime {precision}, the file itself"
+        yield replace(graph, label=label, action=None, not_run=NOT_EMULATED, kind=FILE)
     for name, reason in here.cannot_run.items() if precision in manifest.precisions else ():
-        measured_by = None if reason else f"verify:{spec.name}.{precision}.{name}"
         alone = "" if fp32_engines or precision == BASELINE else "; no FP32 engine to trust"
-        label = f"onnxruntime {BASELINE} vs {name} {precision} ({ENGINE_PARITY}{alone})"
-        trusts = trust.of_component(spec.name, precision, name, fp32_engines)
-        yield Comparison(spec.name, label, precision, name, measured_by, reason, outputs, gates, trusts=trusts)
+        backend = registry.backend(manifest.targets[name].backend)
+        informs = dict(one_row)
+        if not one_row and _most_rows(manifest, spec, manifest.targets[name]) < 2:
+            informs["rows"] = f"not run: {name}'s shape profiles allow one row at a time"
+        if backend.layer_types is None:
+            why = f"not run: {backend.product} do not tell their layers' types; they follow the ONNX, whose types are"
+            informs |= dict.fromkeys((gate.metric for gate in gates[TYPES]), why)
+        yield Comparison(
+            component=spec.name,
+            label=f"onnxruntime {BASELINE} vs {name} {precision} ({ENGINE_PARITY}{alone})",
+            precision=precision,
+            target=name,
+            action=None if reason else f"verify:{spec.name}.{precision}.{name}",
+            not_run=reason,
+            outputs=outputs,
+            gates=gates,
+            trusts=trust.of_component(spec.name, precision, name, fp32_engines),
+            informs=informs,
+        )

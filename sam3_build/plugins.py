@@ -48,6 +48,7 @@ class Precision:
     options:   a frozen dataclass that the manifest boundary validates a component's keys with
     quantizes: operators whose activations and constant weights are INT8 between explicit Q/DQ pairs. Their ranges are
                calibrated on what PyTorch recorded, so that only such a precision takes `reference` as an input
+    emulated:  ONNX Runtime's CPU has no kernels for the type: `verify` runs FP32 with every low edge rounded
     """
 
     name: str
@@ -56,11 +57,7 @@ class Precision:
     keep: Callable[[object, Mapping[str, Json]], Mapping[str, str]] = _keep_nothing
     options: type = NoOptions
     quantizes: tuple[str, ...] = ()
-
-    @property
-    def emulated(self) -> bool:
-        """Whether ONNX Runtime's CPU lacks kernels for the type, so that an emulation that rounds is run instead."""
-        return self.onnx_type in ("FLOAT16", "BFLOAT16")
+    emulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +105,8 @@ class Backend:
     device_fields: (options, device) -> the device fields that enter the build key
     build:         (request, out folder) -> facts; writes `<stem><extension>` into the folder
     runner:        (request) -> a Polygraphy runner of what was built, not yet activated
+    layer_types:   (request) -> ONNX node name -> element type name in which the built thing computes it, as far as it
+                   tells; None for a backend whose products cannot be inspected
     variants:      (what to call it, options) of each way to use it, for `sam3-build device`
     """
 
@@ -128,6 +127,7 @@ class Backend:
     build: Callable[[BuildRequest, Path], Mapping[str, Json]]
     runner: Callable[[RunRequest], object]
     variants: tuple[tuple[str, Mapping[str, Json]], ...]
+    layer_types: Callable[[RunRequest], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True)

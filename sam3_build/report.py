@@ -31,7 +31,7 @@ from sam3_build.compare.judge import (
 )
 from sam3_build.compare.trust import Judged, in_order
 from sam3_build.errors import BuildError
-from sam3_build.spec import Gate, Json, Plan
+from sam3_build.spec import TYPES, Gate, Json, Plan
 from sam3_build.store import write_atomically, writing
 
 # What a column is called; `max_abs_over_std` reads badly in a table.
@@ -44,6 +44,9 @@ TITLES = {
     "mask_iou": "mask IoU",
     "box_iou": "box IoU",
     "score": "score diff",
+    "gemms": "wrong GEMMs",
+    "low_gemms": "low GEMMs",
+    "low_share": "of weights",
 }
 WIDTH = 100
 
@@ -132,7 +135,10 @@ def render(rows: Sequence[Row], told: Sequence[str] = ()) -> str:
     ran = [row for row in rows if _line(row) in measured]
     lines: list[str] = []
     for label in dict.fromkeys(row.comparison for row in ran):
-        lines += [*_table(label, [row for row in ran if row.comparison == label]), ""]
+        of_label = [row for row in ran if row.comparison == label]
+        types = [row for row in of_label if row.output == TYPES]
+        lines += _table(label, [row for row in of_label if row.output != TYPES])
+        lines += [*(_table(label, types)[1:] if types else []), ""]
     if any(RANGE_PARITY in row.comparison for row in ran):
         lines += [*textwrap.wrap(RANGE_PARITY_NOTE, WIDTH, subsequent_indent="  "), ""]
     not_run = [row for row in rows if _line(row) not in measured]
@@ -143,9 +149,9 @@ def render(rows: Sequence[Row], told: Sequence[str] = ()) -> str:
 
 def _table(label: str, rows: list[Row]) -> list[str]:
     """Return one comparison's lines. A column is a metric, headed by its usual threshold; other thresholds stand beside
-    their values. Metrics that decide nothing (no NaN, the right shape) are left out.
+    their values. What is hardly ever wrong (NaN, shapes, rows of a batch) is left out until it is.
     """
-    quiet = {gate.metric for gate in ALWAYS}
+    quiet = {"rows", *(gate.metric for gate in ALWAYS)}
     shown = [row for row in rows if row.verdict == FAIL or row.metric not in quiet]
     usual: dict[str, str] = {}
     for metric in dict.fromkeys(row.metric for row in shown):
@@ -161,6 +167,8 @@ def _table(label: str, rows: list[Row]) -> list[str]:
         table.append([verdict.upper() if verdict == FAIL else verdict.replace("_", " "), component, output, *cells])
         reasons.append(list(dict.fromkeys(row.reason for row in judged if row.reason and row.reason not in said)))
         said.update(row.reason for row in judged if row.reason and row.verdict != FAIL)
+    if not rows:
+        return [label]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [label]
     for cells, why in zip(table, reasons, strict=True):

@@ -47,21 +47,26 @@ class _Profiled(Protocol):
 def open_runner(params: Mapping[str, Json], inputs: Mapping[str, Path]) -> Runner:
     """Return a runner of what was built, or of the ONNX itself on ONNX Runtime's CPU.
 
-    params: component, precision; backend and options when what a backend built is to run
+    params: component, precision; backend and options when what a backend built is to run; file, an ONNX in that
+            folder that emulates the one of the precision
     inputs: onnx, the folder of `<component>.<precision>.onnx`; built, the folder that its build wrote
     """
     from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 
-    stem = _stem(params)
     found: object
     if "backend" in params:
-        options = params["options"]
-        assert isinstance(options, Mapping)
-        request = RunRequest(inputs["built"], inputs["onnx"], stem, options)
-        found = registry.backend(str(params["backend"])).runner(request)
+        found = registry.backend(str(params["backend"])).runner(request(params, inputs))
     else:
-        found = OnnxrtRunner(SessionFromOnnx(str(inputs["onnx"] / f"{stem}.onnx"), providers=["cpu"])(), name="onnx")
+        file = inputs["onnx"] / _file(params)
+        found = OnnxrtRunner(SessionFromOnnx(str(file), providers=["cpu"])(), name="onnx")
     return cast(Runner, found)
+
+
+def request(params: Mapping[str, Json], inputs: Mapping[str, Path]) -> RunRequest:
+    """Return what a backend is told of what it built; params and inputs as `open_runner` takes them."""
+    options = params["options"]
+    assert isinstance(options, Mapping)
+    return RunRequest(inputs["built"], inputs["onnx"], _stem(params), options)
 
 
 def fit(feed: Arrays, runner: Runner, case: str) -> None:
@@ -96,7 +101,7 @@ def refusals(params: Mapping[str, Json]) -> Iterator[str]:
     from polygraphy.logger import G_LOGGER
 
     stem = _stem(params)
-    what = f"{stem} built by {params['backend']}" if "backend" in params else f"{stem}.onnx"
+    what = f"{stem} built by {params['backend']}" if "backend" in params else _file(params)
     kinds = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
     refused = tuple(kind for kind in kinds if issubclass(kind, Exception))
     try:
@@ -104,6 +109,10 @@ def refusals(params: Mapping[str, Json]) -> Iterator[str]:
             yield what
     except (*refused, PolygraphyException) as error:
         raise BuildError(f"{what}: it cannot be run: {error}") from error
+
+
+def _file(params: Mapping[str, Json]) -> str:
+    return str(params.get("file", f"{_stem(params)}.onnx"))
 
 
 def _stem(params: Mapping[str, Json]) -> str:

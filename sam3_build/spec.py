@@ -195,7 +195,10 @@ class Gate:
 
 
 # What a comparison looks at: tensors, output by output, or what the whole pipeline finds in pictures.
-PARITY, TASK = "parity", "task"
+# FILE: a file that nothing runs here, where an emulation of it is judged in its place.
+PARITY, TASK, FILE = "parity", "task", "file"
+# Stands among a component's outputs for the types of its GEMMs.
+TYPES = "types"
 # Stands in a comparison for all components, run one after another.
 PIPELINE = "pipeline"
 # Its one output: what is found in the pictures.
@@ -208,7 +211,7 @@ class Comparison:
 
     component: the component, or PIPELINE where all of them run one after another
     precision, target: what is compared; without a target it is the graph on ONNX Runtime's CPU
-    kind:    PARITY of tensors, or the TASK as a user would judge it
+    kind:    PARITY of tensors, the TASK as a user would judge it, or FILE
     trusts:  names of the comparisons that this one builds upon: when one of them fails, this one says nothing
     informs: metric -> why it is measured and told, but not judged
     """
@@ -228,7 +231,8 @@ class Comparison:
     @property
     def name(self) -> str:
         """Return what `trusts` call it: `decoder.fp16`, `decoder.fp16.ada`, `pipeline.fp16`."""
-        return ".".join(part for part in (self.component, self.precision, self.target) if part)
+        own = FILE if self.kind == FILE else None
+        return ".".join(part for part in (self.component, self.precision, self.target, own) if part)
 
 
 @dataclass(frozen=True)

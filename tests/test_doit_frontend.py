@@ -54,7 +54,7 @@ def test_a_name_builds_what_it_says_and_what_that_needs(
 
 def test_bare_doit_builds_and_verifies(built: BuildSpace) -> None:
     run = built.build()
-    assert "4 passed, 0 failed, 4 not run" in run.output
+    assert "8 passed, 0 failed, 8 not run" in run.output
     assert run.output.endswith("toy: 0 built, 25 fresh\n")
     assert built.verdicts().keys() == {"pass", "not_run"}
 

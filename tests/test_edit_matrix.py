@@ -111,7 +111,11 @@ EDITS = (
     Edit("the memory that a stage takes", edit("sam3_build/stages/build.py", "Memory(base=1)", "Memory(base=2)")),
     Edit("the code of a patch", append("sam3_build/patches/fold_toy.py", "FOUR = 4\n"), ("patch:encoder",)),
     Edit("the code of a patch that is not used", append("sam3_build/patches/drop_toy.py", "FOUR = 4\n")),
-    Edit("the code of a precision", append("sam3_build/precisions/fp16.py", "FOUR = 4\n"), ("precision:*.fp16",)),
+    Edit(
+        "the code of a precision",
+        append("sam3_build/precisions/fp16.py", "FOUR = 4\n"),
+        ("precision:*.fp16", "verify:*.fp16"),
+    ),
     Edit("the code of a backend", append("sam3_build/backends/tensorrt_rtx.py", "FOUR = 4\n"), ("build:*.ada",)),
     Edit("code that two backends share", append("sam3_build/backends/_tensorrt.py", "FOUR = 4\n"), ("build:*.ada",)),
     Edit("code that asks for the GPU", append("sam3_build/device.py", "FOUR = 4\n")),

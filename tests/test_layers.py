@@ -56,6 +56,7 @@ LAYERS = {
     "stages": 3,
     "compare": 3,
     "card": 3,
+    "gemm_types": 3,
     "explain": 3,
     "lineage": 3,
     "report": 3,

@@ -47,11 +47,14 @@ def test_what_a_search_wrote_is_read_back_by_component_and_precision(project: Pa
     assert [file.path.name for file in manifest.files] == ["m.yaml", "m.lock.yaml"]
 
 
-def test_a_lock_enters_the_key_of_its_own_precision_action_and_of_no_other(project: Path) -> None:
+def test_a_lock_enters_the_keys_of_what_writes_and_checks_its_types_and_of_no_other(project: Path) -> None:
     before = {action.name: action for action in make_plan(load("m", project)).actions}
     Path("m.lock.yaml").write_bytes(with_entry(None, "decoder", "fp16", ENTRY) or b"")
     after = {action.name: action for action in make_plan(load("m", project)).actions}
-    assert {name for name in after if after[name] != before[name]} == {"precision:decoder.fp16"}
+    assert {name for name in after if after[name] != before[name]} == {
+        "precision:decoder.fp16",
+        "verify:decoder.fp16",  # which says again what the types are to be
+    }
     assert after["precision:decoder.fp16"].params["locked"] == {
         "graph": DIGEST,
         "nodes": ["a.layers[0]/Mul_0", "b/Mul_0"],

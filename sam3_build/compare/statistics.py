@@ -9,6 +9,8 @@ Writing r for the reference and a for what is compared with it, over all element
     nonfinite           how many elements of a and of r are NaN or Inf (the other metrics leave these elements out)
     mismatches          how many elements differ (bool and integer outputs, which have no other metric)
     incomparable        in how many cases shape or dtype differ (no other metric sees these cases)
+    rows                the largest difference between rows fed again and what they gave before (rows.py), over
+                        max(r) - min(r); for bool and integer outputs the number of elements that differ
 
 A reference that is constant but for the rounding of float32 (std(r) at most 1e-6 max |r|: one number, or one number
 computed in batches of several sizes) has no scale of its own: std(r) and the range become max |r|, or 1 where that is
@@ -24,6 +26,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sam3_build.compare.rows import Repetition
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -86,6 +89,7 @@ class OutputStatistics:
     actual: Moments = field(default_factory=Moments)
     reference: Moments = field(default_factory=Moments)
     products: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rows: Repetition = field(default_factory=Repetition)
 
     @property
     def exact(self) -> bool:
@@ -162,19 +166,27 @@ class OutputStatistics:
             "nonfinite": self.nonfinite + self.nonfinite_reference,
             "incomparable": len(self.problems),
         }
+        r = self.reference
+        extent = r.high - r.low if r.count and not self.constant else r.scale if r.count else None
+        if self.rows.asked:
+            unit = 1 if self.exact else extent
+            found["rows"] = None if self.rows.largest is None or unit is None else self.rows.largest / unit
         if self.exact:
             return {"mismatches": self.mismatches if self.elements else None, **found}
-        if not self.reference.count:
+        if extent is None:
             return {"max_abs_over_std": None, "max_abs_over_range": None, "cosine": None, "std_ratio": None, **found}
-        r = self.reference
-        constant = r.std <= CONSTANT * r.scale
         return {
-            "max_abs_over_std": self.max_abs / (r.scale if constant else r.std),
-            "max_abs_over_range": self.max_abs / (r.scale if constant else r.high - r.low),
+            "max_abs_over_std": self.max_abs / (r.scale if self.constant else r.std),
+            "max_abs_over_range": self.max_abs / extent,
             "cosine": self._cosine(),
-            "std_ratio": 1 + self.actual.std / r.scale if constant else self.actual.std / r.std,
+            "std_ratio": 1 + self.actual.std / r.scale if self.constant else self.actual.std / r.std,
             **found,
         }
+
+    @property
+    def constant(self) -> bool:
+        """Whether the reference is one value and its rounding."""
+        return self.reference.std <= CONSTANT * self.reference.scale
 
     def _cosine(self) -> float:
         ar, aa, rr = self.products
@@ -193,6 +205,9 @@ class OutputStatistics:
             "problems": self.problems,
             "worst": self.worst,
         }
+        if self.rows.asked:
+            facts["where"] = {"rows": self.rows.worst}
+            facts["unmeasured"] = {"rows": self.rows.problem}
         if self.exact or not self.reference.count:
             return facts
         return facts | {

@@ -24,6 +24,7 @@ METRICS: Mapping[str, tuple[int, int | None]] = {
     "std_ratio": (0, None),
     "mismatches": (0, None),
     "nonfinite": (0, 0),
+    "rows": (0, None),
 }
 
 # The same, of what the whole pipeline finds in the pictures.
@@ -177,7 +178,7 @@ def _metric(keys: Keys, dtype: str, threshold: Threshold, report: Report) -> Non
         return
     if metric == "nonfinite":
         report.add_key(keys, "NaN and Inf always fail; leave this tolerance out")
-    elif exact != (metric == "mismatches"):
+    elif metric != "rows" and exact != (metric == "mismatches"):
         how = "compared by equality: it takes only 'mismatches'" if exact else "never compared by equality"
         report.add_key(keys, f"{keys[-2]} is {dtype} and {how}")
     else:

@@ -20,6 +20,7 @@ def statistics(**outputs: tuple[np.ndarray, np.ndarray]) -> dict[str, Json]:
     for name, (actual, reference) in outputs.items():
         output = OutputStatistics(reference.dtype.name)
         output.add("scene", actual, reference)
+        output.rows.take("scene", (1, 0), actual[[1, 0]], actual[:2], reference[:2])
         found[name] = output.summary()
     return {"outputs": found}
 
@@ -37,12 +38,15 @@ def test_default_gates_are_the_documented_ones() -> None:
     def pairs(precision: str, dtype: str) -> set[tuple[str, object]]:
         return {(gate.metric, gate.threshold) for gate in default_gates(precision, dtype)}
 
-    assert pairs("fp32", "float32") == always | {("max_abs_over_std", 1e-3)}
-    reduced = always | {("cosine", 0.999), ("max_abs_over_range", 0.02), ("std_ratio", (0.98, 1.02))}
+    assert pairs("fp32", "float32") == always | {("max_abs_over_std", 1e-3), ("rows", 2e-4)}
+    reduced = always | {("cosine", 0.999), ("max_abs_over_range", 0.02), ("std_ratio", (0.98, 1.02)), ("rows", 0.02)}
     assert pairs("fp16", "float32") == pairs("bf16", "float32") == reduced
     for precision in ("fp32", "fp16"):
         for dtype in ("bool", "int64", "uint8"):
-            assert pairs(precision, dtype) == always | {("mismatches", 0)}
+            assert pairs(precision, dtype) == always | {
+                ("mismatches", 0),
+                ("rows", 2e-4 if precision == "fp32" else 0.02),
+            }
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,7 @@ def test_equal_outputs_pass_all_gates_without_a_reason() -> None:
     rows = judge(comparison(gates), statistics(masks=(NOISE, NOISE), valid=(flags, flags)))
     assert {row.verdict for row in rows} == {"pass"}
     assert {row.reason for row in rows} == {None}
-    assert [row.output for row in rows] == ["masks"] * 5 + ["valid"] * 3
+    assert [row.output for row in rows] == ["masks"] * 6 + ["valid"] * 4
     assert {(row.component, row.comparison) for row in rows} == {("decoder", "a vs b")}
 
 
@@ -113,6 +117,7 @@ def test_an_output_of_nothing_but_nan_fails_every_metric_that_it_hides() -> None
         "cosine": "fail",
         "max_abs_over_range": "fail",
         "std_ratio": "fail",
+        "rows": "fail",
         "nonfinite": "fail",
         "incomparable": "pass",
     }
@@ -123,6 +128,7 @@ def test_an_output_of_nothing_but_nan_fails_every_metric_that_it_hides() -> None
 def test_another_shape_fails_with_both_shapes_in_the_reason() -> None:
     rows = judge(comparison({"masks": gates_for("fp32", "float32", {})}), statistics(masks=(NOISE[:2], NOISE)))
     assert {row.metric: row.reason for row in rows if row.verdict == "fail"} == {
+        "rows": "rows was not measured: case 'scene' has float32[2, 50] where float32[4, 50] is expected",
         "max_abs_over_std": "max_abs_over_std was not measured: "
         "case 'scene' has float32[2, 50] where float32[4, 50] is expected",
         "incomparable": "incomparable is 1, not <= 0: case 'scene' has float32[2, 50] where float32[4, 50] is expected",
@@ -169,6 +175,7 @@ def test_a_tolerance_replaces_its_default_and_leaves_the_others() -> None:
         "cosine": 0.9,
         "max_abs_over_range": 0.02,
         "std_ratio": (0.98, 1.02),
+        "rows": 0.02,
         "nonfinite": 0,
         "incomparable": 0,
         "max_abs_over_std": 0.5,
@@ -184,5 +191,7 @@ def test_no_tolerance_loosens_what_always_holds() -> None:
 
 def test_a_manifest_knows_every_metric_that_is_measured_and_no_other() -> None:
     found = [OutputStatistics(dtype) for dtype in ("float32", "bool")]
-    measured = {metric for statistics in found for metric in statistics.metrics()}
+    for output in found:
+        output.rows.asked = True
+    measured = {metric for output in found for metric in output.metrics()}
     assert measured - {"incomparable"} == set(METRICS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,22 @@ def masks_of_another_type(graph: Graph) -> None:
     graph.masks = (double, TensorProto.DOUBLE, ["batch", *SHAPE])
 
 
+def row_one_of_a_batch_wrong(graph: Graph) -> None:
+    size = graph.add("Shape", ["x"], "size", start=0, end=1)
+    count = graph.add("Squeeze", [size], "count")
+    rows = graph.add("Range", [graph.constant("from", np.array(0)), count, graph.constant("by", np.array(1))], "rows")
+    hit = graph.add("Equal", [rows, graph.constant("one", np.array(1))], "hit")
+    error = graph.add("Cast", [hit], "error", to=TensorProto.FLOAT)
+    column = graph.add("Reshape", [error, graph.constant("column", np.array([-1, 1, 1, 1]))], "columns")
+    graph.masks = (graph.add("Add", ["sound_masks", column], "raised"), *graph.masks[1:])
+
+
+def every_row_like_the_first(graph: Graph) -> None:
+    first = graph.add("Gather", ["sound_masks", graph.constant("first", np.array([0]))], "first_row", axis=0)
+    shape = graph.add("Shape", ["sound_masks"], "whole")
+    graph.masks = (graph.add("Expand", [first, shape], "expanded"), *graph.masks[1:])
+
+
 # fault -> output that fails -> metrics that must show it, beside others that may
 FAULTS: dict[Callable[[Graph], None], tuple[str, dict[str, set[str]]]] = {
     nan_in_one_pixel: ("masks", {"fp32": {"nonfinite"}, "fp16": {"nonfinite"}}),
@@ -130,10 +147,12 @@ FAULTS: dict[Callable[[Graph], None], tuple[str, dict[str, set[str]]]] = {
     masks_shifted_by_a_pixel: ("masks", {"fp32": {"max_abs_over_std"}, "fp16": {"cosine", "max_abs_over_range"}}),
     masks_in_another_order: ("masks", {"fp32": {"max_abs_over_std"}, "fp16": {"cosine", "max_abs_over_range"}}),
     masks_scaled_by_three_percent: ("masks", {"fp32": {"max_abs_over_std"}, "fp16": {"std_ratio"}}),
-    masks_of_zeros: ("masks", {"fp32": {"max_abs_over_std"}, "fp16": {"cosine", "std_ratio"}}),
+    masks_of_zeros: ("masks", {"fp32": {"max_abs_over_std", "rows"}, "fp16": {"cosine", "std_ratio", "rows"}}),
     masks_without_sign: ("masks", {"fp32": {"max_abs_over_std"}, "fp16": {"cosine"}}),
     one_pixel_far_off: ("masks", {"fp32": {"max_abs_over_std"}, "fp16": {"max_abs_over_range"}}),
     one_flag_flipped: ("valid", {"fp32": {"mismatches"}, "fp16": {"mismatches"}}),
+    row_one_of_a_batch_wrong: ("masks", {"fp32": {"rows"}, "fp16": {"rows"}}),
+    every_row_like_the_first: ("masks", {"fp32": {"rows"}, "fp16": {"rows"}}),
     masks_of_another_shape: ("masks", {"fp32": {"incomparable"}, "fp16": {"incomparable"}}),
     masks_of_another_type: ("masks", {"fp32": {"incomparable"}, "fp16": {"incomparable"}}),
 }
@@ -151,10 +170,14 @@ def verified(folder: Path, precision: str, graph: Graph) -> tuple[Row, ...]:
     inputs = {"onnx": folder / "onnx", "reference": folder / "reference"}
     if precision != "fp32":
         Graph().save(folder / "onnx" / "decoder.fp32.onnx")
-        STAGE.run({"component": "decoder", "precision": "fp32", "keep_outputs": True}, inputs, folder / "baseline")
+        STAGE.run(
+            {"component": "decoder", "precision": "fp32", "keep_outputs": True, "rows": 3}, inputs, folder / "baseline"
+        )
         inputs["baseline"] = folder / "baseline"
     graph.save(folder / "onnx" / f"decoder.{precision}.onnx")
-    STAGE.run({"component": "decoder", "precision": precision, "keep_outputs": False}, inputs, folder / "out")
+    STAGE.run(
+        {"component": "decoder", "precision": precision, "keep_outputs": False, "rows": 3}, inputs, folder / "out"
+    )
     statistics = json.loads((folder / "out" / "statistics.json").read_text())
     gates = {"masks": gates_for(precision, "float32", {}), "valid": gates_for(precision, "bool", {})}
     return judge(
@@ -166,8 +189,8 @@ def verified(folder: Path, precision: str, graph: Graph) -> tuple[Row, ...]:
 def test_a_sound_graph_passes_every_gate(tmp_path: Path, precision: str) -> None:
     rows = verified(tmp_path, precision, Graph())
     assert {(row.output, row.metric) for row in rows} == {
-        *(("masks", metric) for metric in (*GATES[precision], "nonfinite", "incomparable")),
-        *(("valid", metric) for metric in ("mismatches", "nonfinite", "incomparable")),
+        *(("masks", metric) for metric in (*GATES[precision], "rows", "nonfinite", "incomparable")),
+        *(("valid", metric) for metric in ("mismatches", "rows", "nonfinite", "incomparable")),
     }
     assert {row.verdict for row in rows} == {"pass"}
 
@@ -194,3 +217,15 @@ def test_a_missing_output_is_an_error_that_names_what_was_expected(tmp_path: Pat
         BuildError, match=r"the model has the outputs \['(masks|valid)'\], expected \['masks', 'valid'\]"
     ):
         verified(tmp_path, precision, Graph(outputs=tuple({"masks", "valid"} - {output})))
+
+
+@pytest.mark.parametrize("precision", GATES)
+def test_a_wrong_row_is_named_with_its_case_and_place(tmp_path: Path, precision: str) -> None:
+    graph = Graph()
+    row_one_of_a_batch_wrong(graph)
+    (row,) = [row for row in verified(tmp_path, precision, graph) if (row.output, row.metric) == ("masks", "rows")]
+    assert re.search(
+        r"the rows \[1, 0\] of case 'together', fed together, have \S+ in row 0 at \[\d, \d, \d\] "
+        r"where \S+ came in row 1 of the case",
+        str(row.reason),
+    )

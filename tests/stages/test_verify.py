@@ -54,6 +54,7 @@ def verify(folder: Path, *, keep: bool = False, baseline: bool = False) -> tuple
         "component": "decoder",
         "precision": "fp16" if baseline else "fp32",
         "keep_outputs": keep,
+        "rows": 3,
     }
     facts = STAGE.run(params, inputs, folder / "out")
     return facts, json.loads((folder / "out" / "statistics.json").read_text())
@@ -66,7 +67,7 @@ def test_equal_outputs_over_all_cases(folder: Path) -> None:
     twice, positive = statistics["outputs"]["twice"], statistics["outputs"]["positive"]
     assert (twice["cases"], twice["elements"], twice["max_abs"]) == (2, 9, 0)
     assert [twice["metrics"][name] for name in ("std_ratio", "cosine")] == pytest.approx([1, 1])
-    assert positive["metrics"] == {"mismatches": 0, "nonfinite": 0, "incomparable": 0}
+    assert positive["metrics"] == {"mismatches": 0, "nonfinite": 0, "incomparable": 0, "rows": 0}
     assert [f.name for f in (folder / "out").iterdir()] == ["statistics.json"]
 
 
@@ -192,7 +193,7 @@ def verify_built(folder: Path, backend: str, **options: Json) -> dict[str, Json]
         kept.rename(folder / "baseline" / kept.name)
     (folder / "built").mkdir()
     inputs = {name: folder / name for name in ("onnx", "reference", "baseline", "built")}
-    params: dict[str, Json] = {"component": "decoder", "precision": "fp16", "keep_outputs": False}
+    params: dict[str, Json] = {"component": "decoder", "precision": "fp16", "keep_outputs": False, "rows": 3}
     STAGE.run({**params, "backend": backend, "options": options}, inputs, folder / "out")
     found: dict[str, Json] = json.loads((folder / "out" / "statistics.json").read_text())
     return found

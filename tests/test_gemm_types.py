@@ -1,0 +1,186 @@
+"""What a file computes in is read from the file: FP32 under another name, behind casts, or on INT8 weights is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto
+from toy_graphs import info, n, toy
+
+from sam3_build import gemm_types, registry
+from sam3_build.compare.judge import Row, judge, type_gates
+from sam3_build.spec import TYPES, Comparison, Json
+from sam3_build.stages import precision
+
+RNG = np.random.default_rng(2)
+WEIGHTS = {f"block.{i}.weight": RNG.standard_normal((4, 4)).astype(np.float32) for i in range(4)}
+
+
+def source() -> onnx.ModelProto:
+    """Four blocks, each a matrix product with a weight; then one of two activations."""
+    nodes = [
+        n("MatMul", ["x" if i == 0 else f"h{i - 1}", f"block.{i}.weight"], [f"h{i}"], f"layers.{i}/MatMul_0")
+        for i in range(4)
+    ]
+    nodes += [n("Transpose", ["h3"], ["t"], "head/Transpose_0"), n("MatMul", ["h3", "t"], ["y"], "head/MatMul_0")]
+    return toy(nodes, [info("x")], [info("y", dims=("batch", "batch"))], WEIGHTS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The FP32 graph as the precision stage writes it, and empty folders for others."""
+    for name in ("source", "fp32", "onnx"):
+        (tmp_path / name).mkdir()
+    onnx.save(source(), tmp_path / "source" / "toy.onnx")
+    write(tmp_path, "fp32", {}, tmp_path / "fp32")
+    return tmp_path
+
+
+def params(recipe: str, asked: dict[str, Json]) -> dict[str, Json]:
+    return {"component": "toy", "precision": recipe, **asked}
+
+
+def write(folder: Path, recipe: str, asked: dict[str, Json], out: Path) -> None:
+    precision.run(params(recipe, asked), {"onnx": folder / "source"}, out)
+
+
+def measured(folder: Path, recipe: str = "fp16", **asked: Json) -> tuple[dict[str, Json], dict[str, Row]]:
+    """Return what the file in `onnx` is said to be, as verify says it, and the judge's rows of it."""
+    inputs = {"onnx": folder / "onnx", **({} if recipe == "fp32" else {"fp32": folder / "fp32"})}
+    told = gemm_types.measure({"component": "toy", "precision": recipe, "types": params(recipe, asked)}, inputs)
+    gates = {TYPES: type_gates(recipe)}
+    comparison = Comparison("toy", "a vs b", recipe, None, f"verify:toy.{recipe}", None, (TYPES,), gates)
+    return told, {row.metric: row for row in judge(comparison, {"outputs": {TYPES: told}})}
+
+
+def failed(rows: dict[str, Row]) -> set[str]:
+    return {metric for metric, row in rows.items() if row.verdict == "fail"}
+
+
+def test_a_precision_as_it_was_written_passes_and_is_counted(folder: Path) -> None:
+    write(folder, "fp16", {}, folder / "onnx")
+    told, rows = measured(folder)
+    assert told["counts"] == {"FLOAT16": 5}
+    assert told["metrics"] == {"gemms": 0, "low_gemms": 5, "low_share": 1.0}
+    assert {row.verdict for row in rows.values()} == {"pass"}
+
+
+def test_fp32_is_asserted_too(folder: Path) -> None:
+    write(folder, "fp32", {}, folder / "onnx")
+    told, rows = measured(folder, "fp32")
+    assert (told["counts"], told["metrics"]) == ({"FLOAT": 5}, {"gemms": 0})
+    assert set(rows) == {"gemms"}
+
+
+def test_fp32_sold_as_fp16_fails_with_counts_and_node_names(folder: Path) -> None:
+    onnx.save(source(), folder / "onnx" / "toy.fp16.onnx")
+    told, rows = measured(folder)
+    assert failed(rows) == {"gemms", "low_gemms", "low_share"}
+    assert rows["gemms"].reason == (
+        "gemms is 5, not <= 0: 5 of 5 GEMMs: FLOAT where FLOAT16 is expected "
+        "(MatMul layers.0/MatMul_0, MatMul layers.1/MatMul_0, MatMul layers.2/MatMul_0, ...)"
+    )
+    assert told["metrics"] == {"gemms": 5, "low_gemms": 0, "low_share": 0.0}
+
+
+def test_fp32_arithmetic_behind_fp16_casts_is_fp32(folder: Path) -> None:
+    model = source()
+    for node in [node for node in model.graph.node if node.name.startswith("layers")]:
+        down = n("Cast", [node.input[0]], [f"{node.name}.low"], f"{node.name}.down", to=TensorProto.FLOAT16)
+        up = n("Cast", [down.output[0]], [f"{node.name}.high"], f"{node.name}.up", to=TensorProto.FLOAT)
+        place = list(model.graph.node).index(node)
+        model.graph.node.insert(place, up)
+        model.graph.node.insert(place, down)
+        node.input[0] = up.output[0]
+    onnx.save(model, folder / "onnx" / "toy.fp16.onnx")
+    assert measured(folder)[0]["counts"] == {"FLOAT": 5}
+
+
+def test_weights_that_are_stored_otherwise_than_computed_with_are_named(folder: Path) -> None:
+    """FP16 arithmetic whose weights stayed FP32 in the file, behind a cast: neither small nor what it is sold as."""
+    write(folder, "fp16", {}, folder / "onnx")
+    file = folder / "onnx" / "toy.fp16.onnx"
+    model = onnx.load(file)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "block.1.weight")
+    value = onnx.numpy_helper.to_array(weight).astype(np.float32)
+    weight.CopyFrom(onnx.numpy_helper.from_array(value, "stored"))
+    model.graph.node.insert(0, n("Cast", ["stored"], ["block.1.weight"], "cast/Cast_0", to=TensorProto.FLOAT16))
+    onnx.save(model, file)
+    told, rows = measured(folder)
+    assert told["counts"] == {"FLOAT16": 4, "FLOAT16 on FLOAT weights": 1}
+    assert "FLOAT16 on FLOAT weights where FLOAT16 is expected (MatMul layers.1/MatMul_0)" in str(rows["gemms"].reason)
+
+
+@pytest.mark.parametrize(("activations", "said"), [(False, "FLOAT16 on INT8 weights"), (True, "INT8")])
+def test_int8_weights_are_int8_arithmetic_only_when_the_activations_are_int8_too(activations: bool, said: str) -> None:
+    scale = np.array(0.1, np.float16)
+    nodes = [
+        n("Cast", ["x"], ["a"], to=TensorProto.FLOAT16),
+        n("QuantizeLinear", ["a", "scale", "zero"], ["q"]),
+        n("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        n("DequantizeLinear", ["weight", "scale", "zero_weight"], ["w"]),
+        n("Transpose", ["w"], ["wt"]),
+        n("MatMul", ["d" if activations else "a", "wt"], ["h"], "layers.0/MatMul_0"),
+        n("Cast", ["h"], ["y"], to=TensorProto.FLOAT),
+    ]
+    constants = {
+        "scale": scale,
+        "zero": np.array(0, np.uint8),
+        "zero_weight": np.array(0, np.int8),
+        "weight": np.ones((4, 4), np.int8),
+    }
+    model = toy(nodes, [info("x")], [info("y")], constants)
+    (found,) = gemm_types.gemms(ir.serde.deserialize_model(model))
+    assert (str(found), found.stored, found.weights) == (said, "INT8", 16)
+
+
+def test_a_gemm_that_went_missing_or_came_from_nowhere_is_named(folder: Path) -> None:
+    write(folder, "fp16", {}, folder / "onnx")
+    file = folder / "onnx" / "toy.fp16.onnx"
+    model = onnx.load(file)
+    next(node for node in model.graph.node if node.name == "layers.2/MatMul_0").name = "layers.9/MatMul_0"
+    onnx.save(model, file)
+    reason = str(measured(folder)[1]["gemms"].reason)
+    assert "FLOAT16 where none at all is expected (MatMul layers.9/MatMul_0)" in reason
+    assert "missing where FLOAT16 is expected (layers.2/MatMul_0)" in reason
+
+
+def test_what_a_manifest_keeps_by_name_is_expected_in_fp32_and_counts_for_nothing(folder: Path) -> None:
+    asked: dict[str, Json] = {"keep_fp32": ["layers.[012]/*"]}
+    write(folder, "fp16", asked, folder / "onnx")
+    told, rows = measured(folder, **asked)
+    assert told["counts"] == {"FLOAT": 3, "FLOAT16": 2}
+    assert failed(rows) == set()
+    # The same file held against a manifest that asks for less.
+    assert measured(folder, keep_fp32=["layers.[01]/*"])[1]["gemms"].value == 1
+
+
+def keeping(monkeypatch: pytest.MonkeyPatch, nodes: Iterable[str]) -> None:
+    """Put a recipe into FP16's place that keeps these nodes by itself."""
+    kept = dict.fromkeys(nodes, "greed")
+    recipe = replace(registry.precision("fp16"), keep=lambda model, options: kept)
+    monkeypatch.setattr(registry, "precision", lambda name: recipe)
+
+
+def test_a_recipe_that_keeps_most_weights_unasked_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeping(monkeypatch, [f"layers.{i}/MatMul_0" for i in range(3)])
+    write(folder, "fp16", {}, folder / "onnx")
+    told, rows = measured(folder)
+    assert told["metrics"] == {"gemms": 0, "low_gemms": 2, "low_share": 0.25}
+    assert failed(rows) == {"low_share"}
+
+
+def test_a_recipe_that_keeps_everything_fails_though_all_is_as_expected(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping(monkeypatch, [node.name for node in source().graph.node])
+    onnx.save(source(), folder / "onnx" / "toy.fp16.onnx")
+    told, rows = measured(folder)
+    assert told["metrics"] == {"gemms": 0, "low_gemms": 0, "low_share": 0.0}
+    assert failed(rows) == {"low_gemms", "low_share"}

@@ -22,8 +22,8 @@ PACKAGE = Path(__file__).parent
 CORE = frozenset({
     "__main__", "card", "device", "digest", "errors", "executor", "explain", "frontend", "gc", "hub", "inspect",
     "lineage", "machine", "manifest", "memory", "nightly", "nvidia", "plan", "plan_engines", "plan_search",
-    "plan_segment", "plan_text", "plugins", "progress", "publish", "publishable", "registry", "report", "resolve",
-    "search", "session", "shelf", "spec", "store", "toolchain", "verdicts", "view", "worker",
+    "plan_segment", "plan_text", "plugins", "progress", "publish", "publishable", "registry", "report",
+    "report_html", "resolve", "search", "session", "shelf", "spec", "store", "toolchain", "verdicts", "view", "worker",
 })
 # fmt: on
 KEY_VERSION = 1

@@ -155,7 +155,7 @@ def _table(label: str, rows: list[Row]) -> list[str]:
     shown = [row for row in rows if row.verdict == FAIL or row.metric not in quiet]
     usual: dict[str, str] = {}
     for metric in dict.fromkeys(row.metric for row in shown):
-        usual[metric] = Counter(_condition(row) for row in shown if row.metric == metric).most_common(1)[0][0]
+        usual[metric] = Counter(asked(row) for row in shown if row.metric == metric).most_common(1)[0][0]
     table = [["", "component", "output", *(TITLES.get(m, m) for m in usual)], ["", "", "", *usual.values()]]
     reasons: list[list[str]] = [[], []]
     said: set[str] = set()  # what goes for many outputs is told once
@@ -178,15 +178,21 @@ def _table(label: str, rows: list[Row]) -> list[str]:
     return lines
 
 
-def _condition(row: Row) -> str:
+def asked(row: Row) -> str:
+    """Return what a row's gate asks for; empty when it has none."""
     return "" if row.threshold is None else condition(Gate(row.metric, row.threshold))
 
 
 def _cell(row: Row, usual: str) -> str:
     if row.value is None:
         return "-"
-    value = f"{row.value:.5f}" if row.metric in ("cosine", "std_ratio", "mask_iou", "box_iou") else f"{row.value:.3g}"
-    return value if _condition(row) == usual else f"{value} {_condition(row)}"
+    value = shown(row.metric, row.value)
+    return value if asked(row) == usual else f"{value} {asked(row)}"
+
+
+def shown(metric: str, value: float) -> str:
+    """Return a measured value as people read it."""
+    return f"{value:.5f}" if metric in ("cosine", "std_ratio", "mask_iou", "box_iou") else f"{value:.3g}"
 
 
 def _not_run(reason: str | None, rows: list[Row]) -> list[str]:

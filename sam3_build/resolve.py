@@ -42,7 +42,7 @@ class Resolver:
         action = self._actions[name]
         if action.blocked:
             return Answer("blocked")
-        upstream = {role: self._known(source.action) for role, source in action.inputs.items()}
+        upstream = {role: self.known(source.action) for role, source in action.inputs.items()}
         waits_for = tuple(dict.fromkeys(action.inputs[r].action for r, a in upstream.items() if a.record is None))
         if waits_for:
             return Answer("pending", waits_for=waits_for)
@@ -64,7 +64,8 @@ class Resolver:
         self._fresh[name] = answer
         return answer
 
-    def _known(self, name: str) -> Answer:
+    def known(self, name: str) -> Answer:
+        """Return the answer for `name` that this run already has, or ask."""
         return self._fresh.get(name) or self.resolve(name)
 
     def input_paths(self, action: Action) -> dict[str, Path]:
@@ -73,7 +74,7 @@ class Resolver:
         paths = {**located, **action.files}
         unkeyed = {role: read for role, read in action.reads.items() if isinstance(read, Input)}
         for role, source in {**unkeyed, **action.inputs}.items():
-            record = self._known(source.action).record
+            record = self.known(source.action).record
             if record is None:
                 raise BuildError(f"{action.name}: its input {source.action} is not built")
             folder = self.folder(record)

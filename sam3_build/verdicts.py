@@ -11,6 +11,7 @@ from typing import TextIO
 
 from sam3_build.compare.trust import Judged
 from sam3_build.report import Counts, judged, report
+from sam3_build.report_html.page import write_page
 from sam3_build.session import Session
 
 
@@ -21,8 +22,10 @@ def judge(session: Session) -> Judged:
 
 def tell(session: Session, out: TextIO) -> tuple[Judged, Counts]:
     """Judge, print the table to `out` and write the reports where that changes them."""
-    found = judge(session)
-    return found, report(session.plan, found, lambda name: output_folder(session, name), report_path(session), out)
+    found, (rows, page) = judge(session), reports(session)
+    counts = report(session.plan, found, lambda name: output_folder(session, name), rows, out)
+    write_page(session, found, page)
+    return found, counts
 
 
 def forget(session: Session) -> None:

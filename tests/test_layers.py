@@ -70,6 +70,7 @@ LAYERS = {
     "progress": 4,
     "publish": 4,
     "publishable": 4,
+    "report_html": 4,
     "verdicts": 4,
     "gc": 4,
     "inspect": 4,
@@ -82,9 +83,9 @@ PLUG_INS = 2
 # Too slow to import for those who only ask what is there; inside functions they are welcome.
 HEAVY = frozenset(
     {
-        "PIL", "cv2", "huggingface_hub", "ml_dtypes", "numpy", "onnx", "onnx_graphsurgeon", "onnx_ir", "onnxruntime",
-        "onnxscript", "onnxsim", "polygraphy", "pynvml", "rich", "safetensors", "scipy", "tensorrt", "tensorrt_rtx",
-        "tokenizers", "torch", "transformers",
+        "PIL", "cv2", "huggingface_hub", "jinja2", "ml_dtypes", "numpy", "onnx", "onnx_graphsurgeon", "onnx_ir",
+        "onnxruntime", "onnxscript", "onnxsim", "polygraphy", "pynvml", "rich", "safetensors", "scipy", "tensorrt",
+        "tensorrt_rtx", "tokenizers", "torch", "transformers",
     }
 )  # fmt: skip
 
@@ -224,9 +225,18 @@ def test_stages_and_plug_ins_start_no_processes() -> None:
 def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
     """Stages get a folder; the store, the view and the session decide where things lie."""
     users = {name for name, path in modules().items() if any(inside(i) in ("store", "view") for i in imports(path))}
-    writers = {"store", "view", "shelf", "session", "executor", "report", "gc", "publish", "manifest.cache"}
-    readers = {"resolve", "explain", "plan_text", "card", "lineage", "publishable"}
-    assert users <= writers | readers
+    writers = {"store", "view", "shelf", "session", "executor", "report", "report_html.page", "gc", "publish"}
+    readers = {
+        "resolve",
+        "explain",
+        "plan_text",
+        "card",
+        "lineage",
+        "publishable",
+        "report_html.made",
+        "report_html.sources",
+    }
+    assert users <= writers | readers | {"manifest.cache"}
 
 
 # ------------------------------------------------------------------ keys cover what is used

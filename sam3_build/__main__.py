@@ -13,6 +13,7 @@ import typer
 
 from sam3_build import explain as explaining
 from sam3_build import gc as collecting
+from sam3_build import search as searching
 from sam3_build.errors import BuildError, ManifestError
 from sam3_build.manifest.lock import manifest_files
 from sam3_build.plan_engines import Machine
@@ -98,6 +99,24 @@ def device(manifest: ManifestOption = None, as_json: JsonOption = False) -> None
         print(machines.render(machine, chosen), end="")
     if problem:
         raise problem
+
+
+@app.command()
+def search(
+    component: str,
+    precision: Annotated[str, typer.Option("--precision", "-p", help="The reduced precision to repair")] = "fp16",
+    cases: Annotated[
+        int | None, typer.Option(min=1, help="Try sets on the first so many recorded cases; all when not given")
+    ] = None,
+    manifest: ManifestOption = None,
+) -> None:
+    """Find which nodes of COMPONENT must stay FP32 for its gates to pass, and keep them so by the lock file."""
+    session = _session(manifest)
+    try:
+        searching.search(session, searching.Goal(component, precision, cases), lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("interrupted: the trials that ended are kept, and the same command goes on", file=sys.stderr)
+        sys.exit(130)
 
 
 @app.command()

@@ -16,6 +16,8 @@ from sam3_build.view import View
 
 # Inputs and source files are compared by digest; so many characters of one say enough.
 _SHORT = 12
+# Of a longer list only the first entries are shown.
+_MANY = 8
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class Difference:
     new: Json
 
     def __str__(self) -> str:
-        """Say the difference as people read it: `tools.torch: 2.13.0 -> 2.14.0`."""
+        """Say the difference as people read it: `tools.torch: 2.13.0 -> 2.14.0`; of long lists, what came and went."""
+        if isinstance(self.old, list) and isinstance(self.new, list) and max(len(self.old), len(self.new)) > _MANY:
+            came, went = ([i for i in a if i not in b] for a, b in ((self.new, self.old), (self.old, self.new)))
+            return f"{self.field}: {len(came)} more {brief(came)}, {len(went)} less {brief(went)}"
         return f"{self.field}: {brief(self.old)} -> {brief(self.new)}"
 
 
@@ -143,6 +148,10 @@ def brief(value: Json) -> str:
     """Return a value as text; of a digest, as much as tells it from another."""
     if value is None:
         return "absent"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {brief(entry)}' for name, entry in value.items())}}}"
+    if isinstance(value, list) and len(value) > _MANY:
+        return f"[{', '.join(map(brief, value[:3]))}, ... {len(value)} in all]"
     return str(value)[:_SHORT] if _is_digest(value) else str(value)
 
 

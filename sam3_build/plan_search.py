@@ -1,12 +1,21 @@
-"""What a search found, in a plan: the lock of a manifest as a parameter of precision actions. Pure."""
+"""What a search adds to a plan: a component's ranges and one trial per set of FP32 nodes; and its result, a lock. Pure.
+
+ranges:<component>.<precision>                    which nodes may be low, and how large their tensors become
+trial:<component>.<precision>.<digest of the set> statistics of the graph with these nodes in FP32
+
+Nothing depends on these, and no plan of doit holds them: a search makes them up, one after another. A trial's name says
+its set, so that the history of its name keeps it through garbage collection.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from sam3_build import registry
+from sam3_build.digest import digest
 from sam3_build.manifest.types import Lock, Manifest
-from sam3_build.spec import Json
+from sam3_build.spec import BASELINE, Action, Input, Json, Plan
 
 
 def locked(manifest: Manifest, component: str, precision: str) -> dict[str, Json]:
@@ -24,5 +33,70 @@ def with_lock(manifest: Manifest, component: str, precision: str, lock: Lock | N
     return replace(manifest, locks=locks)
 
 
+def ranges(plan: Plan, component: str, precision: str, cases: int | None) -> Action:
+    """Return the action that measures ranges. `plan` has no lock for this component and precision."""
+    typed = plan.action(f"precision:{component}.{precision}")
+    stage = registry.stage("ranges")
+    return Action(
+        name=f"ranges:{component}.{precision}",
+        stage="ranges",
+        params={"component": component, "precision": precision, "typed": typed.params, "cases": cases},
+        inputs={**typed.inputs, "reference": Input(f"reference:{component}")},
+        recipe=("stages.ranges", *typed.recipe),
+        tools=_each_once(*stage.tools, *typed.tools),
+    )
+
+
+def trial(plan: Plan, component: str, precision: str, cases: int | None) -> Action:
+    """Return the action that measures the graph with the nodes in FP32 that the plan's lock keeps so.
+
+    With the baseline as `precision` it is the graph in which all of them are.
+    """
+    stem = f"{component}.{precision}"
+    typed, measured = plan.action(f"precision:{stem}"), plan.action(f"verify:{stem}")
+    name = digest([typed.params.get("locked"), cases])[:12]
+    return Action(
+        name=f"trial:{stem}.{name}",
+        stage="trial",
+        params={
+            "component": component,
+            "precision": precision,
+            "typed": {**typed.params, "require_low": False},
+            "measured": {"component": component, "precision": precision, "keep_outputs": False, "rows": 0},
+            "cases": cases,
+        },
+        inputs={**measured.inputs, "baseline": Input(f"verify:{component}.{BASELINE}"), **typed.inputs},
+        recipe=("stages.trial", *_each_once(*typed.recipe, *measured.recipe)),
+        tools=_each_once(*registry.stage("trial").tools, *typed.tools, *measured.tools),
+    )
+
+
+def upstream(plan: Plan, action: Action) -> list[Action]:
+    """Return the actions of `plan` that `action` rests upon, in the plan's order."""
+    actions = {known.name: known for known in plan.actions}
+    wanted: set[str] = set()
+    queue = _sources(action)
+    while queue:
+        if (name := queue.pop()) not in wanted:
+            wanted.add(name)
+            queue += _sources(actions[name])
+    return [known for known in plan.actions if known.name in wanted]
+
+
+def _sources(action: Action) -> list[str]:
+    read = (source for source in action.reads.values() if isinstance(source, Input))
+    return [source.action for source in (*action.inputs.values(), *read)]
+
+
 def _param(lock: Lock) -> Mapping[str, Json]:
     return {"graph": lock.graph, "nodes": list(lock.keep_fp32)}
+
+
+def _each_once(*names: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def lock_of(graph: str, nodes: Iterable[str]) -> Lock | None:
+    """Return the lock that keeps `nodes` of a graph; None for no nodes."""
+    names = tuple(sorted(nodes))
+    return Lock(graph, names) if names else None

@@ -166,14 +166,14 @@ class BuildSpace:
         assert run.code == 0, run.output
         return run
 
-    def cli(self, *args: str, **extra: str) -> Run:
+    def cli(self, *args: str, timeout: float = 120, **extra: str) -> Run:
         done = subprocess.run(
             [*self.prefix, sys.executable, "-m", "sam3_build", *args],
             cwd=self.root,
             env=self.environ(**extra),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=timeout,
         )
         return Run(done.returncode, done.stdout + done.stderr)
 

@@ -42,6 +42,8 @@ LAYERS = {
     "operator_types": 1,
     "rounding": 1,
     "structure": 1,
+    "reduction": 1,
+    "recorded_cases": 1,
     "chain": 1,
     "families": 2,
     "patches": 2,
@@ -74,6 +76,7 @@ LAYERS = {
     "verdicts": 4,
     "gc": 4,
     "inspect": 4,
+    "search": 4,
     "inspect_checkpoint": 4,
     "machine": 4,
     "__main__": 5,
@@ -225,7 +228,7 @@ def test_stages_and_plug_ins_start_no_processes() -> None:
 def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
     """Stages get a folder; the store, the view and the session decide where things lie."""
     users = {name for name, path in modules().items() if any(inside(i) in ("store", "view") for i in imports(path))}
-    writers = {"store", "view", "shelf", "session", "executor", "report", "report_html.page", "gc", "publish"}
+    writers = {"store", "view", "shelf", "session", "executor", "report", "report_html.page", "gc", "publish", "search"}
     readers = {
         "resolve",
         "explain",
@@ -250,11 +253,12 @@ UNCOVERED = {
 
 
 def plans() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Return action -> (recipe, tools) of the default manifest."""
-    from sam3_build import session
+    """Return action -> (recipe, tools) of the default manifest, and of a search in it."""
+    from sam3_build import plan_search, session
 
-    found = session.open_session(ROOT, None, {"SAM3_STORE": "/nonexistent"})
-    return {action.name: (action.recipe, action.tools) for action in found.plan.actions}
+    found = session.open_session(ROOT, None, {"SAM3_STORE": "/nonexistent"}).plan
+    tried = (plan_search.ranges(found, "decoder", "fp16", None), plan_search.trial(found, "decoder", "fp16", None))
+    return {action.name: (action.recipe, action.tools) for action in (*found.actions, *tried)}
 
 
 def third_party(recipe: dict[str, str]) -> dict[str, str]:

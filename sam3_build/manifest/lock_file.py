@@ -14,12 +14,12 @@ from typing import NamedTuple
 from sam3_build.errors import did_you_mean
 from sam3_build.manifest.lock import lock_path
 from sam3_build.manifest.types import Lock, SourceFile
-from sam3_build.manifest.yaml_tree import Keys, Place, Plain, Problem, Value, read_yaml
-from sam3_build.spec import BASELINE
+from sam3_build.manifest.yaml_tree import Keys, Place, Problem, Value, read_yaml
+from sam3_build.spec import BASELINE, Json
 
 HEADER = """\
 # Nodes that stay FP32, by component and precision: found by `sam3-build search`, in the key of what is built.
-# Search again, or delete an entry; a hand-edited list may still be right, and `doit verify` says whether it is.
+# An entry is of one graph (nodes, operators and edges, not weights); any other refuses it: search again, or delete it.
 """
 
 # What an entry may say; all but the first two tell how it was found.
@@ -116,7 +116,7 @@ def _names(nodes: Value) -> list[str]:
 # ------------------------------------------------------------------ writing
 
 
-def with_entry(text: bytes | None, component: str, precision: str, entry: Mapping[str, Plain] | None) -> bytes | None:
+def with_entry(text: bytes | None, component: str, precision: str, entry: Mapping[str, Json] | None) -> bytes | None:
     """Return the text of a lock file with one entry put in or (None) taken out, sorted; None when nothing is left.
 
     `text` is what the file holds; it was read before, and nothing was wrong with it.

@@ -76,7 +76,16 @@ def measure(params: Mapping[str, Json], inputs: Mapping[str, Path]) -> dict[str,
     made = [replace(gemm, computes=told[gemm.name], stored=None) for gemm in found if gemm.name in told]
     untold: list[Json] = [gemm.name for gemm in found if gemm.name not in told]
     expected = {name: kind for name, kind in expected.items() if name in told}
+    if not made:
+        return _nothing_told(len(found))
     return described(made, expected, low, named) | {"untold": untold}
+
+
+def _nothing_told(gemms: int) -> dict[str, Json]:
+    """Return what `described` says of an engine whose layers name none of the GEMMs that it was made of."""
+    why = f"not run: the engine's layers name none of the {gemms} GEMMs; they follow the ONNX, whose types are judged"
+    metrics: dict[str, Json] = dict.fromkeys(("gemms", "low_gemms", "low_share"))
+    return described([], {}, None, ()) | {"metrics": metrics, "informs": dict.fromkeys(metrics, why)}
 
 
 def gemms(model: ir.Model) -> Iterator[Gemm]:

@@ -184,3 +184,41 @@ def test_a_recipe_that_keeps_everything_fails_though_all_is_as_expected(
     told, rows = measured(folder)
     assert told["metrics"] == {"gemms": 0, "low_gemms": 0, "low_share": 0.0}
     assert failed(rows) == {"low_gemms", "low_share"}
+
+
+# ------------------------------------------------------------------ engines
+
+
+def inspected(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
+) -> tuple[dict[str, Json], dict[str, Row]]:
+    """Return what is said of an engine of the FP16 file, and the judge's rows, when its inspector says `told`."""
+    write(folder, "fp16", {}, folder / "onnx")
+    backend = replace(registry.backend("tensorrt"), layer_types=lambda request: told)
+    monkeypatch.setattr(registry, "backend", lambda name: backend)
+    inputs = {"onnx": folder / "onnx", "fp32": folder / "fp32", "built": folder}
+    asked: dict[str, Json] = {"types": params("fp16", {}), "backend": "tensorrt", "options": {}}
+    said = gemm_types.measure({"component": "toy", "precision": "fp16", **asked}, inputs)
+    comparison = Comparison("toy", "a vs b", "fp16", "t4", "x", None, (TYPES,), {TYPES: type_gates("fp16")})
+    return said, {row.metric: row for row in judge(comparison, {"outputs": {TYPES: said}})}
+
+
+def test_an_engine_whose_layers_follow_the_file_passes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, rows = inspected(folder, monkeypatch, {f"layers.{i}/MatMul_0": "FLOAT16" for i in range(4)})
+    assert {row.verdict for row in rows.values()} == {"pass"}
+    assert said["untold"] == ["head/MatMul_0"]
+
+
+def test_an_engine_that_computes_in_fp32_what_it_was_given_in_fp16_fails_and_names_the_layer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {f"layers.{i}/MatMul_0": "FLOAT" if i == 2 else "FLOAT16" for i in range(4)}
+    _, rows = inspected(folder, monkeypatch, told)
+    assert failed(rows) == {"gemms"}
+    assert "1 of 4 GEMMs: FLOAT where FLOAT16 is expected (MatMul layers.2/MatMul_0)" in str(rows["gemms"].reason)
+
+
+def test_an_engine_that_names_no_gemm_neither_passes_nor_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, rows = inspected(folder, monkeypatch, {"somewhere/Add_0": "FLOAT16"})
+    assert {row.verdict for row in rows.values()} == {"info"}
+    assert str(rows["gemms"].reason).startswith("not run: the engine's layers name none of the 5 GEMMs")

@@ -5,6 +5,7 @@ Both are one API under two module names. An environment variable, read when Poly
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Protocol
 
 from sam3_build.errors import BuildError
 from sam3_build.plugins import BuildRequest, RunRequest
+from sam3_build.spec import Json
 
 # Progress is written each time that so many more hundredths are done.
 _STEP = 5
@@ -240,6 +242,18 @@ def open_runner(request: RunRequest, library: Library) -> object:
                 self.set_profile(first_fit(ranges, {name: tuple(array.shape) for name, array in feed.items()}))
 
     return Runner(EngineFromBytes(BytesFromPath(str(request.built / f"{request.stem}.engine"))), name=library.title)
+
+
+def inspected(request: RunRequest, library: Library) -> Mapping[str, Json]:
+    """Return what the library's inspector says of `<stem>.engine` in the folder `built`."""
+    trt = _import(library)
+    from polygraphy.backend.common import BytesFromPath
+    from polygraphy.backend.trt import EngineFromBytes
+
+    engine = EngineFromBytes(BytesFromPath(str(request.built / f"{request.stem}.engine")))()
+    said = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    document: Mapping[str, Json] = json.loads(said)
+    return document
 
 
 class Sized(Protocol):

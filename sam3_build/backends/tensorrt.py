@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Literal
 
 from sam3_build.backends import _tensorrt
+from sam3_build.backends._engine_layers import layer_types
 from sam3_build.plugins import Backend, BuildRequest, RunRequest
 from sam3_build.spec import DeviceFingerprint, Json
 
@@ -82,8 +83,11 @@ def settings(options: Mapping[str, Json], free_bytes: int | None) -> Settings:
 
 
 def arguments(trt: ModuleType, asked: Settings) -> dict[str, object]:
-    """Return `asked` as Polygraphy's CreateConfig takes it; only what differs from the library's own defaults."""
-    found: dict[str, object] = {}
+    """Return `asked` as Polygraphy's CreateConfig takes it; only what differs from the library's own defaults.
+
+    Detailed profiling keeps the layers' names and types in the engine, for `layer_types`; it changes no kernel.
+    """
+    found: dict[str, object] = {"profiling_verbosity": trt.ProfilingVerbosity.DETAILED}
     if asked.workspace_bytes:
         found["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: asked.workspace_bytes}
     if asked.level:
@@ -132,6 +136,11 @@ def _release() -> str:
 
 def _runner(request: RunRequest) -> object:
     return _tensorrt.open_runner(request, LIBRARY)
+
+
+def _layer_types(request: RunRequest) -> Mapping[str, str]:
+    """Return ONNX node name -> element type, as the engine's inspector tells."""
+    return layer_types(_tensorrt.inspected(request, LIBRARY))
 
 
 # ------------------------------------------------------------------ timing cache
@@ -261,5 +270,6 @@ BACKEND = Backend(
     device_fields=_device_fields,
     build=build,
     runner=_runner,
+    layer_types=_layer_types,
     variants=(("", asdict(TensorRTOptions())),),
 )

@@ -18,6 +18,7 @@ from gpus import A10, L4, RTX_4090, T4
 
 from sam3_build import toolchain
 from sam3_build.backends import _tensorrt, tensorrt
+from sam3_build.backends._engine_layers import layer_types
 from sam3_build.backends.tensorrt import BACKEND, Settings, cache_name, settings, timing_cache
 from sam3_build.errors import BuildError
 from sam3_build.spec import DeviceFingerprint, Json
@@ -70,12 +71,15 @@ def test_settings_become_polygraphys_arguments_in_the_librarys_own_enums() -> No
     trt = pytest.importorskip("tensorrt_rtx")
     found = tensorrt.arguments(trt, Settings(GIB, "AMPERE_PLUS", True, 3))
     assert found == {
+        "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
         "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: GIB},
         "hardware_compatibility_level": trt.HardwareCompatibilityLevel.AMPERE_PLUS,
         "version_compatible": True,
         "builder_optimization_level": 3,
     }
-    assert tensorrt.arguments(trt, Settings(None, None, False, None)) == {}
+    assert tensorrt.arguments(trt, Settings(None, None, False, None)) == {
+        "profiling_verbosity": trt.ProfilingVerbosity.DETAILED
+    }
 
 
 def test_polygraphy_takes_every_argument() -> None:
@@ -91,6 +95,48 @@ def test_polygraphy_takes_every_argument() -> None:
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["True 3 False"], done.stderr
+
+
+# ------------------------------------------------------------------ what an engine's inspector says
+
+
+def layer(metadata: str, *types: str) -> dict[str, Json]:
+    inputs: list[Json] = [{"Name": f"t{i}", "Dimensions": [1, 8], "Format/Datatype": t} for i, t in enumerate(types)]
+    return {"Name": "a kernel", "LayerType": "gemm", "Inputs": inputs, "Outputs": [], "Metadata": metadata}
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("Half", "FLOAT16"),
+        ("Row major linear FP16 format", "FLOAT16"),
+        ("Float", "FLOAT"),
+        ("Row major linear FP32", "FLOAT"),
+        ("BFloat16", "BFLOAT16"),
+        ("Thirty-two wide channel vectorized row major Int8 format", "INT8"),
+    ],
+)
+def test_the_words_of_several_releases_are_read(said: str, found: str) -> None:
+    assert layer_types({"Layers": [layer("[ONNX Layer: layers.0/MatMul_0]", said)]}) == {"layers.0/MatMul_0": found}
+
+
+def test_every_node_that_a_layer_was_made_of_gets_its_type() -> None:
+    fused = "[ONNX Layer: layers.0/MatMul_0]\x1e[ONNX Layer: layers.0/Add_0]"
+    assert layer_types({"Layers": [layer(fused, "Half", "Half")]}) == {
+        "layers.0/MatMul_0": "FLOAT16",
+        "layers.0/Add_0": "FLOAT16",
+    }
+
+
+def test_what_an_engine_does_not_tell_is_not_guessed() -> None:
+    """Mixed inputs, indices only, layers without metadata, and names alone, as engines without details give."""
+    layers: list[Json] = [
+        layer("[ONNX Layer: a]", "Half", "Float"),
+        layer("[ONNX Layer: b]", "Int64"),
+        layer("", "Half"),
+    ]
+    assert layer_types({"Layers": [*layers, "a name", {"Name": "bare"}]}) == {}
+    assert layer_types({}) == {}
 
 
 @pytest.mark.parametrize(

@@ -150,8 +150,8 @@ def _gemm(node: ir.Node) -> Gemm:
     # Where only one operand lies between Q/DQ pairs, it is converted to the other one's type.
     computes = kinds[0] if len(set(kinds)) == 1 else _name(operands[0])
     origins = [origin for value in operands if (origin := _origin(value)) is not None]
-    stored = origins[0] if origins else None
-    weights = sum(math.prod(origin.shape.numpy()) for origin in origins if origin.shape is not None)
+    stored = origins[-1] if origins else None  # a constant before it is data, such as a decoder's queries
+    weights = math.prod(stored.shape.numpy()) if stored is not None and stored.shape is not None else 0
     return Gemm(node.name or "", node.op_type, computes, _name(stored) if stored else None, weights)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,9 @@ from onnx import TensorProto
 from toy_graphs import info, n, toy
 
 from sam3_build import gemm_types, registry
-from sam3_build.compare.judge import Row, judge, type_gates
+from sam3_build.compare.judge import Row, default_gates, judge, type_gates
 from sam3_build.spec import TYPES, Comparison, Json
-from sam3_build.stages import precision
+from sam3_build.stages import precision, verify
 
 RNG = np.random.default_rng(2)
 WEIGHTS = {f"block.{i}.weight": RNG.standard_normal((4, 4)).astype(np.float32) for i in range(4)}
@@ -89,6 +90,28 @@ def test_fp32_sold_as_fp16_fails_with_counts_and_node_names(folder: Path) -> Non
     assert told["metrics"] == {"gemms": 5, "low_gemms": 0, "low_share": 0.0}
 
 
+def test_verify_and_judge_let_fp32_sold_as_fp16_fail_by_nothing_but_its_types(folder: Path) -> None:
+    """It is as accurate as can be: its values never tell."""
+    onnx.save(source(), folder / "onnx" / "toy.fp16.onnx")
+    (folder / "recorded").mkdir()
+    for precision_ in ("fp32", "fp16"):
+        (folder / f"verified.{precision_}").mkdir()
+    x = RNG.standard_normal((2, 4)).astype(np.float32)
+    h = np.linalg.multi_dot([x, *WEIGHTS.values()])
+    np.savez(folder / "recorded" / "batch.npz", **{"inputs/x": x, "outputs/y": h @ h.T})
+    inputs = {"onnx": folder / "fp32", "reference": folder / "recorded"}
+    own: dict[str, Json] = {"component": "toy", "keep_outputs": True, "rows": 0}
+    verify.STAGE.run({**own, "precision": "fp32"}, inputs, folder / "verified.fp32")
+    inputs |= {"onnx": folder / "onnx", "fp32": folder / "fp32", "baseline": folder / "verified.fp32"}
+    asked = {**own, "precision": "fp16", "types": params("fp16", {})}
+    verify.STAGE.run(asked, inputs, folder / "verified.fp16")
+    statistics = json.loads((folder / "verified.fp16" / "statistics.json").read_bytes())
+    gates = {"y": default_gates("fp16", "float32"), TYPES: type_gates("fp16")}
+    rows = judge(Comparison("toy", "a vs b", "fp16", None, "verify:toy.fp16", None, ("y", TYPES), gates), statistics)
+    assert {row.output for row in rows if row.verdict == "fail"} == {TYPES}
+    assert "5 of 5 GEMMs: FLOAT where FLOAT16 is expected" in str([row.reason for row in rows])
+
+
 def test_fp32_arithmetic_behind_fp16_casts_is_fp32(folder: Path) -> None:
     model = source()
     for node in [node for node in model.graph.node if node.name.startswith("layers")]:
@@ -138,6 +161,20 @@ def test_int8_weights_are_int8_arithmetic_only_when_the_activations_are_int8_too
     model = toy(nodes, [info("x")], [info("y")], constants)
     (found,) = gemm_types.gemms(ir.serde.deserialize_model(model))
     assert (str(found), found.stored, found.weights) == (said, "INT8", 16)
+
+
+def test_constant_data_that_is_multiplied_by_a_weight_is_not_taken_for_the_weight() -> None:
+    """As the queries of a decoder, which stay FP32 where the residual stream does."""
+    nodes = [
+        n("Shape", ["x"], ["size"]),
+        n("Expand", ["queries", "size"], ["expanded"]),
+        n("Cast", ["expanded"], ["low"], to=TensorProto.FLOAT16),
+        n("MatMul", ["low", "weight"], ["h"], "layers.0/MatMul_0"),
+        n("Cast", ["h"], ["y"], to=TensorProto.FLOAT),
+    ]
+    constants = {"queries": np.ones((1, 4), np.float32), "weight": np.ones((4, 4), np.float16)}
+    (found,) = gemm_types.gemms(ir.serde.deserialize_model(toy(nodes, [info("x")], [info("y")], constants)))
+    assert (str(found), found.weights) == ("FLOAT16", 16)
 
 
 def test_a_gemm_that_went_missing_or_came_from_nowhere_is_named(folder: Path) -> None:

@@ -69,5 +69,5 @@ def _not_judged(row: Row, causes: Sequence[Comparison]) -> Row:
         return row
     first = f'{causes[0].component} failed in "{causes[0].label}"'
     others = f" (and {', '.join(c.name for c in causes[1:])})" if causes[1:] else ""
-    by_itself = f"; by itself: {row.reason}" if row.reason else ""
+    by_itself = f"; by itself: {row.reason}" if row.verdict == FAIL else ""
     return replace(row, verdict=NOT_JUDGED, reason=f"not judged, since {first}{others}{by_itself}")

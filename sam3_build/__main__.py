@@ -1,4 +1,7 @@
-"""sam3-build: the commands beside doit. They read a plan, the store and single files; only `gc` and `schema` write."""
+"""sam3-build: the commands beside doit. They read a plan, the store and single files.
+
+`gc` and `schema` write; `localize` builds what it measures.
+"""
 
 from __future__ import annotations
 
@@ -146,6 +149,24 @@ def gc(
     for gone in paths:
         print(gone)
     print(f"{'would remove' if dry_run else 'removed'} {len(paths)} entries, {readable_size(garbage.size)}")
+
+
+@app.command()
+def localize(
+    component: str,
+    precision: Annotated[str, typer.Option(help="What is held against the FP32 graph")] = "fp16",
+    target: Annotated[str | None, typer.Option(help="The engine for this target, not the graph")] = None,
+    manifest: ManifestOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the block at which COMPONENT parts from its FP32 graph; builds what that needs."""
+    from sam3_build import localize as localizing
+
+    session = _session(manifest)
+    found = localizing.localize(
+        session, component, precision, target, lambda action: print(f"  run       {action}", file=sys.stderr)
+    )
+    print(json.dumps(localizing.as_json(found), indent=1) if as_json else localizing.render(found), end="")
 
 
 @app.command()

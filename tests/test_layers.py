@@ -44,6 +44,7 @@ LAYERS = {
     "structure": 1,
     "reduction": 1,
     "recorded_cases": 1,
+    "blocks": 1,
     "chain": 1,
     "families": 2,
     "patches": 2,
@@ -78,6 +79,7 @@ LAYERS = {
     "inspect": 4,
     "search": 4,
     "inspect_checkpoint": 4,
+    "localize": 4,
     "machine": 4,
     "__main__": 5,
 }
@@ -239,7 +241,7 @@ def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
         "report_html.made",
         "report_html.sources",
     }
-    assert users <= writers | readers | {"manifest.cache"}
+    assert users <= writers | readers | {"manifest.cache", "localize"}
 
 
 # ------------------------------------------------------------------ keys cover what is used

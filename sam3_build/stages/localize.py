@@ -1,0 +1,144 @@
+"""Localize: a component's FP32 graph and another form of it in; by how much they differ at each block boundary out.
+
+The tensors that leave a block become outputs of both. The FP32 graph runs first, on ONNX Runtime's CPU, and what it
+computes waits on disk, so that one model and one case are in memory at a time. Judges nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from sam3_build import graph
+from sam3_build.blocks import Block, blocks
+from sam3_build.compare.statistics import OutputStatistics
+from sam3_build.errors import BuildError
+from sam3_build.plugins import Memory, Stage
+from sam3_build.runners import Arrays, fit, open_runner, refusals
+from sam3_build.spec import BASELINE, Json
+from sam3_build.stages import build
+
+if TYPE_CHECKING:
+    from onnx_ir import Model
+
+
+def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+    """Write `depth.json`: statistics of the outputs, and of every tensor that leaves a block, block by block.
+
+    params: component, precision; for an engine, which is built here from the graph with its new outputs, also
+            backend, options and profiles
+    inputs: fp32 and onnx, the folders of the two graphs; reference, a folder of `<case>.npz` with `inputs/<name>`
+    """
+    component, precision = str(params["component"]), str(params["precision"])
+    cases = sorted(inputs["reference"].glob("*.npz"))
+    if not cases:
+        raise BuildError(f"no recorded case runs {component!r}; add a sample to the manifest that uses this component")
+    with TemporaryDirectory(dir=out.parent) as scratch:
+        place = {role: Path(scratch) / role for role in ("fp32", "onnx", "built", "expected")}
+        for folder in place.values():
+            folder.mkdir()
+        model = graph.load(inputs["fp32"] / f"{component}.{BASELINE}.onnx")
+        found = blocks(model)
+        _tap(model, found, place["fp32"] / f"{component}.{BASELINE}.onnx")
+        model = graph.load(inputs["onnx"] / f"{component}.{precision}.onnx")
+        graph.infer_types(model)
+        _tap(model, found, place["onnx"] / f"{component}.{precision}.onnx")
+        del model
+        for case, outputs in _run({**params, "precision": BASELINE}, {"onnx": place["fp32"]}, cases):
+            _save(place["expected"] / case.name, outputs)
+        if "backend" in params:
+            build.run(params, {**inputs, "onnx": place["onnx"]}, place["built"])
+        measured: dict[str, OutputStatistics] = {}
+        for case, outputs in _run(params, place, cases):
+            _compare(case.stem, outputs, _load(place["expected"] / case.name), measured)
+    summaries = {name: statistics.summary() for name, statistics in measured.items()}
+    depth: dict[str, Json] = {
+        "component": component,
+        "precision": precision,
+        "cases": [case.stem for case in cases],
+        "blocks": [_described(block, summaries) for block in found],
+        "outputs": {name: summary for name, summary in summaries.items() if not name.startswith(TAP)},
+    }
+    (out / "depth.json").write_text(json.dumps(depth, indent=1, allow_nan=False) + "\n")
+    return {"cases": len(cases), "blocks": len(found)}
+
+
+# What the new outputs are called: this, then the tensor that leaves a block.
+TAP = "boundary:"
+
+
+def _tap(model: Model, found: Iterable[Block], path: Path) -> None:
+    """Write `model`, whose types are inferred, to `path` with each boundary as one more output, in FP32 in any case.
+
+    A tensor that this form of the graph lacks is left out; one that is an output already stays it.
+    """
+    import onnx_ir as ir
+
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    outputs = {value.name for value in model.graph.outputs}
+    for tensor in (t for block in found for t in block.leaves if t in values and t not in outputs):
+        cast = ir.node("Cast", [values[tensor]], {"to": ir.DataType.FLOAT}, name=f"{TAP}{tensor}")
+        tap = cast.outputs[0]
+        tap.name, tap.type, tap.shape = f"{TAP}{tensor}", ir.TensorType(ir.DataType.FLOAT), values[tensor].shape
+        model.graph.append(cast)
+        model.graph.outputs.append(tap)
+    graph.save(model, path)
+
+
+def _run(
+    params: Mapping[str, Json], inputs: Mapping[str, Path], cases: Sequence[Path]
+) -> Iterator[tuple[Path, Arrays]]:
+    """Yield each case with what the model computes from its recorded inputs; an engine where `inputs` say so."""
+    if inputs.keys() == {"onnx"}:
+        params = {name: value for name, value in params.items() if name != "backend"}
+    with refusals(params):
+        runner = open_runner(params, inputs)
+        with runner:
+            for case in cases:
+                recorded = _load(case)
+                feed = {n.removeprefix("inputs/"): recorded[n] for n in recorded if n.startswith("inputs/")}
+                fit(feed, runner, case.stem)
+                logging.getLogger(__name__).info("%s.%s: case %s", params["component"], params["precision"], case.stem)
+                yield case, runner.infer(feed)
+
+
+def _save(path: Path, arrays: Arrays) -> None:
+    import numpy as np
+
+    np.savez(path, allow_pickle=False, **dict(arrays))
+
+
+def _load(path: Path) -> Arrays:
+    """Return the arrays of an `.npz` file, each read when it is asked for."""
+    import numpy as np
+
+    loaded: Arrays = np.load(path, allow_pickle=False)
+    return loaded
+
+
+def _compare(case: str, actual: Arrays, expected: Arrays, measured: dict[str, OutputStatistics]) -> None:
+    """Add one case to the statistics of what both have."""
+    for name in (name for name in expected if name in actual):
+        reference = expected[name]
+        measured.setdefault(name, OutputStatistics(reference.dtype.name)).add(case, actual[name], reference)
+
+
+def _described(block: Block, summaries: Mapping[str, Json]) -> dict[str, Json]:
+    tensors: dict[str, Json] = {
+        tensor: {"node": node, "statistics": summaries.get(f"{TAP}{tensor}") or summaries.get(tensor)}
+        for tensor, node in block.leaves.items()
+    }
+    return {"name": block.name, "after": block.after, "tensors": tensors}
+
+
+STAGE = Stage(
+    name="localize",
+    summary="Measure at each block boundary",
+    tools=("ml_dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime", "polygraphy"),
+    run=run,
+    memory=Memory(base=600_000_000, weights=2.6, activations=3.1),
+)

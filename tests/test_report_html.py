@@ -332,3 +332,14 @@ def test_the_stamp_is_of_the_page_and_of_what_it_was_made_of(tmp_path: Path) -> 
 def test_the_same_page_is_made_twice(tmp_path: Path) -> None:
     made = failing(tmp_path)
     assert render(made.known, made.found) == render(made.known, made.found)
+
+
+def test_what_is_only_told_hides_no_verdict_beside_it(tmp_path: Path) -> None:
+    made = passing(tmp_path)
+    found = [
+        (c, tuple(replace(row, verdict="info") if row.output == "pred_boxes" else row for row in rows))
+        for c, rows in made.found
+    ]
+    shown = gather(made.known, found)
+    assert {standing.verdict for target in shown.targets for standing in target.standings} == {"pass"}
+    assert (shown.tone, shown.headline) == ("info", "All 96 outputs that could be judged passed")

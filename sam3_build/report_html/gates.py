@@ -25,6 +25,8 @@ ASKS = {
     "presence": "pictures where the two disagree whether anything is there",
     "rows": "rows of a batch that depend on their place or their neighbours",
     "gemms": "matrix products in another precision than was asked for",
+    "low_gemms": "matrix products in reduced precision",
+    "low_share": "share of their weights' bytes that is reduced",
 }
 
 

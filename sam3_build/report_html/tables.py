@@ -64,7 +64,8 @@ def tables(known: Sources, found: Judged) -> Iterator[Table]:
     for metrics, members in together.items():
         every = [row for _, rows in members for row in rows]
         usual = {m: Counter(asked(r) for r in every if r.metric == m).most_common(1)[0][0] for m in metrics}
-        parts = tuple(_part(known, comparison, rows, usual) for comparison, rows in members)
+        said: set[str] = set()
+        parts = tuple(_part(known, comparison, rows, usual, said) for comparison, rows in members)
         columns = tuple((TITLES.get(m, m.replace("_", " ")), asking) for m, asking in usual.items())
         ordered = tuple(sorted(parts, key=lambda part: WORST_FIRST.index(part.verdict)))
         sides = dict.fromkeys(side(comparison) for comparison, _ in members)
@@ -76,15 +77,21 @@ def _seen(rows: Sequence[Row]) -> Iterator[Row]:
     yield from (row for row in rows if row.verdict == FAIL or row.metric not in quiet)
 
 
-def _part(known: Sources, comparison: Comparison, rows: Sequence[Row], usual: Mapping[str, str]) -> Part:
+def _part(
+    known: Sources, comparison: Comparison, rows: Sequence[Row], usual: Mapping[str, str], said: set[str]
+) -> Part:
+    """Return a comparison's lines; what was `said` of another line is not repeated, but for a failure."""
     lines = []
     for output, group in groupby(rows, key=lambda row: row.output):
         judged = list(group)
         found = {row.metric: row for row in judged}
         cells = tuple(_cell(found[m], usual[m]) if m in found else None for m in usual)
-        reasons = tuple(dict.fromkeys(reason for row in judged if (reason := _by_itself(row))))
+        reasons = dict.fromkeys(
+            r for row in judged if (r := _by_itself(row)) and (r not in said or row.verdict == FAIL)
+        )
+        said.update(reasons)
         verdict = worst(row.verdict for row in judged)
-        lines.append(Line(output, verdict, cells, reasons, f"{comparison.name}.{output}"))
+        lines.append(Line(output, verdict, cells, tuple(reasons), f"{comparison.name}.{output}"))
     verdict = worst(row.verdict for row in rows)
     lines.sort(key=lambda line: WORST_FIRST.index(line.verdict))
     return Part(comparison.component, comparison.label, verdict, tuple(lines), known.command(comparison))

@@ -1,6 +1,6 @@
 """sam3-build: the commands beside doit. They read a plan, the store and single files.
 
-`gc` and `schema` write; `localize` builds what it measures.
+`gc` and `schema` write; `search` and `localize` build what they measure.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from sam3_build.compare.depth_plot import svg
 from sam3_build.compare.judge import FAIL, judge
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.executor import execute
+from sam3_build.plan_search import upstream
 from sam3_build.resolve import Resolver
 from sam3_build.session import Session
 from sam3_build.spec import BASELINE, PARITY, Action, Comparison, Gate, Input, Json
@@ -131,13 +132,12 @@ def _action(session: Session, comparison: Comparison) -> Action:
 
 def _make(session: Session, names: Iterable[str], say: Callable[[str], None]) -> None:
     """Build what is not fresh of `names` and of what they need, one after another."""
-    plan, wanted = session.plan, list(names)
-    for name in wanted:  # grows on the way
-        wanted += [source.action for source in plan.action(name).inputs.values() if source.action not in wanted]
-    for action in (action for action in plan.actions if action.name in wanted):
-        if session.resolver.resolve(action.name).state != "fresh":
-            say(action.name)
-            execute(action, session)
+    named = [session.plan.action(name) for name in names]
+    wanted = {step.name for action in named for step in (*upstream(session.plan, action), action)}
+    for step in session.plan.actions:
+        if step.name in wanted and session.resolver.resolve(step.name).state != "fresh":
+            say(step.name)
+            execute(step, session)
     session.store.digests.save()
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from sam3_build import graph
 from sam3_build.blocks import Block, blocks
 from sam3_build.compare.statistics import OutputStatistics
-from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
+from sam3_build.recorded_cases import recorded_cases
 from sam3_build.runners import Arrays, fit, open_runner, refusals
 from sam3_build.spec import BASELINE, Json
 from sam3_build.stages import build
@@ -34,9 +34,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     inputs: fp32 and onnx, the folders of the two graphs; reference, a folder of `<case>.npz` with `inputs/<name>`
     """
     component, precision = str(params["component"]), str(params["precision"])
-    cases = sorted(inputs["reference"].glob("*.npz"))
-    if not cases:
-        raise BuildError(f"no recorded case runs {component!r}; add a sample to the manifest that uses this component")
+    cases = recorded_cases(inputs["reference"])
     with TemporaryDirectory(dir=out.parent) as scratch:
         place = {role: Path(scratch) / role for role in ("fp32", "onnx", "built", "expected")}
         for folder in place.values():

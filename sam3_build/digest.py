@@ -21,8 +21,8 @@ PACKAGE = Path(__file__).parent
 # fmt: off
 CORE = frozenset({
     "__main__", "card", "device", "digest", "errors", "executor", "explain", "frontend", "gc", "hub", "inspect",
-    "lineage", "localize", "machine", "manifest", "memory", "nightly", "nvidia", "plan", "plan_engines", "plan_search",
-    "plan_segment", "plan_text", "plugins", "progress", "publish", "publishable", "registry", "report",
+    "lineage", "localize", "machine", "manifest", "memory", "nightly", "nights", "nvidia", "plan", "plan_engines",
+    "plan_search", "plan_segment", "plan_text", "plugins", "progress", "publish", "publishable", "registry", "report",
     "report_html", "resolve", "search", "session", "shelf", "spec", "store", "toolchain", "verdicts", "view", "worker",
 })
 # fmt: on

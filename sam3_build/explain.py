@@ -63,6 +63,11 @@ def explain_action(name: str, plan: Plan, store: Store, resolver: Resolver, view
     return {found.action: found for found in explain_plan(plan, store, resolver, view)}[name]
 
 
+def explain_due(action: Action, plan: Plan, store: Store, resolver: Resolver, view: View) -> Explanation:
+    """Return the explanation of an action whose inputs are all fresh, without looking at any other."""
+    return _explain(action, plan, store, resolver, view, {})
+
+
 def _explain(
     action: Action, plan: Plan, store: Store, resolver: Resolver, view: View, explained: Mapping[str, Explanation]
 ) -> Explanation:

@@ -9,16 +9,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 from doit import doit_cmd, get_var
-from doit.exceptions import InvalidDodoFile, TaskFailed
+from doit.exceptions import InvalidDodoFile, TaskError, TaskFailed
 from doit.task import Task
 
+from sam3_build import nightly, registry
 from sam3_build import publish as publishing
-from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.executor import Outcome, execute, is_fresh, log_path, readable
 from sam3_build.progress import reporter
@@ -91,6 +92,7 @@ def tasks(session: Session, outcomes: dict[str, Outcome]) -> Iterator[Task]:
     yield from _groups(session)
     yield _judge(session)
     yield from _publishers(session)
+    yield _nightly(session, outcomes)
 
 
 class ViewTask(Task):  # type: ignore[misc]  # doit ships no types
@@ -241,3 +243,19 @@ def _publish(session: Session, targets: list[str]) -> Callable[[], TaskFailed | 
         return TaskFailed(refusal) if refusal else None
 
     return run
+
+
+def _nightly(session: Session, outcomes: dict[str, Outcome]) -> Task:
+    """Return the task behind `doit nightly`, which builds by itself. doit exits with 1 or 2 as the night did."""
+
+    def run() -> TaskFailed | TaskError | None:
+        try:
+            code = nightly.night(session, lambda: datetime.now().astimezone(), outcomes, sys.stdout)
+        except BuildError as error:
+            return TaskError(str(error))
+        if code == nightly.GOOD:
+            return None
+        return (TaskFailed if code == nightly.BAD_GATE else TaskError)(nightly.verdict(code))
+
+    doc = "Build, verify and publish, past failures; tell what changed since the night before"
+    return Task("nightly", [run], doc=doc, io=IO)

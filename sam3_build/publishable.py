@@ -179,12 +179,12 @@ class Candidate:
                 yield from _rows(what, rows)
                 if item.made.name not in self._lineage(str(comparison.action)).made_from:
                     yield Reason(FOREIGN, what, f"{comparison.action} measured something else: run it again")
-            else:
+            elif self.record(item.made.name):  # else it is not built, and that is said
                 yield Reason(MISSING, what, "not compared as things are now: run `doit verify`")
         for comparison, rows in item.below:
             if self._is_measured(comparison) and any(row.verdict == FAIL for row in rows):
                 yield Reason(UNTRUSTED, item.name, f'rests upon {comparison.name}, failed in "{comparison.label}"')
-            elif comparison.action and not self._is_measured(comparison):
+            elif comparison.action and not self._is_measured(comparison) and self.record(item.made.name):
                 yield Reason(MISSING, comparison.name, "not compared as things are now: run `doit verify`")
 
     def _is_measured(self, comparison: Comparison) -> bool:

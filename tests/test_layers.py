@@ -81,6 +81,8 @@ LAYERS = {
     "inspect_checkpoint": 4,
     "localize": 4,
     "machine": 4,
+    "nightly": 4,
+    "nights": 3,
     "__main__": 5,
 }
 PLUG_INS = 2

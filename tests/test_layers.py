@@ -234,6 +234,8 @@ def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
     users = {name for name, path in modules().items() if any(inside(i) in ("store", "view") for i in imports(path))}
     writers = {"store", "view", "shelf", "session", "executor", "report", "report_html.page", "gc", "publish", "search"}
     readers = {
+        "nights",
+        "nightly",
         "resolve",
         "explain",
         "plan_text",

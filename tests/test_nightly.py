@@ -49,7 +49,7 @@ def test_a_night_on_a_machine_without_a_gpu_builds_publishes_what_passed_and_is_
     run = fresh.doit("nightly")
     assert run.code == 0, run.output
     assert run.built == ACTIONS
-    assert "4 passed, 0 failed, 4 not run" in run.output and "  published  cpu " in run.output
+    assert " passed, 0 failed, " in run.output and "  published  cpu " in run.output
     assert "refused: ada\n  not run: running TensorRT-RTX engines needs a CUDA GPU; none found" in run.output
     assert (shelf(fresh, "cpu") / "SHA256SUMS").exists() and not shelf(fresh, "ada").exists()
     path, told = night(fresh)
@@ -57,7 +57,8 @@ def test_a_night_on_a_machine_without_a_gpu_builds_publishes_what_passed_and_is_
     assert (told["exit_code"], told["since"], told["gpu"], told["failed"]) == (0, None, None, [])
     assert entries(told, "built", "action", "because") == [(a, ["never built"]) for a in _order(run)]
     assert {row[0] for row in entries(told, "published", "state")} == {"published", "refused"}
-    assert len(entries(told, "verdicts", "comparison", "verdict")) == 8
+    verdicts = set(entries(told, "verdicts", "comparison", "verdict"))
+    assert verdicts >= {("head.fp16", "pass"), ("head.fp16.ada", "not_run")} and len(verdicts) == 8
     assert "artifacts/toy/nightly/" in run.output.splitlines()[-1]
 
 

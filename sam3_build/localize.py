@@ -61,8 +61,8 @@ def localize(
 
     say: is told each action before it runs
     """
-    comparison = _comparison(session, component, precision, target)
-    action = _action(session, comparison)
+    comparison = comparison_of(session, component, precision, target)
+    action = action_of(session, comparison)
     plan = replace(session.plan, actions=(*session.plan.actions, action))
     session = replace(session, plan=plan, resolver=Resolver(plan, session.store, toolchain.version))
     fp32 = next(c for c in plan.comparisons if c.name == f"{component}.{BASELINE}")
@@ -82,7 +82,7 @@ def localize(
 # ------------------------------------------------------------------ what to measure
 
 
-def _comparison(session: Session, component: str, precision: str, target: str | None) -> Comparison:
+def comparison_of(session: Session, component: str, precision: str, target: str | None) -> Comparison:
     """Return what `doit verify` judges of the same; BuildError when there is none that can be run here."""
     found = [c for c in session.plan.comparisons if c.kind == PARITY]
     for what, wanted, known in (
@@ -92,7 +92,8 @@ def _comparison(session: Session, component: str, precision: str, target: str | 
     ):
         if wanted not in known:
             names = [name for name in known if name]
-            raise BuildError(f"{session.plan.manifest} has no {what} {wanted!r}{did_you_mean(str(wanted), names)}")
+            hint = did_you_mean(str(wanted), names)
+            raise BuildError(f"manifest {session.plan.manifest!r} has no {what} {wanted!r}{hint}")
     found = [c for c in found if (c.component, c.precision, c.target) == (component, precision, target)]
     if not found:
         itself = not registry.backend((chosen := session.manifest.targets[str(target)]).backend).runs(chosen.options)
@@ -107,7 +108,7 @@ def _comparison(session: Session, component: str, precision: str, target: str | 
     return next(c for c in found if c.action)
 
 
-def _action(session: Session, comparison: Comparison) -> Action:
+def action_of(session: Session, comparison: Comparison) -> Action:
     """Return the action that measures: as verify's, on the same device, but of the two graphs themselves."""
     verify = session.plan.action(str(comparison.action))
     stem = f"{comparison.component}.{comparison.precision}"

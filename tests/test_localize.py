@@ -7,14 +7,17 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import miniature
 import pytest
+from gpus import RTX_4090
 
 from sam3_build.errors import BuildError
-from sam3_build.localize import localize
+from sam3_build.localize import action_of, comparison_of, localize
+from sam3_build.plan import make_plan
 from sam3_build.session import open_session
 
 ROOT = Path(__file__).parents[1]
@@ -53,9 +56,9 @@ def test_a_healthy_miniature_is_told_in_a_table_in_json_and_as_a_picture_and_mea
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (("decodr", "fp16", None), "sam3_mini has no component 'decodr'; did you mean 'decoder'?"),
-        (("decoder", "fp61", None), "sam3_mini has no precision 'fp61'; did you mean 'fp16'?"),
-        (("decoder", "fp16", "adda"), "sam3_mini has no target 'adda'; did you mean 'ada'?"),
+        (("decodr", "fp16", None), "manifest 'sam3_mini' has no component 'decodr'; did you mean 'decoder'?"),
+        (("decoder", "fp61", None), "manifest 'sam3_mini' has no precision 'fp61'; did you mean 'fp16'?"),
+        (("decoder", "fp16", "adda"), "manifest 'sam3_mini' has no target 'adda'; did you mean 'ada'?"),
         (("decoder", "fp16", "cpu"), "cpu runs the graph itself: leave --target out"),
         (
             ("decoder", "fp32", None),
@@ -74,3 +77,24 @@ def test_an_engine_that_this_machine_cannot_run_is_refused_with_the_reason() -> 
     session = open_session(ROOT, miniature.MANIFEST, os.environ | {"CUDA_VISIBLE_DEVICES": ""})
     with pytest.raises(BuildError, match=r"decoder\.fp16\.ada cannot be looked at here: running .* needs a CUDA GPU"):
         localize(session, "decoder", "fp16", "ada", lambda action: pytest.fail(f"{action} ran"))
+
+
+def test_an_engine_is_measured_where_it_runs_and_built_as_it_was_built() -> None:
+    session = open_session(ROOT, miniature.MANIFEST, os.environ)
+    session = replace(session, plan=make_plan(session.manifest, RTX_4090, ""))
+    asked = comparison_of(session, "decoder", "fp16", "ada")
+    action, build = action_of(session, asked), session.plan.action("build:decoder.fp16.ada")
+    assert (action.name, action.gpu) == ("localize:decoder.fp16.ada", RTX_4090.uuid)
+    assert {name: action.params[name] for name in ("backend", "options", "profiles")} == {
+        name: build.params[name] for name in ("backend", "options", "profiles")
+    }
+    assert {role: source.action for role, source in action.inputs.items()} == {
+        "fp32": "precision:decoder.fp32",
+        "onnx": "precision:decoder.fp16",
+        "reference": "reference:decoder",
+    }
+    assert {"stages.localize", "backends.tensorrt_rtx", "precisions.fp16"} <= set(action.recipe)
+    assert "stages.verify" not in action.recipe
+    verified = session.plan.action("verify:decoder.fp16.ada")
+    assert (action.device, action.env) == (verified.device, verified.env) and action.env and action.device
+    assert set(verified.tools) < set(action.tools)

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from sam3_build import registry
+from sam3_build.compare.judge import FAIL, INFO, judge
 from sam3_build.manifest.load import load
 from sam3_build.plan import make_plan
 from sam3_build.plugins import Backend
-from sam3_build.spec import TASK, Action, Gate, Plan
+from sam3_build.spec import TASK, TYPES, Action, Gate, Plan
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "sam3_mini.plan"
@@ -277,6 +278,46 @@ def test_every_output_of_a_comparison_has_gates() -> None:
         outputs = tuple(tensor.name for tensor in family.component(comparison.component).outputs)
         assert comparison.outputs == (*outputs, "types")
         assert all(comparison.gates[output] for output in outputs)
+
+
+def test_verify_is_told_what_types_to_expect_and_on_which_nodes(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "")
+    verify, written = plan.action("verify:decoder.fp16"), plan.action("precision:decoder.fp16")
+    assert verify.params["types"] == written.params
+    assert verify.inputs["fp32"].action == "precision:decoder.fp32"
+    assert "precisions.fp16" in verify.recipe
+    assert "fp32" not in plan.action("verify:decoder.fp32").inputs
+
+
+def test_an_emulation_is_judged_and_the_file_itself_is_not_run(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "precisions: [fp32, fp16, bf16]\ntargets: {cpu: null}\n")
+    assert plan.action("verify:decoder.bf16").params["file"] == "decoder.bf16.emulated.onnx"
+    found = {c.name: c for c in plan.comparisons if c.component == "decoder" and c.target is None}
+    assert found["decoder.bf16"].label == "onnxruntime fp32 vs onnxruntime bf16, emulated (range parity)"
+    assert found["decoder.bf16.file"].action is None
+    assert found["decoder.bf16.file"].not_run
+    assert "decoder.bf16" in next(c for c in plan.comparisons if c.name == "decoder.bf16.ada").trusts
+
+
+def test_what_an_engine_cannot_show_is_said_and_neither_passes_nor_fails(tmp_path: Path) -> None:
+    one_row = "shape_profiles: {default: {batch: 1, num_boxes: [1, 8, 20], prompt_len: [1, 34, 60]}}\n"
+    for text, told in (
+        ("", {"gemms", "low_gemms", "low_share"}),
+        (one_row, {"rows", "gemms", "low_gemms", "low_share"}),
+    ):
+        plan = planned(tmp_path, text)
+        engine = next(c for c in plan.comparisons if c.name == "decoder.fp16.ada")
+        assert engine.informs.keys() == told
+        assert all(why.startswith("not run: ") for why in engine.informs.values())
+        graph = next(c for c in plan.comparisons if c.name == "decoder.fp16")
+        assert graph.informs == {}
+        assert plan.action("verify:decoder.fp16").params["rows"] == 3
+        # Nothing but the types may be missing from what its run measures.
+        rows = judge(replace(engine, not_run=None, action="x"), {"outputs": {}})
+        assert {(row.output, row.verdict) for row in rows} == {
+            *((name, FAIL) for name in engine.outputs if name != TYPES),
+            (TYPES, INFO),
+        }
 
 
 def test_a_tolerance_changes_its_gate_and_no_action(tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_the_table_of_flags_says_what_the_installed_library_has() -> None:
     trt = pytest.importorskip("tensorrt_rtx")
     text = (Path(__file__).parents[2] / "docs" / "tensorrt-flags.md").read_text()
     rows = re.findall(r"^\| (`.*?) \| (yes|no) \| (yes|no) \| (yes|no) \|", text, re.M)
-    assert len(rows) == 15
+    assert len(rows) == 16
     for names, _, _, rtx in rows:
         for name in re.findall(r"`(\w+)\.(\w+)`", names):
             assert hasattr(getattr(trt, name[0]), name[1]) == (rtx == "yes"), name

@@ -114,8 +114,9 @@ def test_a_target_that_runs_the_graph_stands_as_the_graph_does(tmp_path: Path) -
 def test_gates_that_prove_nothing_with_random_weights_are_named(tmp_path: Path) -> None:
     made = mostly_not_run(tmp_path)
     uses = {use.title: use for use in gather(made.known, made.found).gates}
-    assert uses["mask IoU"].meaning == "1 are information: random weights: what is found in a picture proves nothing"
-    assert uses["cosine"].meaning == "judged: both sides are the same network"
+    assert (uses["mask IoU"].judged, uses["mask IoU"].told, uses["mask IoU"].means) == (1, 1, "in part")
+    assert (uses["cosine"].told, uses["cosine"].means) == (0, "yes")
+    assert "mask IoU, box IoU, score diff, presence): random weights: what is found" in page(made).text
     assert "The weights are random." in page(made).text
     trained = replace(made.known.manifest, checkpoint=replace(made.known.manifest.checkpoint, seed=None))
     assert "weights are random" not in page(replace(made, known=replace(made.known, manifest=trained))).text

@@ -66,10 +66,8 @@ def error(output: str, side: str, found: Mapping[str, Json], rows: Sequence[Row]
     verdict = worst(row.verdict for row in rows) if rows else WORST_FIRST[-1]
     if not isinstance(metrics, Mapping):
         return None
-    if found.get("exact"):
-        return Error(
-            output, side, None, None, verdict, f"{metrics.get('mismatches')} of {found.get('elements')} differ"
-        )
+    if isinstance(unequal := metrics.get("mismatches"), int | float):
+        return Error(output, side, None, None, verdict, f"{unequal:.0f} of {found.get('elements')} differ")
     if UNIT not in metrics:
         return None
     value = _number(metrics[UNIT])

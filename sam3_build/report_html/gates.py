@@ -32,7 +32,7 @@ ASKS = {
 
 @dataclass(frozen=True)
 class GateUse:
-    """A gate and what became of it. meaning: why it is told and not judged with these weights, or that it is judged."""
+    """A gate and in how many outputs it judged, failed, had no verdict, was only told; whether it means something."""
 
     title: str
     asks: str
@@ -40,33 +40,39 @@ class GateUse:
     judged: int
     failed: int
     without: int
-    meaning: str
+    told: int
+    means: str
 
 
-def gate_uses(manifest: Manifest, found: Judged) -> Iterator[GateUse]:
+def gate_uses(found: Judged) -> Iterator[GateUse]:
     """Yield every metric that has a threshold, in the order in which the comparisons have it."""
-    rows = [(c, row) for c, judged in found for row in judged if row.threshold is not None]
-    for metric in dict.fromkeys(row.metric for _, row in rows):
-        own = [(c, row) for c, row in rows if row.metric == metric]
-        verdicts = [row.verdict for _, row in own]
-        informs = dict.fromkeys(c.informs[metric] for c, _ in own if metric in c.informs)
-        judged = verdicts.count(PASS) + verdicts.count(FAIL)
-        told = f"{verdicts.count(INFO)} are information: {'; '.join(informs)}" if informs else ""
+    rows = [row for _, judged in found for row in judged if row.threshold is not None]
+    for metric in dict.fromkeys(row.metric for row in rows):
+        own = [row for row in rows if row.metric == metric]
+        verdicts = [row.verdict for row in own]
+        judged, told = verdicts.count(PASS) + verdicts.count(FAIL), verdicts.count(INFO)
         yield GateUse(
-            TITLES.get(metric, metric.replace("_", " ")),
-            ASKS.get(metric, ""),
-            tuple(dict.fromkeys(asked(row) for _, row in own)),
-            judged,
-            verdicts.count(FAIL),
-            verdicts.count(NOT_JUDGED) + verdicts.count(NOT_RUN),
-            told or _meaning(manifest, judged),
+            title=TITLES.get(metric, metric.replace("_", " ")),
+            asks=ASKS.get(metric, ""),
+            thresholds=tuple(dict.fromkeys(asked(row) for row in own)),
+            judged=judged,
+            failed=verdicts.count(FAIL),
+            without=verdicts.count(NOT_JUDGED) + verdicts.count(NOT_RUN),
+            told=told,
+            means=("in part" if told else "yes") if judged else "no" if told else "judged nothing",
         )
 
 
-def _meaning(manifest: Manifest, judged: int) -> str:
-    if not judged:
-        return "nothing was judged"
-    return "judged" if manifest.checkpoint.seed is None else "judged: both sides are the same network"
+def told_because(found: Judged) -> Iterator[tuple[str, str]]:
+    """Yield why metrics are only told, and which those are."""
+    reasons: dict[str, dict[str, None]] = {}
+    for comparison, rows in found:
+        for row in rows:
+            if row.verdict == INFO and row.metric in comparison.informs:
+                title = TITLES.get(row.metric, row.metric.replace("_", " "))
+                reasons.setdefault(comparison.informs[row.metric], {})[title] = None
+    for reason, titles in reasons.items():
+        yield reason, ", ".join(titles)
 
 
 def weights_note(manifest: Manifest) -> str:

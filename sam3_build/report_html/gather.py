@@ -20,7 +20,7 @@ from sam3_build.compare.judge import (
 from sam3_build.compare.trust import Judged
 from sam3_build.report import Counts, count
 from sam3_build.report_html.chart import Axis, Bar, Error, axis, bars, error
-from sam3_build.report_html.gates import GateUse, gate_uses, weights_note
+from sam3_build.report_html.gates import GateUse, gate_uses, told_because, weights_note
 from sam3_build.report_html.made import Made, made
 from sam3_build.report_html.pictures import Pictures, pictures
 from sam3_build.report_html.sources import GRAPH, Sources, side
@@ -95,6 +95,7 @@ class Page:
     weights: str
     range_parity: str
     gates: tuple[GateUse, ...]
+    told: tuple[tuple[str, str], ...]
     contrasts: tuple[tuple[str, ...], ...]
     made: Made
     verify: str
@@ -131,7 +132,8 @@ def gather(known: Sources, found: Judged) -> Page:
         pictures=pictures(known, found),
         weights=weights_note(known.manifest),
         range_parity=RANGE_PARITY_NOTE if any(RANGE_PARITY in p.label for p in measured) else "",
-        gates=tuple(gate_uses(known.manifest, found)),
+        gates=tuple(gate_uses(found)),
+        told=tuple(told_because(found)),
         contrasts=tuple(
             tuple(contrast.lines(c, known.read_json(c.action, "statistics.json") or None)) for c in known.plan.contrasts
         ),

@@ -1,44 +1,61 @@
-"""A graph in a low type in; an FP32 graph that rounds wherever the first one would out, for runtimes without kernels.
+"""A file in FLOAT16 or BFLOAT16 in; an FP32 graph that rounds wherever that file would, for ONNX Runtime's CPU, out.
 
-Every node computes in FP32 on rounded operands and its result is rounded: what a kernel does that accumulates in FP32.
-What fused kernels keep in FP32, or round more often, it does not show. Models are `onnx_ir.Model`, changed in place.
+That runtime has few kernels for either type: between nodes without one it drops the casts and computes in FP32, so that
+neither overflow nor rounding would show. Here every node computes in FP32 on rounded operands and its result is
+rounded, as by a kernel that accumulates in FP32. What fused kernels do otherwise, it does not show.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam3_build.graph import infer_types
+from sam3_build import graph
 from sam3_build.operator_types import MOVERS, TYPE_ATTRIBUTES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+LOW = ("FLOAT16", "BFLOAT16")
 
-def emulate(model: ir.Model, onnx_type: str) -> int:
-    """Turn every tensor of `onnx_type` into FP32 with that type's values; return how many tensors are rounded.
+
+def write_emulation(shipped: Path, folder: Path) -> Path | None:
+    """Write `<stem>.emulated.onnx` into `folder`; None when `shipped` has no low type, and so runs as it is."""
+    model = graph.load(shipped)
+    if not emulate(model):
+        return None
+    path = folder / f"{shipped.stem}.emulated.onnx"
+    graph.save(model, path)
+    graph.check(path, path.stem)
+    return path
+
+
+def emulate(model: ir.Model) -> int:
+    """Turn every low tensor of `model` into FP32 with the low type's values, in place; return how many.
 
     Weights keep their type and size in the file, each behind a cast to FP32. A result is cast down and up again; that
     pair is what rounds, and a runtime's optimizer must not remove it. What only moves values needs none.
     """
     import onnx_ir as ir
 
-    low = ir.DataType[onnx_type]
-    infer_types(model)
-    graph = model.graph
-    position = {node: index for index, node in enumerate(graph)}
+    graph.infer_types(model)
+    nodes = model.graph
+    position = {node: index for index, node in enumerate(nodes)}
     rounded = 0
-    for weight in [value for value in graph.initializers.values() if value.dtype == low]:
+    for weight in [value for value in nodes.initializers.values() if _is_low(value)]:
+        rounded += 1
         readers = list(weight.uses())
         first = min((reader for reader, _ in readers), key=position.__getitem__, default=None)
         if first is not None:
             up = _cast(weight, ir.DataType.FLOAT, f"{first.name}.{weight.name}.up")
-            graph.insert_before(first, up)
+            nodes.insert_before(first, up)
             for reader, index in readers:
                 reader.replace_input_with(index, up.outputs[0])
-    for node in list(graph):
-        for value in [value for value in node.outputs if value.dtype == low]:
+    for node in list(position):
+        for value in [value for value in node.outputs if _is_low(value)]:
             rounded += 1
+            low = value.dtype
+            assert low is not None
             if node.op_type in MOVERS:
                 value.type = ir.TensorType(ir.DataType.FLOAT)
                 continue
@@ -48,12 +65,16 @@ def emulate(model: ir.Model, onnx_type: str) -> int:
                 _retarget(node)
                 value.type = ir.TensorType(ir.DataType.FLOAT)
                 last = _cast(value, low, f"{node.name}.{value.index()}.down")
-                graph.insert_after(node, last)
+                nodes.insert_after(node, last)
             up = _cast(last.outputs[0], ir.DataType.FLOAT, f"{node.name}.{value.index()}.up")
-            graph.insert_after(last, up)
+            nodes.insert_after(last, up)
             for reader, index in readers:
                 reader.replace_input_with(index, up.outputs[0])
     return rounded
+
+
+def _is_low(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.name in LOW
 
 
 def _cast(value: ir.Value, to: ir.DataType, name: str) -> ir.Node:

@@ -132,7 +132,6 @@ def verify(family: ModelFamily, spec: ComponentSpec, types: Action) -> Action:
     """
     precision = str(types.params["precision"])
     stem = f"{spec.name}.{precision}"
-    emulation = {"file": f"{stem}.emulated.onnx"} if registry.precision(precision).emulated else {}
     return Action(
         name=f"verify:{stem}",
         stage="verify",
@@ -142,7 +141,6 @@ def verify(family: ModelFamily, spec: ComponentSpec, types: Action) -> Action:
             "keep_outputs": precision == BASELINE,
             "rows": len(AGAIN) if _batched(family, spec) else 0,
             "types": types.params,
-            **emulation,
         },
         inputs={
             "onnx": Input(types.name),
@@ -250,7 +248,7 @@ def comparisons(
         informs=one_row,
     )
     yield graph
-    if registry.precision(precision).emulated:
+    if registry.precision(precision).onnx_type == "BFLOAT16":
         label = f"onnxruntime {BASELINE} vs onnxruntime {precision}, the file itself"
         yield replace(graph, label=label, action=None, not_run=NOT_EMULATED, kind=FILE)
     for name, reason in here.cannot_run.items() if precision in manifest.precisions else ():

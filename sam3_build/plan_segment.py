@@ -109,7 +109,7 @@ def _side(manifest: Manifest, family: ModelFamily, by_name: Mapping[str, Action]
 
 def _chain(manifest: Manifest, family: ModelFamily, spec: ComponentSpec, verified: Action, side: str) -> Action:
     """Return the action that runs a component on what its forerunners computed: as `verified` runs it on recordings."""
-    of_runner = ("component", "precision", "backend", "options", "file")
+    of_runner = ("component", "precision", "backend", "options")
     own: dict[str, Json] = {
         "inputs": [tensor.name for tensor in spec.inputs],
         "feeds": chain.as_json([feed for feed in family.feeds if feed.component == spec.name]),
@@ -140,10 +140,11 @@ def _comparison(manifest: Manifest, precision: str, target: str | None, not_run:
     tolerances = manifest.tolerances.get(precision, {}).get(PIPELINE, {}).get(INSTANCES, {})
     gates = task.gates(precision, tolerances)
     parity = "" if precision == BASELINE and target is None else f" ({ENGINE_PARITY if target else RANGE_PARITY})"
+    emulated = ", emulated" if target is None and registry.precision(precision).emulated else ""
     random = manifest.checkpoint.seed is not None and precision != BASELINE
     return Comparison(
         component=PIPELINE,
-        label=f"pytorch {BASELINE} vs {target or 'onnxruntime'} {precision}, whole pipeline{parity}",
+        label=f"pytorch {BASELINE} vs {target or 'onnxruntime'} {precision}, whole pipeline{emulated}{parity}",
         precision=precision,
         target=target,
         action=None if not_run else f"segment:{_side_name(precision, target)}",

@@ -48,7 +48,6 @@ class Precision:
     options:   a frozen dataclass that the manifest boundary validates a component's keys with
     quantizes: operators whose activations and constant weights are INT8 between explicit Q/DQ pairs. Their ranges are
                calibrated on what PyTorch recorded, so that only such a precision takes `reference` as an input
-    emulated:  ONNX Runtime's CPU has no kernels for the type: `verify` runs FP32 with every low edge rounded
     """
 
     name: str
@@ -57,7 +56,11 @@ class Precision:
     keep: Callable[[object, Mapping[str, Json]], Mapping[str, str]] = _keep_nothing
     options: type = NoOptions
     quantizes: tuple[str, ...] = ()
-    emulated: bool = False
+
+    @property
+    def emulated(self) -> bool:
+        """Whether ONNX Runtime's CPU lacks kernels for the type, so that an emulation that rounds is run instead."""
+        return self.onnx_type in ("FLOAT16", "BFLOAT16")
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ Polygraphy would rename and cast inputs in silence; here a feed that does not su
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from sam3_build import registry
+from sam3_build.emulation import write_emulation
 from sam3_build.errors import BuildError
 from sam3_build.plugins import RunRequest
 from sam3_build.spec import Json
@@ -45,20 +47,16 @@ class _Profiled(Protocol):
 
 
 def open_runner(params: Mapping[str, Json], inputs: Mapping[str, Path]) -> Runner:
-    """Return a runner of what was built, or of the ONNX itself on ONNX Runtime's CPU.
+    """Return a runner of what was built, or of the ONNX itself on ONNX Runtime's CPU: emulated where it lacks kernels.
 
-    params: component, precision; backend and options when what a backend built is to run; file, an ONNX in that
-            folder that emulates the one of the precision
+    params: component, precision; backend and options when what a backend built is to run
     inputs: onnx, the folder of `<component>.<precision>.onnx`; built, the folder that its build wrote
     """
-    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
-
     found: object
     if "backend" in params:
         found = registry.backend(str(params["backend"])).runner(request(params, inputs))
     else:
-        file = inputs["onnx"] / _file(params)
-        found = OnnxrtRunner(SessionFromOnnx(str(file), providers=["cpu"])(), name="onnx")
+        found = _on_cpu(inputs["onnx"] / f"{_stem(params)}.onnx", emulated=is_emulated(params))
     return cast(Runner, found)
 
 
@@ -67,6 +65,20 @@ def request(params: Mapping[str, Json], inputs: Mapping[str, Path]) -> RunReques
     options = params["options"]
     assert isinstance(options, Mapping)
     return RunRequest(inputs["built"], inputs["onnx"], _stem(params), options)
+
+
+def is_emulated(params: Mapping[str, Json]) -> bool:
+    """Tell whether `open_runner` runs an emulation in the place of a precision's own file."""
+    return "backend" not in params and registry.precision(str(params["precision"])).emulated
+
+
+def _on_cpu(shipped: Path, *, emulated: bool) -> object:
+    """Open a session; when it is there, the emulation's file has been read and goes."""
+    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+
+    with tempfile.TemporaryDirectory() as scratch:
+        model = (write_emulation(shipped, Path(scratch)) if emulated else None) or shipped
+        return OnnxrtRunner(SessionFromOnnx(str(model), providers=["cpu"])(), name="onnx")
 
 
 def fit(feed: Arrays, runner: Runner, case: str) -> None:
@@ -101,7 +113,7 @@ def refusals(params: Mapping[str, Json]) -> Iterator[str]:
     from polygraphy.logger import G_LOGGER
 
     stem = _stem(params)
-    what = f"{stem} built by {params['backend']}" if "backend" in params else _file(params)
+    what = f"{stem} built by {params['backend']}" if "backend" in params else f"{stem}.onnx"
     kinds = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
     refused = tuple(kind for kind in kinds if issubclass(kind, Exception))
     try:
@@ -109,10 +121,6 @@ def refusals(params: Mapping[str, Json]) -> Iterator[str]:
             yield what
     except (*refused, PolygraphyException) as error:
         raise BuildError(f"{what}: it cannot be run: {error}") from error
-
-
-def _file(params: Mapping[str, Json]) -> str:
-    return str(params.get("file", f"{_stem(params)}.onnx"))
 
 
 def _stem(params: Mapping[str, Json]) -> str:

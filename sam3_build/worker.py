@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -32,7 +33,9 @@ def run(request: Mapping[str, object]) -> dict[str, Json]:
         if gpu := request.get("gpu"):
             assert isinstance(gpu, dict)
             _hold_to_plan(gpu)
-        facts = registry.stage(stage).run(params, {role: Path(p) for role, p in inputs.items()}, Path(out))
+        # Temporary files can be as large as weights. Beside `out` they go with the action's folder, whatever happens.
+        with tempfile.TemporaryDirectory(dir=Path(out).parent, ignore_cleanup_errors=True) as tempfile.tempdir:
+            facts = registry.stage(stage).run(params, {role: Path(p) for role, p in inputs.items()}, Path(out))
     except BuildError as error:
         return {"error": str(error)}
     except OSError as error:

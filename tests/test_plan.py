@@ -129,7 +129,7 @@ def test_the_baseline_is_measured_and_not_built_where_it_is_not_selected(tmp_pat
     assert plan.action("verify:decoder.fp16").inputs["baseline"].action == "verify:decoder.fp32"
     assert [c.label for c in plan.comparisons if c.component == "decoder"] == [
         "pytorch fp32 vs onnxruntime fp32",
-        "onnxruntime fp32 vs onnxruntime fp16 (range parity)",
+        "onnxruntime fp32 vs onnxruntime fp16, emulated (range parity)",
         "onnxruntime fp32 vs ampere fp16 (engine parity; no FP32 engine to trust)",
         "onnxruntime fp32 vs ada fp16 (engine parity; no FP32 engine to trust)",
         "onnxruntime fp32 vs blackwell fp16 (engine parity; no FP32 engine to trust)",

@@ -15,8 +15,8 @@ AT_LEAST = ("cosine", "mask_iou", "box_iou", "low_gemms", "low_share")
 RANGE_PARITY = "range parity"
 ENGINE_PARITY = "engine parity"
 RANGE_PARITY_NOTE = (
-    "range parity: ONNX Runtime's CPU computes in FP32 what it has no FP16 kernel for, so this shows overflow and "
-    "wrong types, but less rounding than a GPU's"
+    "range parity: ONNX Runtime's CPU computes low types in FP32, so a file's types are emulated by rounding what "
+    "every node writes: this shows overflow, rounding and wrong types, not what fused GPU kernels do"
 )
 
 NOT_EMULATED = "ONNX Runtime's CPU has no BF16 kernels: the file itself is not run, its emulation is"

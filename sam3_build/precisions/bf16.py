@@ -23,5 +23,4 @@ PRECISION = Precision(
     summary="BFLOAT16 inside, FP32 inputs and outputs; ConvTranspose, and what has no BFLOAT16 schema, stays FP32",
     onnx_type="BFLOAT16",
     keep=_keep,
-    emulated=True,
 )

@@ -1,7 +1,6 @@
 """A component's ONNX and a precision recipe in; `<component>.<precision>.onnx` out, its types written into the graph.
 
-Inputs and outputs keep names, types and dims, whatever the recipe: callers see one contract. For a type that ONNX
-Runtime's CPU cannot compute in, `<component>.<precision>.emulated.onnx` lies beside it: that graph in FP32, rounded.
+Inputs and outputs keep names, types and dims, whatever the recipe: callers see one contract.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build import graph, kept_nodes, registry
-from sam3_build.emulation import emulate
 from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
@@ -51,20 +49,8 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     graph.save(model, target)
     del model
     graph.check(target, f"{component}.{precision}")
-    if recipe.emulated:
-        facts |= {"rounded": _write_emulation(target, recipe.onnx_type)}
     logger.info("%s.%s: %s", component, precision, facts)
     return facts
-
-
-def _write_emulation(shipped: Path, onnx_type: str) -> int:
-    """Write what `verify` runs in the place of a file, made from that file; return how many tensors it rounds."""
-    model = graph.load(shipped)
-    rounded = emulate(model, onnx_type)
-    path = shipped.with_suffix(".emulated.onnx")
-    graph.save(model, path)
-    graph.check(path, path.stem)
-    return rounded
 
 
 def _require_low(done: TypedEdges, what: str) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +53,8 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         )
     before = _weights(model)
     target = out / f"{stem}.onnx"
-    with _working_in(out) as work:
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
         graph.save(model, work / "fp32.onnx")
         _quantize(work / "fp32.onnx", work / "int8.onnx", recipe, chosen, cases)
         del model
@@ -96,18 +96,6 @@ def _choose(model: ir.Model, recipe: Precision, keep: Mapping[str, str]) -> tupl
         else:
             kept["no weight matrix" if node.op_type in recipe.quantizes else node.op_type] += 1
     return chosen, kept
-
-
-@contextmanager
-def _working_in(out: Path) -> Iterator[Path]:
-    """Yield a folder in `out` that holds all temporary files, the quantizer's too: they are as large as weights."""
-    usual = tempfile.tempdir
-    with tempfile.TemporaryDirectory(dir=out, prefix="work.") as work:
-        tempfile.tempdir = work
-        try:
-            yield Path(work)
-        finally:
-            tempfile.tempdir = usual
 
 
 def _quantize(source: Path, target: Path, recipe: Precision, nodes: list[str], cases: list[Path]) -> None:

@@ -20,7 +20,7 @@ from sam3_build.compare import rows
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
-from sam3_build.runners import Arrays, Runner, fit, open_runner, refusals
+from sam3_build.runners import Arrays, Runner, fit, is_emulated, open_runner, refusals
 from sam3_build.spec import TYPES, Json
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     params: component, precision, keep_outputs; backend and options when what a backend built is to run
             rows, how many rows of a case may be fed again, together (0: none)
             types (optional), the params of the precision action: tell of the GEMMs' types, as output `types`
-            file (optional), what runs in place of `<component>.<precision>.onnx`, emulating it
     inputs: onnx, the folder that holds `<component>.<precision>.onnx`
             fp32 (with types, of a reduced precision), the folder of the FP32 graph
             reference, a folder of `<case>.npz` with arrays `inputs/<name>` and `outputs/<name>`
@@ -65,7 +64,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     outputs: dict[str, Json] = {n: found.summary() | repeated.told() for n, found in compare.outputs.items()}
     names: list[Json] = [case.stem for case in cases]
     summary: dict[str, Json] = {"component": component, "precision": precision, "cases": names}
-    summary |= {"emulated": True} if "file" in params else {}
+    summary |= {"emulated": True} if is_emulated(params) else {}
     summary |= {"outputs": outputs | types}
     (out / "statistics.json").write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
     for name, found in compare.outputs.items():

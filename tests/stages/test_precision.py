@@ -199,15 +199,3 @@ print(json.dumps([facts["weight_bytes_before"], peak]))
     assert weight_bytes == layers * side * side * 4
     sys.stdout.write(f"peak {peak / weight_bytes:.2f} times the weights, {peak / GIB:.2f} GiB\n")
     assert peak <= 2.5 * weight_bytes + GIB
-
-
-def test_bf16_lies_beside_an_emulation_of_itself(tmp_path):
-    source, out = toy(tmp_path)
-    model, facts = run(source, out, "bf16")
-    assert sorted(f.name for f in out.iterdir()) == ["toy.bf16.emulated.onnx", "toy.bf16.onnx"]
-    emulated = onnx.load(out / "toy.bf16.emulated.onnx")
-    types = {t.name: t.data_type for t in model.graph.initializer}
-    assert set(types.values()) == {TensorProto.BFLOAT16}
-    assert {t.name: t.data_type for t in emulated.graph.initializer} == types
-    assert facts["rounded"] == 5  # the input, and what the four nodes write
-    assert facts["weight_bytes"] == 144

@@ -85,12 +85,14 @@ def test_ranges_are_symmetric_and_the_largest_that_any_case_has_seen(inputs):
     np.testing.assert_allclose(weight * scale, WEIGHTS["enc.layers.0.q.weight"], atol=scale.max() / 2 + 1e-6)
 
 
-def test_names_are_canonical_and_nothing_temporary_is_left(inputs):
-    before = tempfile.tempdir
+def test_names_are_canonical_and_nothing_temporary_is_left(inputs, monkeypatch):
+    scratch = inputs["onnx"].parent / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     model, _ = run(inputs)
     out = inputs["onnx"].parent / "out"
     assert [f.name for f in out.iterdir()] == ["toy.int8_matmul.onnx"]
-    assert tempfile.tempdir == before
+    assert list(scratch.iterdir()) == []
     assert all(naming.module_path(node.name) for node in model.graph.node)
     assert not [name for t in model.graph.initializer if (name := t.name).endswith(("_scale", "_zero_point"))]
     assert not model.metadata_props

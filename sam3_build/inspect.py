@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from onnx import TensorProto
 
 
+# What a precision action tells of its graph, in the order in which it is shown; what is zero or empty is left out.
+FACTS = (
+    *("low", "gemms", "low_gemms", "kept", "kept_by_schema", "kept_by_output", "kept_by_reader", "casts"),
+    *("quantize_linear", "dequantize_linear", "cases", "clamped", "flushed", "weight_bytes_before", "weight_bytes"),
+)
+
+
 def describe(path: Path) -> dict[str, Json]:
     """Describe an `.onnx` or `.engine` file, or a checkpoint; BuildError when it is none, missing or unreadable."""
     readers = {".onnx": _onnx, ".engine": _engine, **dict.fromkeys(SUFFIXES, describe_checkpoint)}
@@ -67,7 +74,23 @@ def _onnx(path: Path) -> dict[str, Json]:
         "operators": {name: operators[name] for name in sorted(operators, key=lambda name: (-operators[name], name))},
         "initialisers": len(graph.initializer),
         "weights": {dtype: weights[dtype] for dtype in sorted(weights)},
+        **_precision(path),
     }
+
+
+def _precision(path: Path) -> dict[str, Json]:
+    """Return what the sidecar of a precision's graph tells: what is low, what stayed FP32 and why, and what it cost."""
+    try:
+        record = json.loads(path.with_name(f"{path.name}.json").read_bytes())
+        facts, recorded = record["facts"], record["files"][path.name]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    if "low_gemms" not in facts:
+        return {}
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != recorded:
+            return {"problem": f"not the file that {path.name}.json records, so nothing tells how it was made"}
+    return {"precision": {name: facts[name] for name in FACTS if facts.get(name)}}
 
 
 def _files(path: Path, initialisers: Sequence[TensorProto]) -> dict[str, Json]:

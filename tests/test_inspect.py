@@ -63,6 +63,29 @@ def test_weights_beside_the_file_are_counted_and_missing_ones_are_shown(tmp_path
     assert "decoder.fp32.onnx.data  missing" in render(describe(path))
 
 
+def test_a_precisions_graph_tells_what_is_low_and_why_the_rest_is_not(tmp_path: Path) -> None:
+    model = tmp_path / "decoder.fp16.onnx"
+    body = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "toy",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch"])],
+    )
+    onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), model)
+    sidecar = tmp_path / f"{model.name}.json"
+    facts = {"low": 7, "gemms": 3, "low_gemms": 2, "kept": {"softmax": 4}, "casts": 5, "clamped": 0, "nodes": 12}
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    sidecar.write_text(json.dumps({"facts": facts, "files": {model.name: {"sha256": digest}}}))
+    told = describe(model)["precision"]
+    assert told == {"low": 7, "gemms": 3, "low_gemms": 2, "kept": {"softmax": 4}, "casts": 5}
+    assert "kept       softmax 4" in render(describe(model))
+    sidecar.write_text(json.dumps({"facts": facts, "files": {model.name: {"sha256": "0" * 64}}}))
+    found = describe(model)
+    assert "precision" not in found and "not the file that decoder.fp16.onnx.json records" in str(found["problem"])
+    sidecar.unlink()
+    assert "precision" not in describe(model)
+
+
 def record(engine: Path, content: bytes) -> dict[str, object]:
     return {
         "action": "build:decoder.fp16.ada",

@@ -168,6 +168,17 @@ def test_a_healthy_graph_has_no_block_that_parts(tmp_path: Path) -> None:
     assert 0 < y.cut < 0.5 and 0 < y.whole < 0.5
 
 
+def test_weights_that_lie_beside_the_graphs_lie_beside_the_tapped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(graph, "SMALL_TENSOR", 64)
+    space = Toy(tmp_path, network())
+    assert (tmp_path / "fp16" / "net.fp16.onnx.data").stat().st_size > 0
+    located = space.located()
+    assert (located.parts, len(located.blocks)) == (None, LAYERS + 2)
+
+
 FAULTS = {
     "attention x2.5 in block 1": (attention_times(2.5, "net.layers.1.fc2/MatMul_0"), "net.layers.1"),
     "attention x2.5 in block 4": (attention_times(2.5, "net.layers.4.fc2/MatMul_0"), "net.layers.4"),

@@ -7,6 +7,7 @@ largest case are fed once more, in another order. In which types the file comput
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from collections import OrderedDict
@@ -52,6 +53,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     baseline = inputs.get("baseline")
     expected = [case if baseline is None else baseline / case.name for case in cases]
     types = {TYPES: gemm_types.measure(params, inputs)} if "types" in params else {}
+    gc.collect()  # nodes of a model refer to one another: its weights would stay beside those of the session
     repeated = _repeated(cases, params["rows"])
     compare = _Comparison([case.stem for case in cases], repeated, out if params["keep_outputs"] else None)
     with refusals(params) as what:

@@ -16,13 +16,13 @@ from sam3_build.compare.judge import FAIL, PASS, Row, condition, judge
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.executor import execute, readable
 from sam3_build.manifest.lock import lock_path
-from sam3_build.manifest.lock_file import with_entry
+from sam3_build.manifest.lock_file import read_lock, with_entry
 from sam3_build.manifest.types import Lock, Manifest
 from sam3_build.plan import make_plan
 from sam3_build.reduction import Nodes, minimal, starts
 from sam3_build.resolve import Resolver
 from sam3_build.session import Session
-from sam3_build.spec import BASELINE, TYPES, Action, Comparison, Json, Plan
+from sam3_build.spec import BASELINE, PARITY, TYPES, Action, Comparison, Json, Plan
 from sam3_build.store import Record, hold, write_atomically, writing
 
 # A trial that takes longer than this is worth a warning beforehand.
@@ -70,8 +70,9 @@ def search(session: Session, goal: Goal, say: Say) -> Found:
     begin = next((nodes for name, nodes in starts(list(trials.nodes), seeds) if trials.passes(nodes, name)), None)
     if begin is None:
         raise BuildError(
-            f"{goal.stem}: its gates fail even with every node in FP32 ({trials.last}), so no set of FP32 nodes helps; "
-            f"`sam3-build localize {goal.component} --precision {goal.precision}` shows where the error begins"
+            f"{goal.stem}: its gates fail even with every node in FP32 ({trials.last}), so no set of FP32 nodes helps: "
+            f"look at its tolerances; `sam3-build localize {goal.component} --precision {goal.precision}` shows where "
+            "the error begins"
         )
     kept = minimal(list(trials.nodes), begin, seeds, trials.passes)
     lock = plan_search.lock_of(trials.graph, kept)
@@ -216,8 +217,9 @@ class _Trials:
 
 def _comparison(plan: Plan, component: str, precision: str) -> Comparison:
     """Return the comparison of a component's graph on ONNX Runtime's CPU."""
-    wanted = (component, precision, None, "parity")
-    return next(c for c in plan.comparisons if (c.component, c.precision, c.target, c.kind) == wanted)
+    wanted = (component, precision, None, PARITY)
+    measured = (c for c in plan.comparisons if c.action)  # some only say what cannot be run
+    return next(c for c in measured if (c.component, c.precision, c.target, c.kind) == wanted)
 
 
 def _failing(rows: Sequence[Row]) -> list[Row]:
@@ -257,6 +259,9 @@ def _write(session: Session, goal: Goal, lock: Lock | None, provenance: Mapping[
     path = lock_path(session.manifest.path)
     entry = {**provenance, "graph": lock.graph, "keep_fp32": list(lock.keep_fp32)} if lock else None
     with hold(session.view.root.with_name(f".{session.view.root.name}.lock"), fcntl.LOCK_EX), writing(path):
+        manifest = session.manifest
+        if wrong := read_lock(manifest.path, manifest.components, manifest.precisions).problems:
+            raise BuildError(f"{path.name} was changed while it was searched, and cannot be read: {wrong[0].text}")
         before = path.read_bytes() if path.is_file() else None
         after = with_entry(before, goal.component, goal.precision, entry)
         if after is None:
@@ -269,7 +274,7 @@ def _told(
     session: Session, goal: Goal, found: Found, nodes: Mapping[str, Mapping[str, Json]], runs: _Runs
 ) -> Iterator[str]:
     path = readable(lock_path(session.manifest.path))
-    tried = f"{found.trials} sets tried, {runs.ran} actions run"
+    tried = f"{found.trials} {'set' if found.trials == 1 else 'sets'} tried, {runs.ran} actions run"
     if not found.nodes:
         held = goal.precision in session.manifest.locks.get(goal.component, {})
         what = f"its entry is taken out of {path}" if held else "nothing to lock"

@@ -1,8 +1,8 @@
 """Toy transformers with faults planted that FP16 cannot hold: a graph, its cases and the planted nodes out.
 
-`overflow` scales what a module computes by 2^14 and back, so that the tensor in between leaves FP16's range while no
-weight does. `cancel` adds 3000 and takes it off again: all is in range, and FP16 rounds to multiples of two. In both,
-the two planted nodes must be FP32, and nothing else.
+`overflow` scales what a module computes by 2^8, by 2^8 again and back: the tensor before the way back leaves FP16's
+range, and no weight comes near it. `cancel` adds 3000 and takes it off again: all is in range, and FP16 rounds to
+multiples of two. Of each, the last two nodes must be FP32, and nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-PLANTS = {"overflow": ("Mul", 2.0**14, "Mul", 2.0**-14), "cancel": ("Add", 3000.0, "Sub", 3000.0)}
+PLANTS = {
+    "overflow": (("Mul", 2.0**8), ("Mul", 2.0**8), ("Mul", 2.0**-16)),
+    "cancel": (("Add", 3000.0), ("Sub", 3000.0)),
+}
 
 
 class Writer:
@@ -38,15 +41,16 @@ class Writer:
         return self.op(path, "MatMul", x, self.weight(f"{path}.weight", drawn))
 
     def plant(self, kind: str, path: str, x: str) -> str:
-        there, factor, back, inverse = PLANTS[kind]
-        for side, (operator, value) in enumerate(((there, factor), (back, inverse))):
-            x = self.op(path, operator, x, self.weight(f"{path}.{kind}{side}.constant", np.array(value)))
-            self.planted.add(x.removesuffix(":0"))
+        made = []
+        for step, (operator, value) in enumerate(PLANTS[kind]):
+            x = self.op(path, operator, x, self.weight(f"{path}.{kind}{step}.constant", np.array(value)))
+            made.append(x.removesuffix(":0"))
+        self.planted.update(made[-2:])
         return x
 
 
 def planted(
-    blocks: int, plants: dict[str, str], width: int = 4, seed: int = 0, component: str = "encoder"
+    blocks: int, plants: dict[str, str], width: int = 16, seed: int = 0, component: str = "encoder"
 ) -> tuple[onnx.ModelProto, frozenset[str]]:
     """Return a transformer of so many blocks, (batch, width) to (batch, width), and the names of its planted nodes.
 
@@ -63,7 +67,7 @@ def planted(
             y = writer.linear(f"{path}.first", y, width)
             y = writer.op(path, "Softmax", y, axis=-1) if part == "attn" else writer.op(path, "Tanh", y)
             y = writer.linear(f"{path}.second", y, width)
-            y = writer.op(path, "Mul", y, writer.weight(f"{path}.gain", np.array(8.0)))
+            y = writer.op(path, "Mul", y, writer.weight(f"{path}.gain", np.array(2.0)))
             if kind := left.pop(f"layers.{index}.{part}", None):
                 y = writer.plant(kind, path, y)
             x = writer.op(f"{component}.layers.{index}", "Add", x, y)
@@ -81,7 +85,7 @@ def planted(
     return model, frozenset(writer.planted)
 
 
-def cases(width: int = 4, seed: int = 1) -> dict[str, np.ndarray]:
+def cases(width: int = 16, seed: int = 1) -> dict[str, np.ndarray]:
     """Return case -> x, as a reference would record it."""
     rng = np.random.default_rng(seed)
     return {name: rng.standard_normal((batch, width)).astype(np.float32) for name, batch in (("one", 8), ("two", 64))}

@@ -55,9 +55,9 @@ def test_the_planted_nodes_are_found_by_their_ranges_and_each_is_tried_without(s
     assert locked(space) == nodes
     assert trials(run) == [(0, False), (2, True), (1, False), (1, False)]
     assert "rules on ranges and weights name 2 of them" in run.output
-    assert re.search(r"passes its gates with 2 of 26 nodes in FP32, none of which can be left out:$", run.output, re.M)
+    assert re.search(r"passes its gates with 2 of 27 nodes in FP32, none of which can be left out:$", run.output, re.M)
     assert (
-        len(re.findall(r"/Mul_[12]  overflow, encoder.layers.1.mlp/Mul_1:0 reaches [\d.e+]+$", run.output, re.M)) == 2
+        len(re.findall(r"/Mul_[23]  overflow, encoder.layers.1.mlp/Mul_2:0 reaches [\d.e+]+$", run.output, re.M)) == 2
     )
 
 
@@ -76,11 +76,19 @@ def test_what_was_found_is_built_already_and_stays_after_garbage_collection(copi
     assert copied.plan()["verify:encoder.fp16"] == "fresh"
 
 
+def test_doit_verify_fails_without_the_lock_and_passes_with_it(copied: BuildSpace) -> None:
+    assert copied.doit("verify").code == 0
+    (copied.root / LOCK).unlink()
+    run = copied.doit("verify")
+    assert run.code != 0
+    assert re.search(r"nonfinite is \d+, not <= 0", run.output)
+
+
 def test_without_its_lock_the_precision_is_stale_and_explain_says_what_changed(copied: BuildSpace) -> None:
     (copied.root / LOCK).unlink()
     assert {name for name, state in copied.plan().items() if "fp16" in name and state == "fresh"} == set()
     said = copied.cli("explain", "precision:encoder.fp16").output
-    assert re.search(r"params\.locked: \{graph: [0-9a-f]{12}, nodes: \[.*Mul_1.*\]\} -> absent", said)
+    assert re.search(r"params\.locked: \{graph: [0-9a-f]{12}, nodes: \[.*Mul_2.*\]\} -> absent", said)
 
 
 def test_another_gate_needs_no_new_trial(copied: BuildSpace) -> None:

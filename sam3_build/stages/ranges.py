@@ -126,7 +126,7 @@ class _NodeByNode:
 
     def __init__(self, model: ir.Model) -> None:
         self._model = model
-        self._sessions: dict[ir.Node, onnxruntime.InferenceSession] = {}
+        self._sessions: dict[tuple[object, ...], onnxruntime.InferenceSession] = {}
         self._readers = Counter(value for node in model.graph for value in node.inputs if value is not None)
 
     def run(self, case: Path, ranges: Ranges) -> None:
@@ -164,20 +164,27 @@ class _NodeByNode:
         return (value for value in node.outputs if value.name)
 
     def _run(self, node: ir.Node, feeds: Mapping[str, Array]) -> list[Array]:
-        session = self._sessions.get(node) or self._session(node, feeds)
+        # ONNX Runtime wants to know how long a list of sizes is before it sees one; other dims may be any.
+        lists = {name: array.shape for name, array in feeds.items() if array.ndim == 1 and array.dtype.kind == "i"}
+        kind = (node, *lists.items())
+        session = self._sessions.get(kind) or self._session(node, feeds, lists)
         if node.op_type not in PRODUCTS:
-            self._sessions[node] = session
+            self._sessions[kind] = session
         found: list[Array] = session.run(None, dict(feeds))
         return found
 
-    def _session(self, node: ir.Node, feeds: Mapping[str, Array]) -> onnxruntime.InferenceSession:
+    def _session(
+        self, node: ir.Node, feeds: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]
+    ) -> onnxruntime.InferenceSession:
         import onnx
         import onnx_ir
         import onnxruntime
         from onnx import helper
 
         interface = [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim)
+            helper.make_tensor_value_info(
+                name, helper.np_dtype_to_tensor_dtype(array.dtype), shapes.get(name, [None] * array.ndim)
+            )
             for name, array in feeds.items()
         ]
         written = [onnx.ValueInfoProto(name=value.name) for value in self._written(node)]

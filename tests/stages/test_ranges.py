@@ -32,7 +32,7 @@ def measured(tmp_path: Path, model: onnx.ModelProto, *feeds: dict[str, np.ndarra
 
 
 def test_overflowing_nodes_are_seeded_and_they_alone(tmp_path: Path) -> None:
-    model, wanted = planted(6, {"layers.1.mlp": "overflow", "layers.4.attn": "overflow"})
+    model, wanted = planted(6, {"layers.1.mlp": "overflow", "layers.4.mlp": "overflow"})
     found, facts = measured(tmp_path, model, *({"x": x} for x in cases().values()))
     assert {node["name"] for node in found["nodes"] if node["beyond"]} == wanted
     assert facts == {"cases": 2, "nodes": len(model.graph.node), "beyond": 4}
@@ -85,6 +85,23 @@ def test_masks_integers_and_omitted_tensors_run_and_infinities_do_not_count(tmp_
     assert largest["m/Where_0"][:2] == (3, None)
     assert largest["m/Clip_0"] == (1e6, "overflow", "top")
     assert largest["m/Add_0"][:2] == (6, None)
+
+
+def test_sizes_that_nodes_compute_may_differ_from_case_to_case(tmp_path: Path) -> None:
+    model = toy(
+        [
+            n("Shape", ["x"], ["shape"], "m/Shape_0"),
+            n("Mul", ["shape", "scale"], ["sizes"], "m/Mul_0"),
+            n("Resize", ["x", "", "", "sizes"], ["t"], "m/Resize_0", mode="nearest"),
+            n("ReduceMax", ["t", "axes"], ["y"], "m/ReduceMax_0", keepdims=0),
+        ],
+        [info("x", F, ("batch", 1, "h", "w"))],
+        [info("y", F, ("batch", 1))],
+        {"scale": np.array([1, 1, 2, 2]), "axes": np.array([2, 3])},
+    )
+    feeds = [{"x": np.full((batch, 1, side, side), batch, np.float32)} for batch, side in ((1, 2), (2, 3))]
+    found, _ = measured(tmp_path, model, *feeds)
+    assert {node["name"]: node["largest"] for node in found["nodes"]} == {"m/Resize_0": 2, "m/ReduceMax_0": 2}
 
 
 def test_a_weight_that_becomes_zero_is_seeded(tmp_path: Path) -> None:

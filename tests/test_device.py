@@ -163,7 +163,7 @@ def moved(folder: Path, options: str, name: str) -> set[str]:
     return {f"{n.partition(':')[0]} {n.rpartition('.')[2]}" for n in names}
 
 
-RUNS = {"verify local", "verify cuda"}
+RUNS = {"verify local", "verify cuda", "chain local", "chain cuda"}
 BUILDS = {"build local"}
 CUDA = {"build cuda"}
 
@@ -182,7 +182,7 @@ NAMED = ("os", "name", "compute_capability")
 @pytest.mark.parametrize("name", sorted(RTX_4090.gpu_class))
 def test_each_field_of_the_class_moves_the_keys_of_engines_that_are_for_this_gpu(tmp_path: Path, name: str) -> None:
     # A GPU of another generation does not run RTX's engine for Ada at all.
-    ada = set() if name == "compute_capability" else {"verify ada"}
+    ada = set() if name == "compute_capability" else {"verify ada", "chain ada"}
     assert moved(tmp_path, "", name) == BUILDS | RUNS | ada | (CUDA if name in NAMED else set())
 
 

@@ -724,6 +724,25 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
             "max_abs_over_std, mismatches, nonfinite, rows, std_ratio); did you mean 'cosine'?",
         ),
     ),
+    "a key of task that is misspelt": (
+        (("tolerances:", "task: {score_treshold: 0.4}\ntolerances:"),),
+        (
+            "m.yaml:24: task.score_treshold: unknown key 'score_treshold' (allowed: score_threshold); "
+            "did you mean 'score_threshold'?",
+        ),
+    ),
+    "a score threshold that no score reaches": (
+        (("tolerances:", "task: {score_threshold: 50}\ntolerances:"),),
+        ("m.yaml:24: task.score_threshold: must be at most 1.0, found the number 50",),
+    ),
+    "a score threshold that is no number": (
+        (("tolerances:", "task: {score_threshold: high}\ntolerances:"),),
+        ("m.yaml:24: task.score_threshold: must be a number, found the string 'high'",),
+    ),
+    "tolerances of the pipeline of a family that finds no instances": (
+        (("{head: {masks: {cosine: 0.99, std_ratio: [0.9, 1.1]}}}", "{pipeline: {instances: {count: 1}}}"),),
+        ("m.yaml:24: tolerances.fp16.pipeline: unknown component 'pipeline' of this manifest; allowed: encoder, head",),
+    ),
     "tolerances of a component that is not built": (
         (("{fp16: {head: {masks", "{fp16: {neck: {masks"),),
         ("m.yaml:24: tolerances.fp16.neck: unknown component 'neck' of this manifest; allowed: encoder, head",),

@@ -72,8 +72,9 @@ class Found(Protocol):
 
 def gates(precision: str, tolerances: Mapping[str, Threshold]) -> tuple[Gate, ...]:
     """Return the gates of the task in a precision, `tolerances` put over the default ones."""
-    chosen = (EXACT if precision == BASELINE else REDUCED) | dict(tolerances)
-    return (*(Gate(metric, threshold) for metric, threshold in chosen.items()), *ALWAYS)
+    usual = EXACT if precision == BASELINE else REDUCED
+    chosen: dict[str, Threshold] = {**usual, **tolerances, **{gate.metric: gate.threshold for gate in ALWAYS}}
+    return tuple(Gate(metric, threshold) for metric, threshold in chosen.items())
 
 
 # ------------------------------------------------------------------ one picture

@@ -48,7 +48,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
 STAGE = Stage(
     name="chain",
     summary="Run components one after another",
-    tools=("onnxruntime", "polygraphy", "numpy"),
+    tools=("onnxruntime", "polygraphy", "numpy", "onnx", "onnx-ir"),
     run=run,
     memory=Memory(base=500_000_000, weights=2.6, activations=2.6),
 )

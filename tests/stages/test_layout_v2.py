@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, partial
 
 import miniature
 import numpy as np
@@ -11,7 +11,7 @@ import onnx
 import pytest
 from miniature import MANIFEST_V2, SCENES, TOKENIZER, run_onnx
 
-from sam3_build import registry
+from sam3_build import chain, registry
 from sam3_build.families.sam3_image.prompts import make_cases
 from sam3_build.naming import module_path
 from sam3_build.stages import export
@@ -49,22 +49,17 @@ def cases(reference, layout):
 
 
 @cache
-def chain(reference, name):
-    """Run v1's files one after the other."""
-    known = dict(cases(reference, "v1")[name])
-    for component in FAMILY.components:
-        for feed in FAMILY.feeds:
-            if feed.component == component.name:
-                parts = [known[output] for _, output in feed.sources if output in known]
-                known[feed.input] = np.concatenate(parts, axis=feed.axis)
-        if all(tensor.name in known for tensor in component.inputs):
-            given = {tensor.name: known[tensor.name] for tensor in component.inputs}
-            known.update(run_onnx(miniature.onnx(f"precision:{component.name}.fp32"), given))
-    return known
+def chained(reference, name):
+    """Run v1's files one after the other; return all that is known of the case then."""
+    given = cases(reference, "v1")[name]
+    files = {spec.name: miniature.onnx(f"precision:{spec.name}.fp32") for spec in FAMILY.components}
+    networks = {component: partial(run_onnx, file) for component, file in files.items()}
+    computed = chain.run(FAMILY.components, FAMILY.feeds, networks, given).values()
+    return {**given, **{name: array for outputs in computed for name, array in outputs.items()}}
 
 
 def run_v2(decoders, reference, name):
-    known = chain(reference, name) | cases(reference, "v2")[name]
+    known = chained(reference, name) | cases(reference, "v2")[name]
     return run_onnx(decoders[reference], {tensor.name: known[tensor.name] for tensor in SPEC.inputs})
 
 
@@ -76,7 +71,7 @@ PROMPTS = [
 
 @pytest.mark.parametrize(("reference", "name"), PROMPTS)
 def test_the_one_decoder_gives_what_the_chain_of_files_gives(reference, name, decoders):
-    expected = chain(reference, name)
+    expected = chained(reference, name)
     for output, found in run_v2(decoders, reference, name).items():
         assert found.shape == expected[output].shape
         assert np.abs(found - expected[output]).max() <= 1e-5 * np.abs(expected[output]).max(), output
@@ -85,17 +80,17 @@ def test_the_one_decoder_gives_what_the_chain_of_files_gives(reference, name, de
 def test_rows_with_and_without_boxes_share_a_batch_under_hf(decoders):
     case = cases("hf", "v2")["batch"]
     assert (case["input_boxes_labels"] != -10).any(1).tolist() == [False, True, True, True]
-    known = {**chain("meta", "batch"), **case}
+    known = {**chained("meta", "batch"), **case}
     found = run_onnx(decoders["hf"], {tensor.name: known[tensor.name] for tensor in SPEC.inputs})
     for row in range(4):
         for output, array in found.items():
-            alone = chain("hf", f"sample{row}")[output]
+            alone = chained("hf", f"sample{row}")[output]
             assert np.abs(array[row : row + 1] - alone).max() <= 2e-5 * np.abs(alone).max(), (output, row)
 
 
 def test_the_reference_makes_two_graphs_that_differ_on_a_text_only_prompt_alone(decoders):
     for name, differ in (("sample0", True), ("sample1", False)):
-        known = chain("meta", name)
+        known = chained("meta", name)
         given = {tensor.name: known[tensor.name] for tensor in SPEC.inputs}
         meta, hf = (run_onnx(decoders[reference], given)["pred_masks"] for reference in ("meta", "hf"))
         assert (np.abs(meta - hf).max() > 1e-2 * np.abs(meta).max()) == differ
@@ -103,7 +98,7 @@ def test_the_reference_makes_two_graphs_that_differ_on_a_text_only_prompt_alone(
 
 @pytest.mark.parametrize("reference", FAMILY.references)
 def test_more_ignored_boxes_change_nothing_so_their_number_is_really_open(reference, decoders):
-    known = chain("meta", "sample1")
+    known = chained("meta", "sample1")
     given = {tensor.name: known[tensor.name] for tensor in SPEC.inputs}
     expected = run_onnx(decoders[reference], given)
     for more in (1, 2, 19):

@@ -1,0 +1,90 @@
+"""How outputs become inputs, on arrays made by hand; and files of the miniature run along it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import miniature
+import numpy as np
+import pytest
+
+from sam3_build import chain, registry
+from sam3_build.spec import ComponentSpec, Feed, TensorSpec
+
+FEEDS = (
+    Feed("decoder", "prompt", (("text", "words"), ("geometry", "corners"))),
+    Feed("geometry", "features", (("vision", "features"),)),
+    Feed("decoder", "features", (("vision", "features"),)),
+)
+
+
+def component(name: str, *inputs: str) -> ComponentSpec:
+    return ComponentSpec(name, tuple(TensorSpec(i, "float32", ("batch",)) for i in inputs), (), (name,))
+
+
+COMPONENTS = (
+    component("vision", "images"),
+    component("text", "ids"),
+    component("geometry", "boxes", "features"),
+    component("decoder", "features", "prompt"),
+)
+NETWORKS = {
+    "vision": lambda given: {"features": given["images"] + 1},
+    "text": lambda given: {"words": given["ids"] * 10},
+    "geometry": lambda given: {"corners": given["boxes"] + given["features"]},
+    "decoder": lambda given: {"masks": given["prompt"] - given["features"][:, :1]},
+}
+GIVEN = {"images": np.array([[1.0, 2.0]]), "ids": np.array([[3.0]]), "boxes": np.array([[5.0, 7.0]])}
+
+
+def test_each_component_gets_what_the_ones_before_it_computed() -> None:
+    found = chain.run(COMPONENTS, FEEDS, NETWORKS, GIVEN)
+    assert list(found) == ["vision", "text", "geometry", "decoder"]
+    assert found["geometry"]["corners"].tolist() == [[7, 10]]
+    assert found["decoder"]["masks"].tolist() == [[30 - 2, 7 - 2, 10 - 2]], "words first, then corners, along axis 1"
+
+
+def test_a_component_that_the_case_lacks_an_input_of_does_not_run_and_is_left_out_of_the_join() -> None:
+    found = chain.run(COMPONENTS, FEEDS, NETWORKS, {name: GIVEN[name] for name in ("images", "ids")})
+    assert list(found) == ["vision", "text", "decoder"]
+    assert found["decoder"]["masks"].tolist() == [[28]]
+    assert list(chain.run(COMPONENTS, FEEDS, NETWORKS, {"ids": GIVEN["ids"]})) == ["text"]
+
+
+def test_what_stands_for_an_absent_input_is_taken_only_where_there_is_none() -> None:
+    feeds = [feed for feed in FEEDS if feed.component == "decoder"]
+    known = {("vision", "features"): np.zeros((1, 2))}
+    given = chain.gather(["features", "prompt"], feeds, lambda *key: known.get(key), {"prompt": np.ones((1, 1))})
+    assert given is not None and given["prompt"].tolist() == [[1]] and given["features"].tolist() == [[0, 0]]
+    assert chain.gather(["features", "prompt"], feeds, lambda *key: known.get(key)) is None
+
+
+def test_feeds_survive_being_parameters() -> None:
+    for feed in registry.family("sam3_image").feeds:
+        assert chain.from_json(feed.component, chain.as_json([feed])) == (feed,)
+
+
+def test_recorded_and_computed_files_are_read_alike(tmp_path) -> None:
+    for folder, key in (("samples", "x"), ("vision", "outputs/x"), ("text", "x")):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "case.npz", **{key: np.array([len(folder)]), "inputs/x": np.array([0])})
+    find = chain.in_files({name: tmp_path / name for name in ("samples", "vision", "text")}, "case.npz")
+    assert [int(find(name, "x")[0]) for name in ("samples", "vision", "text")] == [7, 6, 4]
+    assert find("vision", "y") is None
+    assert chain.in_files({"vision": tmp_path / "vision"}, "other.npz")("vision", "x") is None
+
+
+@pytest.mark.parametrize("manifest", [miniature.MANIFEST, miniature.MANIFEST_V2])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_links_of_a_chain_give_what_the_whole_chain_gives_in_memory(precision: str, manifest: str) -> None:
+    family = registry.family("sam3_image").laid_out("v2" if manifest == miniature.MANIFEST_V2 else "v1")
+    files = {c.name: miniature.onnx(f"precision:{c.name}.{precision}", manifest) for c in family.components}
+    networks = {component: partial(miniature.run_onnx, file) for component, file in files.items()}
+    linked = miniature.folder(f"chain:decoder.{precision}", manifest)
+    for name in ("sample0", "batch"):
+        with np.load(miniature.folder("samples", manifest) / f"{name}.npz") as given:
+            found = chain.run(family.components, family.feeds, networks, dict(given))["decoder"]
+        with np.load(linked / f"{name}.npz") as expected:
+            assert sorted(expected.files) == sorted(found)
+            for output, array in found.items():
+                np.testing.assert_allclose(array, expected[output], atol=2e-5 * np.abs(array).max(), err_msg=output)

@@ -291,7 +291,7 @@ def test_verify_is_told_what_types_to_expect_and_on_which_nodes(tmp_path: Path) 
 
 def test_an_emulation_is_judged_and_the_file_itself_is_not_run(tmp_path: Path) -> None:
     plan = planned(tmp_path, "precisions: [fp32, fp16, bf16]\ntargets: {cpu: null}\n")
-    assert plan.action("verify:decoder.bf16").params["file"] == "decoder.bf16.emulated.onnx"
+    assert registry.precision("bf16").emulated
     found = {c.name: c for c in plan.comparisons if c.component == "decoder" and c.target is None}
     assert found["decoder.bf16"].label == "onnxruntime fp32 vs onnxruntime bf16, emulated (range parity)"
     assert found["decoder.bf16.file"].action is None

@@ -126,7 +126,7 @@ def _task_files(metrics: Mapping[str, float], pictures: int) -> dict[str, bytes]
             "sample": i,
             "expected": 2,
             "actual": 2 - len(lost),
-            "presence": {"expected": 0.97, "actual": 0.96, "agrees": True},
+            "presence": {"expected": 0.97, "actual": 0.96, "agrees": not metrics["presence"]},
             "pairs": [{"mask_iou": metrics["mask_iou"], "box_iou": metrics["box_iou"], "score": metrics["score"]}],
             "lost": lost,
             "added": [],

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from build_space import BuildSpace
-from report_worlds import NO_GPU, WORLDS, World, failing, mostly_not_run, not_judged, passing, world
+from report_worlds import FINE, NO_GPU, WORLDS, World, failing, mostly_not_run, not_judged, passing, world
 
 from sam3_build.report_html.chart import Axis, Error, axis, bars
 from sam3_build.report_html.gather import gather
 from sam3_build.report_html.page import HERE, _says, _stamped, render
+from sam3_build.spec import Comparison
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -177,6 +179,16 @@ def test_overlays_are_inside_the_page_those_that_differ_first_and_the_rest_is_co
     )
     assert base64.b64decode(first.source.partition(",")[2]).startswith(b"\x89PNG")
     assert "12 more overlays" in page(made).text
+
+
+def test_a_flipped_presence_is_said_below_its_overlay_which_comes_first(tmp_path: Path) -> None:
+    def task(comparison: Comparison) -> Mapping[str, float]:
+        return {**FINE, "presence": 1} if comparison.name == "pipeline.fp16.ada" else FINE
+
+    made = world(tmp_path, task=task, pictures=1)
+    first, *others = gather(made.known, made.found).pictures.shown
+    assert (first.side, first.differs) == ("fp16 ada", True) and "presence 0.97 became 0.96" in first.said
+    assert not any(other.differs or "presence" in other.said for other in others)
 
 
 def test_missing_overlays_are_said(tmp_path: Path) -> None:

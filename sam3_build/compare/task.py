@@ -203,7 +203,8 @@ class TaskStatistics:
         for pair in pairs:
             self._pair(place, expected, actual, pair)
         decided = [bool(side.presence > self.threshold) for side in (expected, actual)]
-        if decided[0] != decided[1]:
+        agrees = decided[0] == decided[1]
+        if not agrees:
             self.disagreeing += 1
             said = f"{actual.presence:.4g} where {expected.presence:.4g} is expected"
             self._note("presence", f"{place} has {said}, on the other side of {self.threshold:g}")
@@ -212,7 +213,7 @@ class TaskStatistics:
                 **_named(place),
                 "expected": len(expected.queries),
                 "actual": len(actual.queries),
-                "presence": {"expected": expected.presence, "actual": actual.presence},
+                "presence": {"expected": expected.presence, "actual": actual.presence, "agrees": agrees},
                 "pairs": [
                     {
                         "expected": _described(expected, pair.expected),

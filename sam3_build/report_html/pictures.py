@@ -92,7 +92,7 @@ def _row(known: Sources, comparison: Comparison, file: str) -> Mapping[str, Json
 def _differs(comparison: Comparison, row: Mapping[str, Json]) -> bool:
     """Tell whether the gates of the comparison would not let this one picture pass, or did not see it."""
     presence = row.get("presence")
-    agrees = presence.get("agrees", True) if isinstance(presence, dict) else True
+    agrees = presence["agrees"] if isinstance(presence, dict) else True
     pairs = row.get("pairs")
     gates = {gate.metric: gate for gate in comparison.gates[INSTANCES]}
     apart = any(
@@ -118,5 +118,5 @@ def _said(row: Mapping[str, Json]) -> Iterator[str]:
     if ious:
         yield f"smallest mask IoU {min(ious):.3f}"
     presence = row.get("presence")
-    if isinstance(presence, dict) and not presence.get("agrees", True):
+    if isinstance(presence, dict) and not presence["agrees"]:
         yield f"presence {float(presence['expected']):.2f} became {float(presence['actual']):.2f}"

@@ -203,6 +203,7 @@ def test_presence_that_flips_fails_even_where_nothing_is_found_on_either_side() 
     statistics = measured((found(A), found(A)), (found(presence=0.7), found(presence=0.3)))
     reason = "sample1 has 0.3 where 0.7 is expected, on the other side of 0.5"
     assert failed(statistics) == {"presence": f"presence is 1, not <= 0: {reason}"}
+    assert [picture["presence"]["agrees"] for picture in statistics.pictures] == [True, False]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -16,6 +16,7 @@ from report_worlds import FINE, NO_GPU, WORLDS, World, failing, mostly_not_run, 
 from sam3_build.report_html.chart import Axis, Error, axis, bars
 from sam3_build.report_html.gather import gather
 from sam3_build.report_html.page import HERE, _says, _stamped, render
+from sam3_build.spec import FILE
 from sam3_build.spec import Comparison
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -356,3 +357,12 @@ def test_what_is_only_told_hides_no_verdict_beside_it(tmp_path: Path) -> None:
     shown = gather(made.known, found)
     assert {standing.verdict for target in shown.targets for standing in target.standings} == {"pass"}
     assert (shown.tone, shown.headline) == ("info", "All 96 outputs that could be judged passed")
+
+
+def test_a_file_that_only_its_emulation_stands_for_is_told_apart(tmp_path: Path) -> None:
+    made = passing(tmp_path)
+    (graph, rows), *_ = [(c, rows) for c, rows in made.found if c.name == "decoder.fp16"]
+    file = replace(graph, kind=FILE, action=None, not_run="its emulation is run", label="the file itself")
+    not_run = tuple(replace(row, comparison=file.label, verdict="not_run", reason=file.not_run) for row in rows)
+    (group,) = gather(made.known, [*made.found, (file, not_run)]).not_run
+    assert (group.sides, group.commands, group.comparisons) == ((("fp16 file", "decoder"),), (), 1)

@@ -68,6 +68,7 @@ class Group:
     reason: str
     sides: tuple[tuple[str, str], ...]
     commands: tuple[str, ...]
+    comparisons: int
     outputs: int
 
 
@@ -218,7 +219,8 @@ def _groups(known: Sources, found: Judged, verdict: str) -> Iterator[Group]:
         yield Group(
             reason,
             tuple((", ".join(some), components) for components, some in alike.items()),
-            tuple(dict.fromkeys(known.command(c) for c, _ in members)),
+            tuple(dict.fromkeys(command for c, _ in members if (command := known.command(c)))),
+            len({c.name for c, _ in members}),
             len({(c.name, row.output) for c, row in members}),
         )
 

@@ -16,8 +16,7 @@ from report_worlds import FINE, NO_GPU, WORLDS, World, failing, mostly_not_run, 
 from sam3_build.report_html.chart import Axis, Error, axis, bars
 from sam3_build.report_html.gather import gather
 from sam3_build.report_html.page import HERE, _says, _stamped, render
-from sam3_build.spec import FILE
-from sam3_build.spec import Comparison
+from sam3_build.spec import FILE, Comparison
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from sam3_build.compare.judge import worst
+from sam3_build.compare.judge import outcome
 from sam3_build.compare.trust import Judged
 from sam3_build.errors import BuildError
 from sam3_build.spec import Json
@@ -57,7 +57,7 @@ def verdicts(found: Judged) -> list[Json]:
     for comparison, rows in found:
         for output, group in groupby(rows, key=lambda row: row.output):
             judged = list(group)
-            verdict = worst(row.verdict for row in judged)
+            verdict = outcome(judged)
             why = next((row.reason for row in judged if row.verdict == verdict), None)
             lines.append({"comparison": comparison.name, "output": output, "verdict": verdict, "reason": why})
     return lines

@@ -27,7 +27,7 @@ from sam3_build.compare.judge import (
     Row,
     condition,
     judge,
-    worst,
+    outcome,
 )
 from sam3_build.compare.trust import Judged, in_order
 from sam3_build.errors import BuildError
@@ -115,7 +115,7 @@ def write(rows: Iterable[Row], path: Path) -> None:
 
 def count(rows: Iterable[Row]) -> Counts:
     """Count outputs, each by its worst verdict."""
-    verdicts = Counter(worst(row.verdict for row in lines) for _, lines in groupby(rows, key=_line))
+    verdicts = Counter(outcome(lines) for _, lines in groupby(rows, key=_line))
     return Counts(*(verdicts[verdict] for verdict in (PASS, FAIL, NOT_RUN, NOT_JUDGED, INFO)))
 
 
@@ -163,7 +163,7 @@ def _table(label: str, rows: list[Row]) -> list[str]:
         judged = list(group)
         found = {row.metric: row for row in judged}
         cells = [_cell(found[metric], usual[metric]) if metric in found else "" for metric in usual]
-        verdict = worst(row.verdict for row in judged)
+        verdict = outcome(judged)
         table.append([verdict.upper() if verdict == FAIL else verdict.replace("_", " "), component, output, *cells])
         reasons.append(list(dict.fromkeys(row.reason for row in judged if row.reason and row.reason not in said)))
         said.update(row.reason for row in judged if row.reason and row.verdict != FAIL)

@@ -13,18 +13,21 @@ import numpy as np
 
 from sam3_build.compare.judge import RANGE_PARITY
 from sam3_build.compare.statistics import OutputStatistics
+from sam3_build.compare.task import REDUCED
+from sam3_build.compare.task import gates as task_gates
 from sam3_build.compare.trust import Judged, of_pipeline
 from sam3_build.report import judged
 from sam3_build.report_html.sources import Sources
 from sam3_build.session import Session, open_session
-from sam3_build.spec import PIPELINE, TASK, Action, Comparison, Gate, Json
+from sam3_build.spec import PIPELINE, TASK, Action, Comparison, Json
 from sam3_build.store import FileFact, Record
 
 ROOT = Path(__file__).parents[1]
 NO_GPU = "running TensorRT-RTX engines needs a CUDA GPU; none found on this machine"
 METRICS = ("max_abs_over_std", "max_abs_over_range", "cosine", "std_ratio", "mismatches", "nonfinite", "incomparable")
-TASK_GATES = (Gate("count", 0), Gate("mask_iou", 0.98), Gate("box_iou", 0.98), Gate("score", 0.02), Gate("presence", 0))
-FINE = {"count": 0, "mask_iou": 0.9987, "box_iou": 0.9991, "score": 0.0012, "presence": 0}
+TASK_GATES = task_gates("fp16", {})
+CLEAN = {"nonfinite": 0, "incomparable": 0}
+FINE = {"count": 0, "mask_iou": 0.9987, "box_iou": 0.9991, "score": 0.0012, "presence": 0, **CLEAN}
 
 
 @cache
@@ -198,7 +201,7 @@ def not_judged(root: Path) -> World:
 
 def mostly_not_run(root: Path) -> World:
     """A machine without a GPU, and random weights."""
-    informs = dict.fromkeys(FINE, "random weights: what is found in a picture proves nothing")
+    informs = dict.fromkeys(REDUCED, "random weights: what is found in a picture proves nothing")
     return world(root, gpu=False, informs=informs)
 
 

@@ -30,8 +30,8 @@ Threshold = float | tuple[float, float]
 # None of these two, nor NOT_RUN, counts as passed or failed.
 PASS, FAIL, NOT_JUDGED, NOT_RUN, INFO = "pass", "fail", "not_judged", "not_run", "info"
 
-# Several rows are as good as their worst one, the first of these.
-WORST_FIRST = (FAIL, NOT_JUDGED, NOT_RUN, INFO, PASS)
+# Several verdicts are as good as their worst one, the first of these. What is only told takes nothing away.
+WORST_FIRST = (FAIL, NOT_JUDGED, NOT_RUN, PASS, INFO)
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,17 @@ def gates_for(precision: str, dtype: str, tolerances: Mapping[str, Threshold]) -
 
 
 def worst(verdicts: Iterable[str]) -> str:
-    """Return the verdict of several rows together."""
+    """Return several verdicts as one."""
     return min(verdicts, key=WORST_FIRST.index)
+
+
+def outcome(rows: Iterable[Row]) -> str:
+    """Return the verdict of rows together: their worst.
+
+    To be finite and of the right shape is not yet to be right: such rows count where they do not pass, or are alone.
+    """
+    quiet = {gate.metric for gate in ALWAYS}
+    return worst({row.verdict for row in rows if row.verdict != PASS or row.metric not in quiet} or {PASS})
 
 
 def condition(gate: Gate) -> str:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sam3_build.compare.judge import WORST_FIRST, Row, worst
+from sam3_build.compare.judge import Row, outcome
 from sam3_build.spec import Json
 
 UNIT = "max_abs_over_std"
@@ -63,7 +63,7 @@ class Axis:
 def error(output: str, side: str, found: Mapping[str, Json], rows: Sequence[Row]) -> Error | None:
     """Return the error of an output whose statistics are `found`; None where such an error has no meaning."""
     metrics = found.get("metrics")
-    verdict = worst(row.verdict for row in rows) if rows else WORST_FIRST[-1]
+    verdict = outcome(rows)
     if not isinstance(metrics, Mapping):
         return None
     if isinstance(unequal := metrics.get("mismatches"), int | float):

@@ -15,6 +15,7 @@ from sam3_build.compare.judge import (
     RANGE_PARITY,
     RANGE_PARITY_NOTE,
     Row,
+    outcome,
     worst,
 )
 from sam3_build.compare.trust import Judged
@@ -187,19 +188,13 @@ def _targets(known: Sources, found: Judged, parts: Sequence[str]) -> Iterator[Ta
         )
         if standings:
             note = "" if target in own else "runs the graph"
-            yield Target(target or GRAPH, note, _overall(s.verdict for s in standings), standings)
+            yield Target(target or GRAPH, note, worst(s.verdict for s in standings), standings)
 
 
 def _standing(precision: str, found: Judged, parts: Sequence[str]) -> Standing:
     by_part = {part: [row for c, rows in found if c.component == part for row in rows] for part in parts}
-    cells = [(_overall(r.verdict for r in rows), count(rows)) if rows else None for rows in by_part.values()]
-    return Standing(precision, _overall(cell[0] for cell in cells if cell), tuple(cells))
-
-
-def _overall(verdicts: Iterable[str]) -> str:
-    """Return the verdict of many rows: what is only told takes nothing away from what is judged beside it."""
-    every = set(verdicts)
-    return worst(every - {INFO} or every)
+    cells = [(outcome(rows), count(rows)) if rows else None for rows in by_part.values()]
+    return Standing(precision, worst(cell[0] for cell in cells if cell), tuple(cells))
 
 
 def _groups(known: Sources, found: Judged, verdict: str) -> Iterator[Group]:
@@ -242,7 +237,7 @@ def _section(
         outputs.setdefault(e.output, []).append(e)
     return Section(
         component,
-        _overall(row.verdict for row in rows),
+        outcome(rows),
         count(rows),
         tuple(tables(known, [(c, judged) for c, judged in own if _ran(judged)])),
         tuple((output, bars(some, scale)) for output, some in outputs.items()),

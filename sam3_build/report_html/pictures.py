@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sam3_build.compare.judge import NOT_RUN, WORST_FIRST, holds, worst
+from sam3_build.compare.judge import NOT_RUN, WORST_FIRST, holds, outcome
 from sam3_build.compare.trust import Judged
 from sam3_build.report_html.sources import Sources, side
 from sam3_build.spec import INSTANCES, PIPELINE, Comparison, Json
@@ -38,9 +38,9 @@ class Pictures:
 
 def pictures(known: Sources, found: Judged) -> Pictures:
     """Return the overlays of the pipeline's comparisons."""
-    pipelines = [(c, worst(row.verdict for row in rows)) for c, rows in found if c.component == PIPELINE]
+    pipelines = [(c, outcome(rows)) for c, rows in found if c.component == PIPELINE]
     found_files = [(c, verdict, file, _row(known, c, file)) for c, verdict in pipelines for file in _files(known, c)]
-    described = sorted(found_files, key=lambda d: (WORST_FIRST.index(d[1]), not _differs(d[0], d[3])))
+    described = sorted(found_files, key=lambda d: (not _differs(d[0], d[3]), WORST_FIRST.index(d[1])))
     shown = tuple(_picture(known, *one) for one in described[:MOST])
     none = ""
     if not pipelines:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from sam3_build.compare.judge import ALWAYS, FAIL, NOT_JUDGED, WORST_FIRST, Row, worst
+from sam3_build.compare.judge import ALWAYS, FAIL, NOT_JUDGED, WORST_FIRST, Row, outcome
 from sam3_build.compare.trust import Judged
 from sam3_build.report import TITLES, asked, shown
 from sam3_build.report_html.sources import Sources, side
@@ -90,9 +90,9 @@ def _part(
             r for row in judged if (r := _by_itself(row)) and (r not in said or row.verdict == FAIL)
         )
         said.update(reasons)
-        verdict = worst(row.verdict for row in judged)
+        verdict = outcome(judged)
         lines.append(Line(output, verdict, cells, tuple(reasons), f"{comparison.name}.{output}"))
-    verdict = worst(row.verdict for row in rows)
+    verdict = outcome(rows)
     lines.sort(key=lambda line: WORST_FIRST.index(line.verdict))
     return Part(comparison.component, comparison.label, verdict, tuple(lines), known.command(comparison))
 

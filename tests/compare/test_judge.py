@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sam3_build.compare.judge import Row, default_gates, gates_for, holds, judge
+from sam3_build.compare.judge import FAIL, INFO, NOT_RUN, PASS, Row, default_gates, gates_for, holds, judge, outcome
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.manifest.checks import METRICS
 from sam3_build.spec import Comparison, Gate, Json
@@ -195,3 +195,23 @@ def test_a_manifest_knows_every_metric_that_is_measured_and_no_other() -> None:
         output.rows.asked = True
     measured = {metric for output in found for metric in output.metrics()}
     assert measured - {"incomparable"} == set(METRICS)
+
+
+def judged_of(*verdicts: tuple[str, str]) -> list[Row]:
+    return [Row("decoder", "a vs b", "masks", metric, 0.0, 1.0, verdict, None) for metric, verdict in verdicts]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "together"),
+    [
+        ([("cosine", PASS), ("rows", INFO), ("nonfinite", PASS)], PASS),  # an engine that takes one row at a time
+        ([("mask_iou", INFO), ("count", INFO), ("nonfinite", PASS), ("incomparable", PASS)], INFO),  # random weights
+        ([("mask_iou", INFO), ("nonfinite", FAIL)], FAIL),
+        ([("cosine", PASS), ("rows", NOT_RUN), ("nonfinite", PASS)], NOT_RUN),
+        ([("nonfinite", PASS), ("incomparable", PASS)], PASS),
+    ],
+)
+def test_what_is_told_takes_nothing_away_and_to_be_finite_alone_passes_nothing(
+    verdicts: list[tuple[str, str]], together: str
+) -> None:
+    assert outcome(judged_of(*verdicts)) == together

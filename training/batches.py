@@ -14,7 +14,7 @@ import numpy as np
 
 from sam3_build.families.sam3_image.family import IGNORED_LABEL
 from training.questions import MOST_BOXES, Question, ask_boxes, ask_words
-from training.scenes import MOST_SHAPES, SIDE, Scene, draw
+from training.scenes import COLOURS, MOST_SHAPES, SHAPES, SIDE, Scene, draw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 # Masks are learnt at half of the picture's resolution.
 MASK_SIDE = SIDE // 2
+
+# Cells of the coarsest level: one per patch.
+CELLS = SIDE // 14
+
+# Colours are learnt in minutes, shapes in hours: training asks for shapes alone more often than the evaluation does.
+HARDER = ("both", "both", "colour", "shape", "shape")
 
 # The longest text is "the red circle" with <bos> and <eos>. Padding has no influence, so none is fed.
 TEXT_LENGTH = 5
@@ -43,6 +49,17 @@ class Batch:
     wanted_boxes: Floats  # [q, s, 4], cxcywh, relative
     wanted: Integers  # [q, s], index of the shape in its picture, or -1
     masks: Floats  # [p, s, MASK_SIDE, MASK_SIDE], how much of each cell is covered
+
+
+@dataclass(frozen=True)
+class Glances:
+    """Pictures p about which nothing is asked, and what lies in them: shapes s, padded to MOST_SHAPES."""
+
+    images: Floats  # [p, 3, side, side], -1 to 1
+    count: Integers  # [p], how many shapes
+    kinds: Integers  # [p, s, 2], indices of colour and shape, or -1
+    boxes: Floats  # [p, s, 4], cxcywh, relative
+    masks: Floats  # [p, s, CELLS, CELLS], how much of each cell is covered
 
 
 class Words:
@@ -79,11 +96,27 @@ def make(seed: int, step: int, pictures: int, questions: int, words: Words) -> B
     scenes = [draw(seed, step * pictures + i) for i in range(pictures)]
     rng = np.random.default_rng([seed, step, 1])
     asked = [
-        (p, ask_boxes(scene, rng) if k == questions - 1 else ask_words(scene, rng, articles=True))
+        (p, ask_boxes(scene, rng) if k == questions - 1 else ask_words(scene, rng, HARDER, articles=True))
         for p, scene in enumerate(scenes)
         for k in range(questions)
     ]
     return collate(scenes, asked, words)
+
+
+def glance(seed: int, step: int, pictures: int) -> Glances:
+    """Return the pictures that are only looked at in `step`; take another seed than for those that are asked about."""
+    scenes = [draw(seed, step * pictures + i) for i in range(pictures)]
+    boxes = np.zeros((pictures, MOST_SHAPES, 4), np.float32)
+    for row, scene in enumerate(scenes):
+        for i, shape in enumerate(scene.shapes):
+            boxes[row, i] = relative(shape.box)
+    return Glances(
+        images=np.stack([pixels(scene) for scene in scenes]),
+        count=np.array([len(scene.shapes) for scene in scenes], np.int64),
+        kinds=np.stack([_kinds(scene) for scene in scenes]),
+        boxes=boxes,
+        masks=np.stack([_coverage(scene, CELLS) for scene in scenes]),
+    )
 
 
 def collate(scenes: Sequence[Scene], asked: Sequence[tuple[int, Question]], words: Words) -> Batch:
@@ -110,7 +143,7 @@ def collate(scenes: Sequence[Scene], asked: Sequence[tuple[int, Question]], word
         labels=labels,
         wanted_boxes=wanted_boxes,
         wanted=wanted,
-        masks=np.stack([_coverage(scene) for scene in scenes]),
+        masks=np.stack([_coverage(scene, MASK_SIDE) for scene in scenes]),
     )
 
 
@@ -125,8 +158,15 @@ def relative(corners: Sequence[float]) -> tuple[float, float, float, float]:
     return (left + right) / 2 / SIDE, (top + bottom) / 2 / SIDE, (right - left) / SIDE, (bottom - top) / SIDE
 
 
-def _coverage(scene: Scene) -> Floats:
-    cells = np.zeros((MOST_SHAPES, MASK_SIDE, MASK_SIDE), np.float32)
+def _kinds(scene: Scene) -> Integers:
+    kinds = np.full((MOST_SHAPES, 2), -1, np.int64)
     for i, shape in enumerate(scene.shapes):
-        cells[i] = shape.mask.reshape(MASK_SIDE, 2, MASK_SIDE, 2).mean(axis=(1, 3))
+        kinds[i] = list(COLOURS).index(shape.colour), SHAPES.index(shape.shape)
+    return kinds
+
+
+def _coverage(scene: Scene, side: int) -> Floats:
+    cells = np.zeros((MOST_SHAPES, side, side), np.float32)
+    for i, shape in enumerate(scene.shapes):
+        cells[i] = shape.mask.reshape(side, SIDE // side, side, SIDE // side).mean(axis=(1, 3))
     return cells

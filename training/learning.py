@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training import losses
-from training.batches import Batch
+from training.batches import Batch, Glances
 from training.network import Learner
+from training.scenes import COLOURS
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,19 @@ class Schedule:
         return self.peak * up * (1 - math.cos(math.pi * down)) / 2
 
 
-def tensors(batch: Batch) -> dict[str, Tensor]:
-    """Return the batch as torch tensors, not copied."""
+def tensors(batch: Batch | Glances) -> dict[str, Tensor]:
+    """Return its arrays as torch tensors, not copied."""
     return {field.name: torch.from_numpy(getattr(batch, field.name)) for field in fields(batch)}
 
 
 def judge(
-    learner: Learner, data: dict[str, Tensor], weights: losses.Weights, masked: float = 1.0
+    learner: Learner,
+    data: dict[str, Tensor],
+    aside: dict[str, Tensor],
+    weights: losses.Weights,
+    masked: float = 1.0,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Return the total loss of a batch and its parts, unweighted.
+    """Return the total loss of a batch `data` and of glances `aside`, and its parts, unweighted.
 
     Masks cost as much as all of the rest of an answer, so only a share `masked` of the answers is drawn as masks.
     """
@@ -73,6 +78,9 @@ def judge(
     side = levels[2].shape[-1]
     coverage = functional.avg_pool2d(asked, asked.shape[-1] // side)
     parts["cells"] = losses.cells(learner.cell_head(answers.memory), data["wanted_boxes"], counts, coverage, side)
+    seen = learner.glance(aside["images"])
+    parts["sight"] = losses.cells(seen[..., :5], aside["boxes"], aside["count"], aside["masks"], side)
+    parts["kinds"] = losses.kinds(seen[..., 5:], aside["kinds"], aside["masks"], len(COLOURS))
     total = sum((getattr(weights, name) * loss for name, loss in parts.items()), start=torch.zeros(()))
     return total, {name: float(loss.detach()) for name, loss in parts.items()}
 

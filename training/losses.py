@@ -21,11 +21,13 @@ class Weights:
     classes: float = 10.0
     corners: float = 5.0
     overlap: float = 2.0
-    presence: float = 1.0
+    presence: float = 2.0
     mask: float = 5.0
     dice: float = 5.0
     semantic: float = 2.0
     cells: float = 1.0
+    sight: float = 1.0
+    kinds: float = 2.0
 
 
 ALPHA, GAMMA = 0.75, 2.0
@@ -115,3 +117,18 @@ def cells(said: Tensor, wanted: Tensor, counts: Tensor, coverage: Tensor, side: 
     found = torch.cat([(low + high) / 2, (high - low).clamp(min=1e-3)], dim=1)
     boxes = 5 * (found - right).abs().sum(1) + 2 * (1 - generalised_iou(found, right))
     return 10 * classes + boxes.sum() / matched
+
+
+def kinds(said: Tensor, right: Tensor, coverage: Tensor, colours: int) -> Tensor:
+    """Return the loss of saying, cell by cell and before any question, which colour and which shape lies there.
+
+    `said` is [p, cells, colours + shapes], `right` [p, s, 2], `coverage` [p, s, side, side]; a cell that no shape
+    covers by half says nothing.
+    """
+    most, which = coverage.flatten(2).max(1)
+    picture, cell = (most >= 1 / 2).nonzero(as_tuple=True)
+    if not len(picture):
+        return said.sum() * 0
+    colour, shape = right[picture, which[picture, cell]].unbind(1)
+    chosen = said[picture, cell]
+    return functional.cross_entropy(chosen[:, :colours], colour) + functional.cross_entropy(chosen[:, colours:], shape)

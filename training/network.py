@@ -19,6 +19,7 @@ from torch.nn import functional
 from sam3_build.families.sam3_image.forward import compute_tables, sam3_config, skeleton
 from sam3_build.families.sam3_image.modules import additive, modeling
 from sam3_build.spec import Json
+from training.scenes import COLOURS, SHAPES
 
 if TYPE_CHECKING:
     from transformers.models.sam3.modeling_sam3 import Sam3DetrDecoderLayer
@@ -50,6 +51,7 @@ class Learner(nn.Module):
         self.further_queries = nn.Parameter(torch.empty(groups - 1, queries, hidden))
         self.further_points = nn.Parameter(torch.empty(groups - 1, queries, 4))
         self.cell_head = modeling().Sam3DecoderMLP(hidden, hidden, 5, 3)
+        self.sight_head = modeling().Sam3DecoderMLP(hidden, hidden, 5 + len(COLOURS) + len(SHAPES), 2)
         initialise(self)
         shared = dict(self.model.named_parameters())
         self.parts = SimpleNamespace()  # not registered: they hold the model's own parameters
@@ -66,6 +68,15 @@ class Learner(nn.Module):
         """Return three levels of features and the coarsest one's positions."""
         levels: tuple[Tensor, Tensor, Tensor, Tensor] = self.parts.vision_encoder(images)
         return levels
+
+    def glance(self, images: Tensor) -> Tensor:
+        """Return what the coarsest level alone says of each cell, [p, cells, 5 + colours + shapes]: see losses.py."""
+        vision = self.parts.vision_encoder.vision_encoder
+        tokens = vision.backbone(images).last_hidden_state
+        side = math.isqrt(tokens.shape[1])
+        level = vision.neck.fpn_layers[2](torch.unflatten(tokens, 1, (side, side)).permute(0, 3, 1, 2))
+        said: Tensor = self.sight_head(level.flatten(2).transpose(1, 2))
+        return said
 
     def prompt(
         self, levels: tuple[Tensor, ...], picture: Tensor, text: Tensor, ids: Tensor, mask: Tensor, boxes: Tensor,

@@ -6,6 +6,7 @@ takes everything of its shape's kind out of the answer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ TEXT_OF_BOXES = "visual"
 PRESENT = 0.75
 MOST_BOXES = 2
 
+# Half of the texts name colour and shape.
+FORMS = ("both", "both", "colour", "shape")
+
 Corners = tuple[float, float, float, float]
 
 
@@ -33,9 +37,11 @@ class Question:
     wanted: tuple[int, ...]
 
 
-def ask_words(scene: Scene, rng: np.random.Generator, *, articles: bool = False) -> Question:
-    """Ask by colour and shape (half), colour (a quarter) or shape (a quarter); one of four names nothing there."""
-    form = str(rng.choice(["both", "both", "colour", "shape"]))
+def ask_words(
+    scene: Scene, rng: np.random.Generator, forms: Sequence[str] = FORMS, *, articles: bool = False
+) -> Question:
+    """Ask by colour, shape or both, as often as `forms` holds each; one of four names nothing there."""
+    form = str(rng.choice(forms))
     there = sorted({_words(shape, form) for shape in scene.shapes})
     absent = sorted(set(_vocabulary(form)) - set(there))
     if rng.random() < PRESENT or not absent:

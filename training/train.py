@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +42,7 @@ class Options:
     peak: float = 1e-3
     pictures: int = 8
     questions: int = 4
+    glances: int = 24
     groups: int = 3
     masked: float = 0.5
     horizon: int = 500
@@ -57,7 +60,12 @@ def main() -> None:
 
     store = options.folder.resolve() / "meeting"
     store.unlink(missing_ok=True)
-    spawn(work, args=(options, store), nprocs=options.processes)  # type: ignore[no-untyped-call]
+    context = spawn(work, args=(options, store, os.getpid()), nprocs=options.processes, join=False)  # type: ignore[no-untyped-call]
+    running = True
+    while running:
+        # Ctrl-C reaches the processes too: they finish their step, save and end.
+        with suppress(KeyboardInterrupt):
+            running = not context.join()
 
 
 def parse() -> Options:
@@ -72,13 +80,13 @@ def parse() -> Options:
     return Options(**vars(parser.parse_args()))
 
 
-def work(rank: int, options: Options, store: Path) -> None:
-    """Run one of the processes; the first one also reports, saves and evaluates."""
+def work(rank: int, options: Options, store: Path, parent: int) -> None:
+    """Run one of the processes, as long as `parent` does; the first one also reports, saves and evaluates."""
     import torch
     from torch import distributed
 
     from training import learning
-    from training.batches import Words, make
+    from training.batches import Words, glance, make
     from training.losses import Weights
     from training.network import Learner
     from training.record import Record
@@ -104,14 +112,19 @@ def work(rank: int, options: Options, store: Path) -> None:
     schedule = learning.Schedule(options.steps, options.fall, peak=options.peak)
     words = Words(tokenizer)
     record = Record(options.folder, asdict(options), config, tokenizer, step) if rank == 0 else None
+    asked_to_stop: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: asked_to_stop.append(received))
+    stop = False
     last_save = last_evaluation = time.monotonic()
-    while step < options.steps:
+    while step < options.steps and not stop:
         batch = make(options.seed, step * options.processes + rank, options.pictures, options.questions, words)
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
-        loss, parts = learning.judge(learner, learning.tensors(batch), Weights(), options.masked)
+        aside = learning.tensors(glance(-options.seed % 2**32, step * options.processes + rank, options.glances))
+        loss, parts = learning.judge(learner, learning.tensors(batch), aside, Weights(), options.masked)
         torch.autograd.backward(loss)
-        add_up(weights)
+        stop = add_up(weights, stop=bool(asked_to_stop) or os.getppid() != parent)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -121,7 +134,7 @@ def work(rank: int, options: Options, store: Path) -> None:
             continue
         record.step(step, options.steps, parts, schedule.rate(step))
         done, now = step == options.steps, time.monotonic()
-        if done or now - last_save > 60 * options.save_minutes:
+        if done or stop or now - last_save > 60 * options.save_minutes:
             save(options.folder, learner, optimizer, average, step)
             last_save = now
         if done or now - last_evaluation > 60 * options.evaluate_minutes:
@@ -131,16 +144,18 @@ def work(rank: int, options: Options, store: Path) -> None:
     distributed.destroy_process_group()
 
 
-def add_up(weights: Sequence[Tensor]) -> None:
-    """Replace every gradient by its mean over the processes."""
+def add_up(weights: Sequence[Tensor], *, stop: bool) -> bool:
+    """Replace every gradient by its mean over the processes; return whether any of them wants to stop."""
     import torch
     from torch import distributed
 
-    flat = torch.cat([torch.zeros(w.numel()) if w.grad is None else w.grad.flatten() for w in weights])
+    gradients = [torch.zeros(w.numel()) if w.grad is None else w.grad.flatten() for w in weights]
+    flat = torch.cat([*gradients, torch.tensor([float(stop)])])
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
-    for weight, part in zip(weights, torch.split(flat, [w.numel() for w in weights]), strict=True):
+    for weight, part in zip(weights, torch.split(flat[:-1], [w.numel() for w in weights]), strict=True):
         weight.grad = part.view_as(weight)
+    return bool(flat[-1] > 0)
 
 
 def save(folder: Path, learner: Learner, optimizer: object, average: Average, step: int) -> None:

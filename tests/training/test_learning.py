@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from build_space import ROOT
 
 from sam3_build.families.sam3_image.forward import assemble, skeleton
-from training.batches import Batch, Words, collate, make
+from training.batches import Batch, Words, collate, glance, make
 from training.evaluate import evaluate
 from training.learning import Average, judge, tensors
 from training.losses import Weights
@@ -93,18 +94,18 @@ def test_text_without_padding_means_the_same(learner: Learner, words: Words) -> 
 def test_two_scenes_are_learnt_by_heart(learner: Learner, words: Words) -> None:
     scenes = [draw(11, 0), draw(11, 1)]
     asked = [(i, ask_box(scene, np.random.default_rng(i))) for i, scene in enumerate(scenes)]
-    data = tensors(collate(scenes, asked, words))
+    data, aside = tensors(collate(scenes, asked, words)), tensors(glance(11, 0, 2))
     optimizer = torch.optim.AdamW(learner.parameters(), lr=2e-3)
     seen = []
     for _ in range(40):
-        loss, parts = judge(learner, data, Weights())
+        loss, parts = judge(learner, data, aside, Weights())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
         seen.append({"total": float(loss.detach()), **parts})
     first, last = seen[0], seen[-1]
-    for name in ("total", "classes", "corners", "mask", "dice", "semantic", "cells"):
+    for name in ("total", "classes", "corners", "mask", "dice", "semantic", "cells", "sight", "kinds"):
         assert last[name] < 0.8 * first[name], f"{name}: {first[name]:.3f} -> {last[name]:.3f}"
 
 
@@ -125,3 +126,8 @@ def test_a_run_is_taken_up_where_it_was(learner: Learner, tmp_path: Path) -> Non
 def test_untrained_weights_answer_badly(learner: Learner) -> None:
     numbers = evaluate(learner.model.state_dict(), CONFIG, TOKENIZER, scenes=2)
     assert numbers["text"]["iou"] < 0.5 and numbers["box"]["iou"] < 0.5
+
+
+def test_no_build_loads_training() -> None:
+    files = [*(ROOT / "sam3_build").rglob("*.py"), ROOT / "dodo.py"]
+    assert not [file for file in files if re.search(r"^\s*(from|import) training\b", file.read_text(), re.MULTILINE)]

@@ -72,6 +72,32 @@ def test_mask_losses_see_a_shift() -> None:
     assert right < 1 < shifted
 
 
+def test_kinds_are_judged_where_a_shape_covers_half_of_a_cell() -> None:
+    said = torch.zeros(1, 4, 6)
+    said[0, :, 1] = said[0, :, 4] = 20.0
+    coverage = torch.zeros(1, 2, 2, 2)
+    coverage[0, 1] = torch.tensor([[0.9, 0.4], [0.0, 0.0]])
+    right = torch.tensor([[[0, 0], [1, 1]]])
+    assert float(losses.kinds(said, right, coverage, 3)) < 1e-4
+    assert float(losses.kinds(said, right.flip(1), coverage, 3)) > 10
+    assert float(losses.kinds(said, right, 0 * coverage, 3)) == 0
+
+
+def test_a_cell_answers_with_the_box_of_what_covers_it() -> None:
+    wanted = torch.zeros(1, 5, 4)
+    wanted[0, 0] = torch.tensor([0.5, 0.5, 0.4, 0.4])
+    coverage = torch.zeros(1, 5, 2, 2)
+    coverage[0, 0, 0, 0] = 0.9
+    said = torch.full((1, 4, 5), -12.0)
+    said[0, 0, 0] = 12.0
+    # The first cell's centre is at a quarter: the box starts 0.05 right of and below it and ends 0.45 from it.
+    reach = torch.tensor([-0.05, -0.05, 0.45, 0.45])
+    said[0, 0, 1:] = torch.logit((reach + 0.1) / 0.7)
+    counts = torch.tensor([1])
+    assert float(losses.cells(said, wanted, counts, coverage, 2)) < 1e-3
+    assert float(losses.cells(said.roll(1, 1), wanted, counts, coverage, 2)) > 1
+
+
 def test_metrics_are_one_for_perfect_answers() -> None:
     masks = [np.eye(4, dtype=bool), np.eye(4, dtype=bool)[::-1]]
     tally = Tally()

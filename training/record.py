@@ -30,6 +30,7 @@ class Record:
         self._folder, self._config, self._tokenizer = folder, config, tokenizer
         self._console = Console(highlight=False)
         self._sums: dict[str, float] = {}
+        self._count = 0
         self._since = time.monotonic()
         self._best = max((row["goal"] for row in self._rows("evaluations.csv")), default=0.0)
         (folder / "options.json").write_text(json.dumps(options, default=str, indent=2) + "\n")
@@ -38,15 +39,17 @@ class Record:
     def step(self, step: int, steps: int, parts: Mapping[str, float], rate: float) -> None:
         """Note one step's losses."""
         for name, value in parts.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value / EVERY
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
         if step % EVERY:
             return
-        seconds, self._since = (time.monotonic() - self._since) / EVERY, time.monotonic()
-        row = {"step": step, "seconds": seconds, "rate": rate, **self._sums}
+        seconds, self._since = (time.monotonic() - self._since) / self._count, time.monotonic()
+        means = {name: value / self._count for name, value in self._sums.items()}
+        row = {"step": step, "seconds": seconds, "rate": rate, **means}
         self._append("losses.csv", row)
-        said = " ".join(f"{name} {value:.3f}" for name, value in self._sums.items())
+        said = " ".join(f"{name} {value:.3f}" for name, value in means.items())
         self._console.print(f"{time.strftime('%H:%M:%S')} {step}/{steps} {seconds:.2f} s  {said}", soft_wrap=True)
-        self._sums = {}
+        self._sums, self._count = {}, 0
 
     def evaluate(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Evaluate weights on the held-out scenes; keep them as the last, and as the best if they are."""

@@ -1,6 +1,6 @@
 """Nothing but a seed in, a trained miniature out: weights, config, tokenizer and a curve in a run's folder.
 
-    python -m training.train runs/mine --steps 12000
+    python -m training.train training/runs/mine --steps 20000
 
 One process per core, each with pictures of its own, that add up their gradients: with networks this small that is a
 third faster than threads, and it suffers less from other programs. Interrupted, it goes on where it was.
@@ -37,15 +37,15 @@ class Options:
     folder: Path
     config: Path
     start: Path | None = None
-    steps: int = 12000
-    fall: int = 3000
-    peak: float = 1e-3
-    pictures: int = 8
+    steps: int = 20000
+    fall: int = 5000
+    peak: float = 8e-4
+    pictures: int = 4
     questions: int = 4
-    glances: int = 24
+    glances: int = 16
     groups: int = 3
     masked: float = 0.5
-    horizon: int = 500
+    horizon: int = 1000
     seed: int = 1
     processes: int = 2
     save_minutes: float = 4.0

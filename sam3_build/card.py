@@ -24,7 +24,7 @@ class Subject:
     file, sha256, size: the published file; `kind` says what it is ("TensorRT-RTX engine", "ONNX graph")
     record:   of the action that made it; `tested` of what ran or opened it, by what was done
     weights:  the sha256 of its component's inventory of tensors; `commit` of the hub, where they come from there
-    rows:     verdicts of its own, and of what it rests upon
+    rows:     its own verdicts; `below` is what they rest upon, each with its name and its verdict
     runs_on:  compute capability -> the GPU that ran it there, None where none did; empty when there is no choice
     unrun:    why it is UNVERIFIED, empty when it is not
     """
@@ -41,6 +41,7 @@ class Subject:
     weights: str
     commit: str | None
     rows: tuple[Row, ...]
+    below: tuple[tuple[str, str, str], ...]
     runs_on: Mapping[str, str | None]
     unrun: tuple[str, ...]
 
@@ -64,6 +65,10 @@ def _lines(s: Subject, manifest: Manifest) -> Iterator[str]:
     yield from _table(("what", "value"), _facts(s, manifest))
     yield from ("", "## Verdicts", "")
     yield from _verdicts(s.rows)
+    if s.below:
+        yield from ("", "These rest upon:", "")
+        rows = ((verdict.replace("_", " "), label, name) for label, name, verdict in s.below)
+        yield from _table(("verdict", "compared", "what"), rows)
     if s.runs_on:
         yield from ("", "## GPUs", "")
         yield from _table(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sam3_build import registry, shelf
 from sam3_build.card import UNVERIFIED, Subject, card
+from sam3_build.compare.judge import worst
 from sam3_build.compare.trust import Judged
 from sam3_build.executor import readable
 from sam3_build.plan_text import readable_size
@@ -114,16 +115,36 @@ def _refuse(
     refused = Published(candidate.name, REFUSED, place, reasons=reasons)
     if not there:
         return refused
-    bad = {reason.what for reason in reasons if reason.kind in (FAILED, UNTRUSTED)}
-    for item in candidate.items:
-        record = candidate.record(item.made.name) if bad.intersection(item.names) else None
-        if record and any(there.get(file.name) == file.sha256 for file in shown(item, record)):
-            shelf.withdraw(place)
-            return replace(refused, state=WITHDRAWN, notes=(f"{readable(place)} held these very bytes and is gone",))
+    if _must_go(candidate.items, lambda item: _is_there(candidate, item, there), reasons):
+        shelf.withdraw(place)
+        return replace(refused, state=WITHDRAWN, notes=(f"{readable(place)} held these very bytes and is gone",))
     note = f"{readable(place)} stays as it was published before"
     if strays:
         note += f", but {', '.join(sorted(strays))} there is not what was published, and nobody verified it"
     return replace(refused, notes=(note,))
+
+
+def _must_go(items: Sequence[Item], is_there: Callable[[Item], bool], reasons: Sequence[Reason]) -> bool:
+    """Tell whether what fails is what was published, to the byte.
+
+    A file that fails by itself condemns its own bytes. What rests upon another file, and what all compute together,
+    says something of those published only where every file that takes part is still the same.
+    """
+    for item in items:
+        about = {reason.kind for reason in reasons if reason.what == item.name}
+        of_component = [other for other in items if other.component == item.component]
+        if FAILED in about and is_there(item):
+            return True
+        if UNTRUSTED in about and all(map(is_there, of_component)):
+            return True
+    together = {item.names[1] for item in items}
+    whole = any(reason.what in together and reason.kind in (FAILED, UNTRUSTED) for reason in reasons)
+    return whole and all(map(is_there, items))
+
+
+def _is_there(candidate: Candidate, item: Item, there: Mapping[str, str]) -> bool:
+    record = candidate.record(item.made.name)
+    return record is not None and all(there.get(file.name) == file.sha256 for file in shown(item, record))
 
 
 def _put_right(strays: Mapping[str, str | None]) -> tuple[str, ...]:
@@ -176,7 +197,10 @@ def _subject(candidate: Candidate, item: Item, record: Record, reasons: Sequence
         tested={what: found for what, action in tested.items() if (found := candidate.record(action))},
         weights=checkpoint.files[f"{item.component}.json"].sha256,
         commit=str(commit) if commit else None,
-        rows=tuple(row for _, rows in (*item.own, *item.below) for row in rows),
+        rows=tuple(row for _, rows in item.own for row in rows),
+        below=tuple(
+            (comparison.label, comparison.name, worst(r.verdict for r in rows)) for comparison, rows in item.below
+        ),
         runs_on=candidate.runs_on(item),
         unrun=tuple(dict.fromkeys(reason.why for reason in reasons if reason.what in item.names)),
     )

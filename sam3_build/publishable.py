@@ -107,6 +107,7 @@ class Candidate:
         self.name = target
         self._found = found
         self._actions = {action.name: action for action in session.plan.actions}
+        self._by_name = {comparison.name: (comparison, rows) for comparison, rows in found}
         self._walked: dict[str, _Lineage] = {}
 
     @cached_property
@@ -124,13 +125,7 @@ class Candidate:
             if (comparison.precision, comparison.target) == (precision, side)
             and comparison.component in (component, PIPELINE)
         ]
-        by_name = {comparison.name: (comparison, rows) for comparison, rows in self._found}
-        below: dict[str, tuple[Comparison, tuple[Row, ...]]] = {}
-        queue = [name for comparison, _ in own for name in comparison.trusts]
-        while queue:
-            if (name := queue.pop(0)) not in below:
-                below[name] = by_name[name]
-                queue += below[name][0].trusts
+        below = {c.name: (c, rows) for comparison, _ in own for c, rows in self._trusted(comparison)}
         mine = {comparison.name for comparison, _ in own}
         built = self._actions[f"build:{component}.{precision}.{self.name}"]
         # What only describes a graph (a session that opened) is nothing to take away: the graph itself is.
@@ -181,11 +176,24 @@ class Candidate:
                     yield Reason(FOREIGN, what, f"{comparison.action} measured something else: run it again")
             elif self.record(item.made.name):  # else it is not built, and that is said
                 yield Reason(MISSING, what, "not compared as things are now: run `doit verify`")
-        for comparison, rows in item.below:
-            if self._is_measured(comparison) and any(row.verdict == FAIL for row in rows):
-                yield Reason(UNTRUSTED, item.name, f'rests upon {comparison.name}, failed in "{comparison.label}"')
-            elif comparison.action and not self._is_measured(comparison) and self.record(item.made.name):
-                yield Reason(MISSING, comparison.name, "not compared as things are now: run `doit verify`")
+            yield from self._rests_upon(item, comparison, what)
+
+    def _rests_upon(self, item: Item, comparison: Comparison, what: str) -> Iterator[Reason]:
+        for trusted, rows in self._trusted(comparison):
+            if self._is_measured(trusted) and any(row.verdict == FAIL for row in rows):
+                yield Reason(UNTRUSTED, what, f'rests upon {trusted.name}, failed in "{trusted.label}"')
+            elif trusted.action and not self._is_measured(trusted) and self.record(item.made.name):
+                yield Reason(MISSING, trusted.name, "not compared as things are now: run `doit verify`")
+
+    def _trusted(self, comparison: Comparison) -> Judged:
+        """Return all that a comparison rests upon, link by link."""
+        found: dict[str, tuple[Comparison, tuple[Row, ...]]] = {}
+        queue = list(comparison.trusts)
+        while queue:
+            if (name := queue.pop(0)) not in found:
+                found[name] = self._by_name[name]
+                queue += found[name][0].trusts
+        return tuple(found.values())
 
     def _is_measured(self, comparison: Comparison) -> bool:
         """Tell whether what the comparison judges is there: without it, its rows fail for want of values."""

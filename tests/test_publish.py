@@ -12,6 +12,10 @@ from build_space import BuildSpace
 from gpus import READINGS
 from test_device_in_doit import HERE, plug_in
 
+from sam3_build.publish import _must_go
+from sam3_build.publishable import Item, Reason
+from sam3_build.spec import Action
+
 MANIFEST = "manifests/toy.yaml"
 ADA = '{backend: tensorrt_rtx, compute_capabilities: ["8.9"]}'
 NO_GPU = "not run: running TensorRT-RTX engines needs a CUDA GPU; none found on this machine\n"
@@ -100,7 +104,7 @@ def test_an_engine_that_ran_is_published_and_its_card_tells_what_a_user_must_kno
         "| tools | polygraphy ",
         "name NVIDIA GeForce RTX 4090",
         "| pass | onnxruntime fp32 vs ada fp16 (engine parity) | head | z | cosine | 0.99999 | >= 0.99 |",
-        "| pass | pytorch fp32 vs onnxruntime fp32 | head |",
+        "| pass | pytorch fp32 vs onnxruntime fp32 | head.fp32 |",
         "| 8.9 | NVIDIA GeForce RTX 4090, driver 580.65.06 |",
         "doit manifest=toy build:head.fp16.ada",
         "Apache-2.0",
@@ -176,6 +180,39 @@ def test_engines_go_when_the_graph_that_they_were_built_from_fails(gpu: BuildSpa
     gpu.doit("verify")
     run = gpu.doit("publish:ada")
     assert run.code == 1 and "withdrawn: ada" in run.output and not shelf(gpu, "ada").exists(), run.output
+
+
+ITEMS = [
+    Item(component, precision, action, action, (), ())
+    for component in ("encoder", "decoder")
+    for precision in ("fp32", "fp16")
+    for action in (Action(f"build:{component}.{precision}.ada", "build", {}, (), ()),)
+]
+OTHERS = {"decoder.fp16", "encoder.fp32", "encoder.fp16"}
+ALL = {*OTHERS, "decoder.fp32"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "published", "goes"),
+    [
+        ("failed", "decoder.fp32", {"decoder.fp32"}, True),
+        ("failed", "decoder.fp32", OTHERS, False),
+        ("not judged", "decoder.fp16", ALL, True),
+        ("not judged", "decoder.fp16", OTHERS, False),
+        ("not judged", "decoder.fp16", {"decoder.fp16", "decoder.fp32"}, True),
+        ("failed", "pipeline.fp16", ALL, True),
+        ("failed", "pipeline.fp16", OTHERS, False),
+        ("not judged", "pipeline.fp16", OTHERS, False),
+        ("not run", "decoder.fp32", ALL, False),
+        ("missing", "decoder.fp32", ALL, False),
+        ("foreign", "decoder.fp32", ALL, False),
+    ],
+)
+def test_a_folder_goes_only_for_what_is_known_of_its_own_bytes(
+    kind: str, what: str, published: set[str], goes: bool
+) -> None:
+    """A new encoder that fails spoils the pipeline, and says nothing of the encoder that was published."""
+    assert _must_go(ITEMS, lambda item: item.name in published, [Reason(kind, what, "why")]) == goes
 
 
 def test_what_is_only_not_built_any_more_leaves_what_was_published(gpu: BuildSpace) -> None:

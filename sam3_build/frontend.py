@@ -18,8 +18,7 @@ from doit import doit_cmd, get_var
 from doit.exceptions import InvalidDodoFile, TaskError, TaskFailed
 from doit.task import Task
 
-from sam3_build import nightly, registry
-from sam3_build import publish as publishing
+from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.executor import Outcome, execute, is_fresh, log_path, readable
 from sam3_build.progress import reporter
@@ -234,6 +233,8 @@ def _publishers(session: Session) -> Iterator[Task]:
 
 def _publish(session: Session, targets: list[str]) -> Callable[[], TaskFailed | None]:
     def run() -> TaskFailed | None:
+        from sam3_build import publish as publishing  # what nightly and this import, a no-op should not pay for
+
         try:
             done = publishing.publish(session, judge(session), targets)
         except BuildError as error:
@@ -249,6 +250,8 @@ def _nightly(session: Session, outcomes: dict[str, Outcome]) -> Task:
     """Return the task behind `doit nightly`, which builds by itself. doit exits with 1 or 2 as the night did."""
 
     def run() -> TaskFailed | TaskError | None:
+        from sam3_build import nightly
+
         try:
             code = nightly.night(session, lambda: datetime.now().astimezone(), outcomes, sys.stdout)
         except BuildError as error:

@@ -1,4 +1,4 @@
-"""The default manifest, for real: what verify, publish and nightly do on a machine without a GPU, as the README says."""
+"""The default manifest, for real: what verify, publish and nightly do without a GPU, as the README says."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What each precision recipe costs, and how far off it is: one line per component of a manifest, as a Markdown table.
 
-    python benchmarks/precisions.py [MANIFEST] > benchmarks/results/precisions.md
+    python benchmarks/precisions.py [MANIFEST]
 
 Takes what `doit manifest=MANIFEST build verify` has built and measured; the default is sam3_mini_precisions. The worst
 value of all outputs stands in each column: what the judge sees. MB are 10**6 bytes.

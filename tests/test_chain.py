@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sam3_build import chain, registry
+from sam3_build.runners import open_runner
 from sam3_build.spec import ComponentSpec, Feed, TensorSpec
 
 FEEDS = (
@@ -78,8 +79,13 @@ def test_recorded_and_computed_files_are_read_alike(tmp_path) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_links_of_a_chain_give_what_the_whole_chain_gives_in_memory(precision: str, manifest: str) -> None:
     family = registry.family("sam3_image").laid_out("v2" if manifest == miniature.MANIFEST_V2 else "v1")
-    files = {c.name: miniature.onnx(f"precision:{c.name}.{precision}", manifest) for c in family.components}
-    networks = {component: partial(miniature.run_onnx, file) for component, file in files.items()}
+
+    def computed(component: str, given: chain.Arrays) -> chain.Arrays:
+        folder = miniature.folder(f"precision:{component}.{precision}", manifest)
+        with open_runner({"component": component, "precision": precision}, {"onnx": folder}) as runner:
+            return runner.infer(given)
+
+    networks = {c.name: partial(computed, c.name) for c in family.components}
     linked = miniature.folder(f"chain:decoder.{precision}", manifest)
     for name in ("sample0", "batch"):
         with np.load(miniature.folder("samples", manifest) / f"{name}.npz") as given:

@@ -83,5 +83,5 @@ STAGE = Stage(
     summary="Find instances and compare them",
     tools=("numpy", "opencv-python-headless", "pillow", "scipy"),
     run=run,
-    memory=Memory(base=1_500_000_000),
+    memory=Memory(base=2_500_000_000),  # 200 instances on each side of a picture of 2 megapixels, measured
 )

@@ -50,5 +50,5 @@ STAGE = Stage(
     summary="Run components one after another",
     tools=("onnxruntime", "polygraphy", "numpy", "onnx", "onnx-ir"),
     run=run,
-    memory=Memory(base=500_000_000, weights=2.6, activations=2.6),
+    memory=Memory(base=500_000_000, weights=3.9, activations=2.6),
 )

@@ -42,5 +42,5 @@ STAGE = Stage(
     summary="Measure a graph with some nodes in FP32",
     tools=("ml_dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime", "polygraphy"),
     run=run,
-    memory=Memory(base=700_000_000, weights=2.6, activations=2.6),
+    memory=Memory(base=700_000_000, weights=3.9, activations=2.6),
 )

@@ -241,7 +241,7 @@ def comparisons(
     else:
         label += f" ({RANGE_PARITY})"
     trusts, fp32_engines = trust.of_component(spec.name, precision, None, False), BASELINE in manifest.precisions
-    one_row = {} if _batched(family, spec) else {"rows": "not run: its inputs and outputs have no batch in common"}
+    one_row = {} if _batched(family, spec) else {"rows": "not checked: its inputs and outputs have no batch in common"}
     graph = Comparison(
         *(spec.name, label, precision, None, f"verify:{spec.name}.{precision}", None, outputs, gates),
         trusts=trusts,
@@ -256,9 +256,9 @@ def comparisons(
         backend = registry.backend(manifest.targets[name].backend)
         informs = dict(one_row)
         if not one_row and _most_rows(manifest, spec, manifest.targets[name]) < 2:
-            informs["rows"] = f"not run: {name}'s shape profiles allow one row at a time"
+            informs["rows"] = f"not checked: {name}'s shape profiles allow one row at a time"
         if backend.layer_types is None:
-            why = f"not run: {backend.product} do not tell their layers' types; they follow the ONNX, whose types are"
+            why = f"not checked: {backend.product} do not tell their layers' types; they follow the ONNX, whose types are"
             informs |= dict.fromkeys((gate.metric for gate in gates[TYPES]), why)
         yield Comparison(
             component=spec.name,

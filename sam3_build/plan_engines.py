@@ -258,7 +258,9 @@ def comparisons(
         if not one_row and _most_rows(manifest, spec, manifest.targets[name]) < 2:
             informs["rows"] = f"not checked: {name}'s shape profiles allow one row at a time"
         if backend.layer_types is None:
-            why = f"not checked: {backend.product} do not tell their layers' types; they follow the ONNX, whose types are"
+            why = (
+                f"not checked: {backend.product} do not tell their layers' types; they follow the ONNX, whose types are"
+            )
             informs |= dict.fromkeys((gate.metric for gate in gates[TYPES]), why)
         yield Comparison(
             component=spec.name,

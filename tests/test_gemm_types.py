@@ -258,4 +258,20 @@ def test_an_engine_that_computes_in_fp32_what_it_was_given_in_fp16_fails_and_nam
 def test_an_engine_that_names_no_gemm_neither_passes_nor_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, rows = inspected(folder, monkeypatch, {"somewhere/Add_0": "FLOAT16"})
     assert {row.verdict for row in rows.values()} == {"info"}
-    assert str(rows["gemms"].reason).startswith("not run: the engine's layers name none of the 5 GEMMs")
+    assert str(rows["gemms"].reason).startswith("not checked: the engine's layers name 0 of its 5 GEMMs")
+
+
+def test_an_engine_that_names_one_gemm_of_five_does_not_pass_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, rows = inspected(folder, monkeypatch, {"layers.0/MatMul_0": "FLOAT16"})
+    assert {row.verdict for row in rows.values()} == {"info"}
+    assert str(rows["gemms"].reason).startswith("not checked: the engine's layers name 1 of its 5 GEMMs")
+    assert len(said["untold"]) == 4  # type: ignore[arg-type]
+
+
+def test_an_engine_that_names_one_gemm_of_five_and_that_is_wrong_fails(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, rows = inspected(folder, monkeypatch, {"layers.0/MatMul_0": "FLOAT"})
+    assert "gemms" in failed(rows)

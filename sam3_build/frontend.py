@@ -233,7 +233,9 @@ def _publishers(session: Session) -> Iterator[Task]:
 
 def _publish(session: Session, targets: list[str]) -> Callable[[], TaskFailed | None]:
     def run() -> TaskFailed | None:
-        from sam3_build import publish as publishing  # what nightly and this import, a no-op should not pay for
+        from sam3_build.publishing import (
+            publish as publishing,  # what nightly and this import, a no-op should not pay for
+        )
 
         try:
             done = publishing.publish(session, judge(session), targets)
@@ -250,7 +252,7 @@ def _nightly(session: Session, outcomes: dict[str, Outcome]) -> Task:
     """Return the task behind `doit nightly`, which builds by itself. doit exits with 1 or 2 as the night did."""
 
     def run() -> TaskFailed | TaskError | None:
-        from sam3_build import nightly
+        from sam3_build.publishing import nightly
 
         try:
             code = nightly.night(session, lambda: datetime.now().astimezone(), outcomes, sys.stdout)

@@ -32,7 +32,6 @@ LAYERS = {
     "manifest": 1,
     "store": 1,
     "view": 1,
-    "shelf": 1,
     "hub": 1,
     "graph": 1,
     "naming": 1,
@@ -58,10 +57,8 @@ LAYERS = {
     "plan_torch": 3,
     "stages": 3,
     "compare": 3,
-    "card": 3,
     "gemm_types": 3,
     "explain": 3,
-    "lineage": 3,
     "report": 3,
     "resolve": 3,
     "runners": 3,
@@ -71,8 +68,7 @@ LAYERS = {
     "executor": 4,
     "frontend": 4,
     "progress": 4,
-    "publish": 4,
-    "publishable": 4,
+    "publishing": 4,
     "report_html": 4,
     "verdicts": 4,
     "gc": 4,
@@ -81,8 +77,6 @@ LAYERS = {
     "inspect_checkpoint": 4,
     "localize": 4,
     "machine": 4,
-    "nightly": 4,
-    "nights": 3,
     "__main__": 5,
 }
 PLUG_INS = 2
@@ -232,16 +226,27 @@ def test_stages_and_plug_ins_start_no_processes() -> None:
 def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
     """Stages get a folder; the store, the view and the session decide where things lie."""
     users = {name for name, path in modules().items() if any(inside(i) in ("store", "view") for i in imports(path))}
-    writers = {"store", "view", "shelf", "session", "executor", "report", "report_html.page", "gc", "publish", "search"}
+    writers = {
+        "store",
+        "view",
+        "publishing.shelf",
+        "session",
+        "executor",
+        "report",
+        "report_html.page",
+        "gc",
+        "publishing.publish",
+        "search",
+    }
     readers = {
-        "nights",
-        "nightly",
+        "publishing.nights",
+        "publishing.nightly",
         "resolve",
         "explain",
         "plan_text",
-        "card",
-        "lineage",
-        "publishable",
+        "publishing.card",
+        "publishing.lineage",
+        "publishing.publishable",
         "report_html.made",
         "report_html.sources",
     }

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sam3_build import shelf
 from sam3_build.digest import DigestCache
 from sam3_build.errors import StoreError
+from sam3_build.publishing import shelf
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sam3_build import lineage, registry
+from sam3_build import registry
 from sam3_build.compare.judge import FAIL, NOT_RUN, Row
 from sam3_build.compare.trust import Judged
 from sam3_build.executor import readable
+from sam3_build.publishing import lineage
 from sam3_build.session import Session
 from sam3_build.spec import PIPELINE, TASK, Action, Comparison
 from sam3_build.store import Record

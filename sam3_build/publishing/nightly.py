@@ -13,14 +13,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from sam3_build import nights
 from sam3_build.compare.trust import Judged
 from sam3_build.errors import BuildError
 from sam3_build.executor import Outcome, execute, is_fresh, log_path, readable
 from sam3_build.explain import explain_due
 from sam3_build.plan_engines import wants_device
-from sam3_build.publish import Published, publish, refusal, render
-from sam3_build.publishable import BLOCKED, UNRUN
+from sam3_build.publishing import nights
+from sam3_build.publishing.publish import Published, publish, refusal, render
+from sam3_build.publishing.publishable import BLOCKED, UNRUN
 from sam3_build.report import Counts
 from sam3_build.session import Session, this_gpu
 from sam3_build.spec import Action, Json

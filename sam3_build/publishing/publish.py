@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sam3_build import registry, shelf
-from sam3_build.card import UNVERIFIED, Subject, card
+from sam3_build import registry
 from sam3_build.compare.judge import worst
 from sam3_build.compare.trust import Judged
 from sam3_build.executor import readable
 from sam3_build.plan_text import readable_size
-from sam3_build.publishable import FAILED, UNRUN, UNTRUSTED, Candidate, Item, Reason, shown
+from sam3_build.publishing import shelf
+from sam3_build.publishing.card import UNVERIFIED, Subject, card
+from sam3_build.publishing.publishable import FAILED, UNRUN, UNTRUSTED, Candidate, Item, Reason, shown
 from sam3_build.session import Session
 from sam3_build.store import Record, hold
 from sam3_build.view import sidecar

@@ -163,7 +163,7 @@ def conclude(comparison: Comparison, depth: Mapping[str, Json], verified: Mappin
     elif whole:
         finding = "adding outputs cures it: fusion across blocks, so no block can be named"
     else:
-        finding = "no block parts: every output passes its gates"
+        finding = "no block parts: the values of every output pass their gates"
     failed = {row.metric for row in judge(comparison, verified) if row.verdict == FAIL} - EVERYWHERE
     finding += f"; but {', '.join(sorted(failed))} fails, which no block shows" if failed else ""
     return Located(comparison.name, comparison.label, finding, parts, blocks, outputs)

@@ -303,8 +303,8 @@ def test_profiles_with_the_same_ranges_are_fine_for_different_targets(project: P
 
 
 def test_thresholds_may_lie_on_the_bounds_of_their_metric(project: Path) -> None:
-    found = loaded(project, edited(("{cosine: 0.99, std_ratio: [0.9, 1.1]}", "{cosine: -1, std_ratio: [0, 0]}")))
-    assert found.tolerances["fp16"]["head"]["masks"] == {"cosine": -1.0, "std_ratio": (0.0, 0.0)}
+    found = loaded(project, edited(("{cosine: 0.99, std_ratio: [0.9, 1.1]}", "{cosine: 0, std_ratio: [0, 0]}")))
+    assert found.tolerances["fp16"]["head"]["masks"] == {"cosine": 0.0, "std_ratio": (0.0, 0.0)}
 
 
 def test_the_largest_dimension_is_allowed(project: Path) -> None:
@@ -775,7 +775,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
             ),
         ),
         (
-            "m.yaml:24: tolerances.fp16.head.masks.cosine: cosine is at least -1 and at most 1, found 1.5",
+            "m.yaml:24: tolerances.fp16.head.masks.cosine: cosine is at least 0 and at most 1, found 1.5",
             "m.yaml:24: tolerances.fp16.head.masks.std_ratio: std_ratio is at least 0, found [-0.1, 1.1]",
             "m.yaml:24: tolerances.fp16.head.masks.max_abs_over_range: max_abs_over_range is at least 0, found -1e-09",
         ),

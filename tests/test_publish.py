@@ -75,6 +75,8 @@ def test_what_passed_is_published_with_cards_and_sums_and_what_was_not_run_is_re
     assert (done.returncode, done.stdout.count(": OK")) == (0, 12), done.stdout + done.stderr
     assert (shelf(space, "cpu") / "head.fp16.onnx").read_bytes() == (space.view / "head/head.fp16.onnx").read_bytes()
     assert not shelf(space, "ada").exists()
+    cards = {p: (shelf(space, "cpu") / f"head.{p}.md").read_text() for p in ("fp32", "fp16")}
+    assert [p for p, text in cards.items() if "opened this very file and did not run it" in text] == ["fp16"]
     assert space.doit("publish:cpu").code == 0
     assert "built" not in run.output, "publishing builds nothing, and says nothing of building"
 

@@ -154,7 +154,8 @@ BACKEND = Backend(
     uses_profiles=False,
     env={},
     needs_gpu=_needs_gpu,
-    runs=_on_gpu,  # on the CPU, `verify` runs the same graph with the same library
+    # On the CPU, `verify` runs the same graph with the same library, or what emulates it: see the card of such a file.
+    runs=_on_gpu,
     impossible=_impossible,
     missing=_missing,
     cannot_run=_missing,

@@ -16,23 +16,23 @@ from sam3_build.manifest.shape import ManifestFile, TargetFile
 from sam3_build.manifest.yaml_tree import Keys
 from sam3_build.spec import BASELINE, INSTANCES, PIPELINE, Json, Layout, ModelFamily
 
-# metric -> lowest and highest threshold that means something
-METRICS: Mapping[str, tuple[int, int | None]] = {
+# metric -> lowest and highest threshold that means something: a gate that nothing can fail is no gate
+METRICS: Mapping[str, tuple[float, float | None]] = {
     "max_abs_over_std": (0, None),
     "max_abs_over_range": (0, None),
-    "cosine": (-1, 1),
+    "cosine": (0, 1),
     "std_ratio": (0, None),
     "mismatches": (0, None),
     "nonfinite": (0, 0),
     "rows": (0, None),
 }
 
-# The same, of what the whole pipeline finds in the pictures.
-TASK_METRICS: Mapping[str, tuple[int, int | None]] = {
+# The same, of what the whole pipeline finds in the pictures. Below an IoU of a half, two instances are not the same.
+TASK_METRICS: Mapping[str, tuple[float, float | None]] = {
     "count": (0, None),
-    "mask_iou": (0, 1),
-    "box_iou": (0, 1),
-    "score": (0, 1),
+    "mask_iou": (0.5, 1),
+    "box_iou": (0.5, 1),
+    "score": (0, 0.5),
     "presence": (0, None),
 }
 
@@ -185,7 +185,7 @@ def _metric(keys: Keys, dtype: str, threshold: Threshold, report: Report) -> Non
         _bounded(keys, threshold, METRICS[metric], report)
 
 
-def _bounded(keys: Keys, threshold: Threshold, bounds: tuple[int, int | None], report: Report) -> None:
+def _bounded(keys: Keys, threshold: Threshold, bounds: tuple[float, float | None], report: Report) -> None:
     """Report a threshold of the wrong kind, or one that every value passes or none."""
     metric, (low, high) = keys[-1], bounds
     if isinstance(threshold, tuple) != (metric in PAIRS):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from sam3_build import registry
 from sam3_build.compare.judge import ALWAYS, NOT_RUN, PASS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, condition
 from sam3_build.manifest.types import Checkpoint, Manifest
 from sam3_build.plan_text import readable_size
@@ -15,6 +16,8 @@ from sam3_build.spec import Gate, Json
 from sam3_build.store import Record
 
 UNVERIFIED = "UNVERIFIED"
+# What is published for a target that runs ONNX files.
+GRAPH = "ONNX graph"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ def _lines(s: Subject, manifest: Manifest) -> Iterator[str]:
         yield "**Random weights:** the verdicts below tell of arithmetic; they prove nothing about pictures."
         yield ""
     yield f"{s.kind} of `{s.component}` ({manifest.family}, layout {manifest.layout}), precision `{s.precision}`."
+    if s.kind == GRAPH and registry.precision(s.precision).emulated:
+        yield "ONNX Runtime opened this very file and did not run it: the verdicts are those of an FP32 graph, made from it,"
+        yield "that rounds what every node writes (range parity)."
     yield ""
     yield from _table(("what", "value"), _facts(s, manifest))
     yield from ("", "## Verdicts", "")

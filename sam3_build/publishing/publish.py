@@ -18,7 +18,7 @@ from sam3_build.compare.trust import Judged
 from sam3_build.executor import readable
 from sam3_build.plan_text import readable_size
 from sam3_build.publishing import shelf
-from sam3_build.publishing.card import UNVERIFIED, Subject, card
+from sam3_build.publishing.card import GRAPH, UNVERIFIED, Subject, card
 from sam3_build.publishing.publishable import FAILED, UNRUN, UNTRUSTED, Candidate, Item, Reason, shown
 from sam3_build.session import Session
 from sam3_build.store import Record, hold
@@ -190,7 +190,7 @@ def _subject(candidate: Candidate, item: Item, record: Record, reasons: Sequence
         file=main.name,
         sha256=main.sha256,
         size=sum(file.size for file in (main, *data)),
-        kind="ONNX graph" if item.is_graph else registry.backend(candidate.target.backend).product.removesuffix("s"),
+        kind=GRAPH if item.is_graph else registry.backend(candidate.target.backend).product.removesuffix("s"),
         component=item.component,
         precision=item.precision,
         target=candidate.name,

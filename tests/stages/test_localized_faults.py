@@ -158,7 +158,7 @@ def test_a_healthy_graph_has_no_block_that_parts(tmp_path: Path) -> None:
         *(f"net.layers.{i}" for i in range(5)),
         "head.proj",
     ]
-    assert (located.parts, located.finding) == (None, "no block parts: every output passes its gates")
+    assert (located.parts, located.finding) == (None, "no block parts: the values of every output pass their gates")
     assert all(0 < depth.error < 0.5 for depth in located.blocks), "rounding, and no more"
     (y,) = located.outputs
     assert 0 < y.cut < 0.5 and 0 < y.whole < 0.5
@@ -251,7 +251,9 @@ def test_what_fails_and_is_no_matter_of_blocks_is_said(tmp_path: Path) -> None:
     gates = {"y": (*comparison("y").gates["y"], Gate("rows", 0.02))}
     depth = json.loads((tmp_path / "out" / "depth.json").read_text())
     located = conclude(replace(comparison("y"), gates=gates), depth, verified)
-    assert located.finding == ("no block parts: every output passes its gates; but rows fails, which no block shows")
+    assert located.finding == (
+        "no block parts: the values of every output pass their gates; but rows fails, which no block shows"
+    )
 
 
 def test_a_fault_that_only_more_outputs_show_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,8 +65,8 @@ def _lines(s: Subject, manifest: Manifest) -> Iterator[str]:
         yield ""
     yield f"{s.kind} of `{s.component}` ({manifest.family}, layout {manifest.layout}), precision `{s.precision}`."
     if s.kind == GRAPH and registry.precision(s.precision).emulated:
-        yield "ONNX Runtime opened this very file and did not run it: the verdicts are those of an FP32 graph, made from it,"
-        yield "that rounds what every node writes (range parity)."
+        yield "ONNX Runtime opened this very file and did not run it: the verdicts are those of an FP32 graph, made"
+        yield "from it, that rounds what every node writes (range parity)."
     yield ""
     yield from _table(("what", "value"), _facts(s, manifest))
     yield from ("", "## Verdicts", "")

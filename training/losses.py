@@ -30,7 +30,7 @@ class Weights:
     kinds: float = 2.0
 
 
-ALPHA, GAMMA = 0.75, 2.0
+ALPHA, GAMMA = 0.5, 2.0
 
 
 def generalised_iou(one: Tensor, other: Tensor) -> Tensor:

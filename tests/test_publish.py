@@ -268,6 +268,20 @@ def test_an_engine_for_several_generations_needs_to_have_run_on_each(gpu: BuildS
     assert "**UNVERIFIED: " in text
 
 
+def test_without_the_component_that_finds_things_nothing_is_published_on_tensors_alone(fresh: BuildSpace) -> None:
+    (fresh.root / "sam3_build/families/toy/instances.py").write_text('"""Toy: a family that finds instances."""\n')
+    fresh.edit(MANIFEST, '\n  head: {precisions: {fp16: {keep_fp32: ["*norm*"]}}}', "")
+    fresh.edit(MANIFEST, "tolerances: {fp16: {head: {z: {cosine: 0.99}}}}", "")
+    fresh.build()
+    run = fresh.doit("publish:cpu")
+    words = "not run: nothing judges what is found in pictures: the manifest does not build head pipeline.fp32,"
+    assert run.code == 1 and words in said(run.output) and not shelf(fresh, "cpu").exists(), run.output
+    fresh.edit(MANIFEST, "{backend: onnxruntime}", "{backend: onnxruntime, allow_unverified: true}")
+    run = fresh.build("publish:cpu")
+    assert ", UNVERIFIED: artifacts" in run.output, run.output
+    assert "**UNVERIFIED: nobody has shown" in card(fresh, "encoder.fp16", "cpu")
+
+
 # ------------------------------------------------------------------ what was planted
 
 

@@ -167,6 +167,10 @@ class Candidate:
             yield Reason(MISSING, item.name, "nothing compares it with anything")
         if any(c.kind == TASK for c, _ in self._found) and not any(c.kind == TASK for c, _ in item.own):
             yield Reason(MISSING, item.names[1], "nothing compares what it finds in pictures")
+        elif not any(c.kind == TASK for c, _ in item.own) and registry.finds_instances(self.session.manifest.family):
+            last = registry.family(self.session.manifest.family).components[-1].name
+            why = f"nothing judges what is found in pictures: the manifest does not build {last}"
+            yield Reason(UNRUN, item.names[1], why)
         for comparison, rows in item.own:
             what = f"{comparison.component}.{comparison.precision}"
             if comparison.not_run is not None:

@@ -184,6 +184,21 @@ def test_engines_go_when_the_graph_that_they_were_built_from_fails(gpu: BuildSpa
     assert run.code == 1 and "withdrawn: ada" in run.output and not shelf(gpu, "ada").exists(), run.output
 
 
+@pytest.mark.parametrize("text", [None, "not a list of digests"], ids=["gone", "damaged"])
+def test_bytes_that_fail_go_even_when_the_list_of_their_digests_does_not_tell_of_them(
+    space: BuildSpace, text: str | None
+) -> None:
+    space.build("publish:cpu")
+    sums = shelf(space, "cpu") / "SHA256SUMS"
+    sums.unlink()
+    if text is not None:
+        sums.write_text(text)
+    space.edit(*GRAPHS_FAIL)
+    assert space.doit("verify").code == 1
+    run = space.doit("publish:cpu")
+    assert run.code == 1 and "withdrawn: cpu" in run.output and not shelf(space, "cpu").exists(), run.output
+
+
 ITEMS = [
     Item(component, precision, action, action, (), ())
     for component in ("encoder", "decoder")

@@ -50,6 +50,17 @@ def test_what_changed_is_added_or_gone_is_a_stray(tmp_path: Path, digests: Diges
     assert shelf.strays(folder, digests).keys() == {"a", "b", "d"}
 
 
+def test_what_lies_in_a_folder_is_told_without_its_list(tmp_path: Path, digests: DigestCache) -> None:
+    folder = tmp_path / "ada"
+    assert shelf.held(folder, digests) == {}
+    put(folder, digests, a="1", b="2")
+    (folder / "c").mkdir()
+    listed = shelf.listed(folder)
+    assert listed and shelf.held(folder, digests) == listed
+    (folder / shelf.SUMS).unlink()
+    assert shelf.held(folder, digests) == listed
+
+
 def test_other_bytes_than_those_wanted_are_refused_and_the_folder_stays(tmp_path: Path, digests: DigestCache) -> None:
     folder = tmp_path / "ada"
     put(folder, digests, a="1")

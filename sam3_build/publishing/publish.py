@@ -85,7 +85,7 @@ def _publish(candidate: Candidate) -> Published:
     there, strays = shelf.listed(place), shelf.strays(place, digests)
     excused = (UNRUN,) if candidate.target.allow_unverified else ()
     if any(reason.kind not in excused for reason in reasons):
-        return _refuse(candidate, place, reasons, there, strays)
+        return _refuse(candidate, place, reasons, strays)
     content = _content(candidate, reasons)
     done = Published(
         candidate.name,
@@ -110,12 +110,13 @@ def _refuse(
     candidate: Candidate,
     place: Path,
     reasons: tuple[Reason, ...],
-    there: Mapping[str, str],
     strays: Mapping[str, str | None],
 ) -> Published:
     refused = Published(candidate.name, REFUSED, place, reasons=reasons)
-    if not there:
+    if not place.is_dir():
         return refused
+    # Bytes that fail must go whatever SHA256SUMS says of them, or does not: people take files, not lists.
+    there = shelf.held(place, candidate.session.store.digests)
     if _must_go(candidate.items, lambda item: _is_there(candidate, item, there), reasons):
         shelf.withdraw(place)
         return replace(refused, state=WITHDRAWN, notes=(f"{readable(place)} held these very bytes and is gone",))

@@ -175,6 +175,19 @@ def test_engines_that_fail_end_a_night_with_1_and_leave_the_other_target_publish
     assert (shelf(space, "cpu") / "SHA256SUMS").exists() and not shelf(space, "ada").exists()
 
 
+def test_what_no_machine_can_lift_makes_a_night_end_with_1_until_it_is_allowed(space: BuildSpace) -> None:
+    """A comparison that ran and had nothing to measure on: another GPU would tell as little."""
+    nothing = "[found.update(not_run={'rows': 'add a sample'}), metrics.pop('rows')]"
+    space.edit("sam3_build/stages/verify.py", "    types = {", f"    {nothing}\n    types = {{")
+    run = space.doit("nightly")
+    assert run.code == 1 and "refused: cpu\n  not run: add a sample\n" in run.output, run.output
+    _, told = night(space)
+    assert told["exit_code"] == 1 and '"kind": "not measured"' in json.dumps(told["published"])
+    space.edit(MANIFEST, "cpu: {backend: onnxruntime}", "cpu: {backend: onnxruntime, allow_unverified: true}")
+    run = space.doit("nightly")
+    assert run.code == 0 and ", UNVERIFIED: artifacts" in run.output, run.output
+
+
 # ------------------------------------------------------------------ what starts it
 
 

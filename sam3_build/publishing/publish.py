@@ -19,7 +19,17 @@ from sam3_build.executor import readable
 from sam3_build.plan_text import readable_size
 from sam3_build.publishing import shelf
 from sam3_build.publishing.card import GRAPH, UNVERIFIED, Subject, card
-from sam3_build.publishing.publishable import FAILED, UNRUN, UNTRUSTED, Candidate, Item, Reason, shown
+from sam3_build.publishing.publishable import (
+    EXCUSABLE,
+    FAILED,
+    UNMEASURED,
+    UNRUN,
+    UNTRUSTED,
+    Candidate,
+    Item,
+    Reason,
+    shown,
+)
 from sam3_build.session import Session
 from sam3_build.store import Record, hold
 from sam3_build.view import sidecar
@@ -83,7 +93,7 @@ def _publish(candidate: Candidate) -> Published:
     reasons, place = candidate.reasons(), folder(candidate.session, candidate.name)
     shelf.recover(place)
     there, strays = shelf.listed(place), shelf.strays(place, digests)
-    excused = (UNRUN,) if candidate.target.allow_unverified else ()
+    excused = EXCUSABLE if candidate.target.allow_unverified else ()
     if any(reason.kind not in excused for reason in reasons):
         return _refuse(candidate, place, reasons, strays)
     content = _content(candidate, reasons)
@@ -236,13 +246,14 @@ def refusal(done: Sequence[Published]) -> str | None:
 def _refused(state: str, reasons: Sequence[Reason], notes: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
     yield f"{state}: {', '.join(targets)}"
     for kind, why in dict.fromkeys((reason.kind, reason.why) for reason in reasons):
-        yield from _wrapped(f"{kind}: {why}", "  ", "    ")
+        yield from _wrapped(f"{UNRUN if kind == UNMEASURED else kind}: {why}", "  ", "    ")
         what = dict.fromkeys(reason.what for reason in reasons if (reason.kind, reason.why) == (kind, why))
         yield from _wrapped(", ".join(what), "    ", "    ")
     for note in notes:
         yield from _wrapped(note, "  ", "    ")
-    if {reason.kind for reason in reasons} == {UNRUN}:
-        advice = "publish on a machine that runs them, or write `allow_unverified: true` in the target"
+    if (kinds := {reason.kind for reason in reasons}) <= set(EXCUSABLE):
+        elsewhere = "publish on a machine that runs them, or " if kinds == {UNRUN} else "do what that says, or "
+        advice = f"{elsewhere}write `allow_unverified: true` in the target"
         yield from _wrapped(f"{advice}: every card then says {UNVERIFIED}", "  ", "    ")
 
 

@@ -23,8 +23,13 @@ from sam3_build.spec import PIPELINE, TASK, Action, Comparison
 from sam3_build.store import Record
 from sam3_build.view import shown_as
 
-# Why something is not published. `allow_unverified` excuses the last one and no other.
-MISSING, BLOCKED, FAILED, UNTRUSTED, FOREIGN, UNRUN = "missing", "blocked", "failed", "not judged", "foreign", "not run"
+# Why something is not published. Unrun: this machine cannot run it. Unmeasured: what ran, or would run anywhere, leaves
+# it open, and no other machine changes that.
+MISSING, BLOCKED, FAILED, UNTRUSTED, FOREIGN = "missing", "blocked", "failed", "not judged", "foreign"
+UNRUN, UNMEASURED = "not run", "not measured"
+
+# What `allow_unverified` excuses, and nothing else. People read "not run" for both.
+EXCUSABLE = (UNRUN, UNMEASURED)
 
 _MOST_ROWS = 3
 _SHORT = 12
@@ -170,7 +175,7 @@ class Candidate:
         elif not any(c.kind == TASK for c, _ in item.own) and registry.finds_instances(self.session.manifest.family):
             last = registry.family(self.session.manifest.family).components[-1].name
             why = f"nothing judges what is found in pictures: the manifest does not build {last}"
-            yield Reason(UNRUN, item.names[1], why)
+            yield Reason(UNMEASURED, item.names[1], why)
         for comparison, rows in item.own:
             what = f"{comparison.component}.{comparison.precision}"
             if comparison.not_run is not None:
@@ -229,7 +234,7 @@ class Candidate:
         runs_on = self.runs_on(item)
         if len(runs_on) > 1 and (unrun := [capability for capability, where in runs_on.items() if where is None]):
             why = f"it has kernels of their own for compute capability {', '.join(unrun)}, which did not run here"
-            yield Reason(UNRUN, item.name, f"{why}; make one target per capability, and publish each on its GPU")
+            yield Reason(UNMEASURED, item.name, f"{why}; make one target per capability, and publish each on its GPU")
 
     def _origin(self, item: Item) -> Iterator[Reason]:
         record = self.record(item.made.name)
@@ -254,4 +259,4 @@ def _rows(what: str, rows: Sequence[Row]) -> Iterator[Reason]:
         yield Reason(FAILED, what, f"{len(failed) - _MOST_ROWS} more of its gates")
     for row in rows:
         if row.verdict == NOT_RUN:
-            yield Reason(UNRUN, what, str(row.reason))
+            yield Reason(UNMEASURED, what, str(row.reason))

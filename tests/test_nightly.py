@@ -139,24 +139,63 @@ def test_a_build_that_fails_makes_a_night_end_with_2_and_stops_only_what_needs_i
     assert dict(entries(told, "published", "target", "holds")) == {"cpu": "nothing", "ada": "nothing"}
 
 
-def test_an_old_night_that_cannot_be_read_is_an_error_before_anything_is_built(fresh: BuildSpace) -> None:
+RUN = {"built": [], "verdicts": [], "outputs": {}, "published": []}
+DAMAGED = ("{", '{"date": 1}', '{"runs": {}}', '{"runs": [{}]}', '{"runs": [1]}', '{"runs": null}', "[]", '"text"')
+
+
+def test_a_file_of_today_that_cannot_be_read_is_an_error_before_anything_is_built(fresh: BuildSpace) -> None:
     (fresh.view / "nightly").mkdir(parents=True)
-    (fresh.view / "nightly" / "2001-01-01.json").write_text("{")
+    for day in (date.today(), date.today() + timedelta(days=1)):  # midnight may pass
+        (fresh.view / "nightly" / f"{day}.json").write_text('{"runs": [{}]}')
     run = fresh.doit("nightly")
-    assert run.code == 2 and "2001-01-01.json cannot be read as a night" in run.output, run.output
+    assert run.code == 2 and ".json cannot be read as a night" in run.output, run.output
     assert "Traceback" not in run.output and run.built == set()
 
 
-def test_the_night_before_is_the_newest_earlier_one_whatever_else_lies_there(tmp_path: Path) -> None:
-    for name, run in {"2026-11-01": 1, "2026-11-19": 2, "2026-11-22": 3}.items():
-        nights.append(tmp_path / f"{name}.json", {"n": run})
-    nights.append(tmp_path / "2026-11-19.json", {"n": 4})
-    (tmp_path / "notes.json").write_text("mine")
-    assert nights.before(tmp_path / "2026-11-21.json") == ("2026-11-19", {"n": 4})
-    assert nights.before(tmp_path / "2026-11-01.json") is None
-    (tmp_path / "2026-11-20.json").write_text('{"date": 1}')
+def test_an_earlier_night_that_cannot_be_read_is_told_and_stops_nothing(space: BuildSpace) -> None:
+    (space.view / "nightly").mkdir(parents=True)
+    (space.view / "nightly" / "2001-01-01.json").write_text('{"runs": [1]}')
+    run = space.build("nightly")
+    assert "not compared with 2001-01-01: " in run.output and "2001-01-01.json cannot be read" in run.output
+    assert night(space)[1]["since"] is None
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_what_parses_but_is_no_night_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "2026-11-20.json").write_text(text)
     with pytest.raises(BuildError, match=r"2026-11-20\.json cannot be read as a night"):
-        nights.before(tmp_path / "2026-11-21.json")
+        nights.runs(tmp_path / "2026-11-20.json")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"outputs": []},
+        {"verdicts": [{"comparison": "head.fp16", "output": "z"}]},
+        {"published": [1]},
+        {"published": "cpu"},
+        {"built": [{}]},
+    ],
+)
+def test_a_run_that_cannot_be_compared_with_is_no_run(tmp_path: Path, wrong: dict[str, object]) -> None:
+    (tmp_path / "2026-11-20.json").write_text(json.dumps({"runs": [RUN]}))
+    assert nights.runs(tmp_path / "2026-11-20.json") == [RUN]
+    (tmp_path / "2026-11-20.json").write_text(json.dumps({"runs": [{**RUN, **wrong}]}))
+    with pytest.raises(BuildError, match="cannot be read as a night"):
+        nights.runs(tmp_path / "2026-11-20.json")
+
+
+def test_the_night_before_is_the_newest_earlier_one_whatever_else_lies_there(tmp_path: Path) -> None:
+    told: list[str] = []
+    for name, run in {"2026-11-01": 1, "2026-11-19": 2, "2026-11-22": 3}.items():
+        nights.append(tmp_path / f"{name}.json", {**RUN, "n": run})
+    nights.append(tmp_path / "2026-11-19.json", {**RUN, "n": 4})
+    (tmp_path / "notes.json").write_text("mine")
+    assert nights.before(tmp_path / "2026-11-21.json", told.append) == ("2026-11-19", {**RUN, "n": 4})
+    assert nights.before(tmp_path / "2026-11-01.json", told.append) is None and told == []
+    (tmp_path / "2026-11-20.json").write_text('{"date": 1}')
+    assert nights.before(tmp_path / "2026-11-21.json", told.append) == ("2026-11-19", {**RUN, "n": 4})
+    assert len(told) == 1 and "2026-11-20.json cannot be read as a night" in told[0]
 
 
 def test_engines_that_fail_end_a_night_with_1_and_leave_the_other_target_published(space: BuildSpace) -> None:

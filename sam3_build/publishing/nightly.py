@@ -55,7 +55,7 @@ def night(session: Session, now: Callable[[], datetime], outcomes: dict[str, Out
     """
     began = now()
     path = session.view.root / "nightly" / f"{began.date().isoformat()}.json"
-    earlier = nights.before(path)
+    earlier = nights.before(path, out.write)
     nights.runs(path)  # what cannot be read is better said now than after hours
     made = _build(session, outcomes, out)
     found, counts = tell(session, out)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -19,17 +19,43 @@ from sam3_build.store import Record, write_atomically, writing
 
 Run = Mapping[str, Json]
 
+# What `changes` reads of the entries of a run's lists.
+_READ = {"built": ("action",), "verdicts": ("comparison", "output", "verdict"), "published": ("target", "holds")}
+
 
 def runs(path: Path) -> list[Run]:
-    """Return the runs that a night's file holds, none when there is no such file. BuildError when it cannot be read."""
+    """Return the runs that a night's file holds, none when there is no such file.
+
+    BuildError when it cannot be read, or a run lacks what `changes` reads
+    """
     if not path.is_file():
         return []
     try:
         found = json.loads(path.read_bytes())["runs"]
+        if not isinstance(found, list):
+            raise TypeError("`runs` is no list")
+        for run in found:
+            _usable(run)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BuildError(f"{path} cannot be read as a night ({type(error).__name__}: {error}); move it away") from error
-    assert isinstance(found, list)
     return found
+
+
+def _usable(run: Json) -> None:
+    """Do nothing for a run that `changes` can read. TypeError or KeyError for any other."""
+    if not isinstance(run, Mapping):
+        raise TypeError("a run is no mapping")
+    if not isinstance(run["outputs"], Mapping):
+        raise TypeError("`outputs` is no mapping")
+    for name, fields in _READ.items():
+        entries = run[name]
+        if not isinstance(entries, list):
+            raise TypeError(f"`{name}` is no list")
+        for entry in entries:
+            if not isinstance(entry, Mapping):
+                raise TypeError(f"an entry of `{name}` is no mapping")
+            for field in fields:
+                entry[field]  # KeyError, by its name
 
 
 def append(path: Path, run: Run) -> None:
@@ -39,11 +65,19 @@ def append(path: Path, run: Run) -> None:
         write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 
 
-def before(path: Path) -> tuple[str, Run] | None:
-    """Return the date and the last run of the newest earlier night, None for the first night ever."""
+def before(path: Path, tell: Callable[[str], object]) -> tuple[str, Run] | None:
+    """Return the date and the last run of the newest earlier night, None for the first night ever.
+
+    One that cannot be read is told and left out: what happened to a file of last week must stop no night.
+    """
     dates = sorted(p.stem for p in path.parent.glob("*.json") if re.fullmatch(r"\d{4}-\d\d-\d\d", p.stem))
     for date in reversed([date for date in dates if date < path.stem]):
-        if found := runs(path.with_name(f"{date}.json")):
+        try:
+            found = runs(path.with_name(f"{date}.json"))
+        except BuildError as error:
+            tell(f"not compared with {date}: {error}\n")
+            continue
+        if found:
             return date, found[-1]
     return None
 

@@ -99,6 +99,19 @@ def test_a_night_tells_what_was_rebuilt_and_why_and_what_changed_since_the_night
     assert since["seconds"].keys() <= because.keys() and (since["verdicts"], since["published"]) == ({}, {})
 
 
+def test_a_published_folder_of_no_target_is_named_and_left_alone(space: BuildSpace) -> None:
+    for name in ("old", ".cpu.gone"):
+        (shelf(space, name)).mkdir(parents=True)
+    run = space.build("nightly")
+    line = (
+        "  published/old belongs to no target of this manifest any more: nobody judges it; delete it if you do not use"
+    )
+    assert run.output.count("belongs to no target") == 1 and line in run.output, run.output
+    told = entries(night(space)[1], "published", "target", "state", "holds")
+    assert ("old", "orphaned", "what nobody judges") in told and shelf(space, "old").is_dir()
+    assert line in space.build("publish:cpu").output
+
+
 def test_a_second_run_of_a_date_keeps_what_the_first_one_told(fresh: BuildSpace) -> None:
     fresh.build("nightly")
     fresh.build("nightly")

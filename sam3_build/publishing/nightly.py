@@ -19,7 +19,7 @@ from sam3_build.executor import Outcome, execute, is_fresh, log_path, readable
 from sam3_build.explain import explain_due
 from sam3_build.plan_engines import wants_device
 from sam3_build.publishing import nights
-from sam3_build.publishing.publish import Published, publish, refusal, render
+from sam3_build.publishing.publish import ORPHANED, Published, publish, refusal, render
 from sam3_build.publishing.publishable import BLOCKED, UNRUN
 from sam3_build.report import Counts
 from sam3_build.session import Session, this_gpu
@@ -165,5 +165,6 @@ def _target(p: Published) -> Json:
     """Return a target as the night's file tells it. `holds`: what people find in its folder, now that this is done."""
     fine = "unverified" if p.reasons else "verified"
     holds = fine if not p.is_refused else ("an earlier state" if Path(p.folder).is_dir() else "nothing")
+    holds = "what nobody judges" if p.state == ORPHANED else holds
     reasons: list[Json] = [asdict(reason) for reason in p.reasons]
     return {"target": p.target, "state": p.state, "holds": holds, "bytes": p.size, "reasons": reasons}

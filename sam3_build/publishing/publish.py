@@ -35,7 +35,9 @@ from sam3_build.store import Record, hold
 from sam3_build.view import sidecar
 
 # What became of a target. Kept: what is there is verified, and this machine could only say less of the same bytes.
+# Orphaned: a folder of a target that the manifest had once.
 PUBLISHED, UNCHANGED, KEPT, REFUSED, WITHDRAWN = "published", "unchanged", "kept", "refused", "withdrawn"
+ORPHANED = "orphaned"
 
 WIDTH = 100
 
@@ -74,13 +76,21 @@ class _Content:
 
 
 def publish(session: Session, found: Judged, targets: Sequence[str]) -> list[Published]:
-    """Publish what of `targets` may be, and return what became of each. StoreError when it cannot be written.
+    """Publish what of `targets` may be; return what became of each, and orphans. StoreError when it cannot be written.
 
     found: what `report.judged` returned
     """
     lock = session.view.root.with_name(f".{session.view.root.name}.published.lock")
     with session.store.using(), hold(lock, fcntl.LOCK_EX):
-        return [_publish(Candidate(session, found, name)) for name in targets]
+        return [*(_publish(Candidate(session, found, name)) for name in targets), *_orphans(session)]
+
+
+def _orphans(session: Session) -> list[Published]:
+    """Return the published folders that no target of the manifest is called after. Hidden ones are our own."""
+    root = session.view.root / "published"
+    paths = sorted(root.iterdir()) if root.is_dir() else []
+    names = [p.name for p in paths if p.is_dir() and not p.name.startswith(".")]
+    return [Published(name, ORPHANED, root / name) for name in names if name not in session.manifest.targets]
 
 
 def folder(session: Session, target: str) -> Path:
@@ -225,7 +235,10 @@ def render(done: Sequence[Published]) -> str:
     """Return a line for each target that is published, and what is to say of it."""
     lines: list[str] = []
     for p in done:
-        if not p.is_refused:
+        if p.state == ORPHANED:
+            why = "belongs to no target of this manifest any more: nobody judges it; delete it if you do not use it"
+            lines.append(f"  published/{p.target} {why}")
+        elif not p.is_refused:
             unverified = f", {UNVERIFIED}" if p.reasons else ""
             size = f"{p.files} {p.kind}, {readable_size(p.size)}{unverified}"
             lines.append(f"  {p.state:<9}  {p.target:<10}  {size}: {readable(p.folder)}")

@@ -73,9 +73,14 @@ def ask_boxes(scene: Scene, rng: np.random.Generator) -> Question:
         question = ask_box(scene, rng)
         others = [i for i in range(len(scene.shapes)) if i not in question.wanted] or list(question.wanted)
         return _without(scene, question, others, rng)
-    question = ask_words(scene, rng)
-    # Preferably a negative box that takes something away: nothing is learnt from one that does not.
-    return _without(scene, question, list(question.wanted) or list(range(len(scene.shapes))), rng)
+    # One word may mean several kinds, of which the negative box takes one away. Where it would take all, it mostly lies
+    # on something else: else a negative box comes to mean that nothing is there.
+    question = ask_words(scene, rng, ("colour", "shape"))
+    everything = range(len(scene.shapes))
+    kinds = {scene.shapes[i].kind for i in question.wanted}
+    others = [i for i in everything if i not in question.wanted]
+    takes = len(kinds) > 1 or (kinds and rng.random() < 0.2)
+    return _without(scene, question, list(question.wanted) if takes else others or list(everything), rng)
 
 
 def _without(scene: Scene, question: Question, candidates: list[int], rng: np.random.Generator) -> Question:

@@ -74,7 +74,7 @@ def test_a_positive_box_asks_for_everything_of_its_kind(scenes: list[Scene]) -> 
 
 
 def test_a_negative_box_takes_its_kind_out_of_the_answer(scenes: list[Scene]) -> None:
-    taken = 0
+    taken, asked, left_over = 0, 0, 0
     for i, scene in enumerate(scenes):
         question = ask_boxes(scene, np.random.default_rng([1, i]))
         negatives = [corners for label, corners in question.boxes if label == 0]
@@ -86,4 +86,7 @@ def test_a_negative_box_takes_its_kind_out_of_the_answer(scenes: list[Scene]) ->
         gone = {scene.shapes[k].kind for k in named - set(question.wanted)}
         assert len(gone) <= 1 and not left & gone
         taken += len(gone)
+        asked += bool(named)
+        left_over += bool(left)
     assert taken
+    assert left_over > asked / 2, "a negative box must not come to mean that nothing is there"

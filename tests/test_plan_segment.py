@@ -182,7 +182,8 @@ def test_a_tolerance_changes_its_gate_and_no_action(tmp_path: Path) -> None:
         ("{instances: {maks_iou: 0.9}}", "unknown metric 'maks_iou' of instances (allowed: box_iou, count, "),
         ("{instances: {cosine: 0.9}}", "unknown metric 'cosine' of instances"),
         ("{instances: {nonfinite: 9}}", "unknown metric 'nonfinite' of instances"),
-        ("{instances: {mask_iou: 1.5}}", "mask_iou is at least 0 and at most 1, found 1.5"),
+        ("{instances: {mask_iou: 1.5}}", "mask_iou is at least 0.5 and at most 1, found 1.5"),
+        ("{instances: {mask_iou: 0}}", "mask_iou is at least 0.5 and at most 1, found 0"),
         ("{instances: {mask_iou: [0.9, 1]}}", "mask_iou takes one number, found [0.9, 1.0]"),
     ],
 )

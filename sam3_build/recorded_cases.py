@@ -1,17 +1,38 @@
-"""What a `reference` action wrote in; its recorded cases out, or the first few of them."""
+"""What a `reference` action wrote in; its recorded cases, or the first few of them, and the arrays of one out."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
 from sam3_build.spec import Json
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-def recorded_cases(reference: Path, count: Json = None) -> list[Path]:
+# Of a recorded case, what the names of a component's inputs and outputs begin with.
+INPUTS, OUTPUTS = "inputs/", "outputs/"
+
+
+def recorded_cases(reference: Path, component: str, count: Json = None) -> list[Path]:
     """Return the first `count` `<case>.npz` of a folder, or all of them (None). BuildError when there is none."""
     cases = sorted(reference.glob("*.npz"))
     if not cases:
-        raise BuildError("no recorded case runs this component; add a sample to the manifest that uses it")
+        raise BuildError(
+            f"no recorded case runs {component!r}, so there is nothing to run it on; "
+            "add a sample to the manifest that uses this component"
+        )
     assert count is None or isinstance(count, int)
     return [case.absolute() for case in cases[:count]]
+
+
+def arrays_of(case: Path, prefix: str) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays of an `.npz` file whose names begin with `prefix`, without it. BuildError without file."""
+    import numpy as np
+
+    if not case.is_file():
+        raise BuildError(f"case {case.stem!r} is missing from the outputs to compare with ({case.name})")
+    with np.load(case, allow_pickle=False) as arrays:
+        return {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}

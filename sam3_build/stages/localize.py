@@ -17,7 +17,7 @@ from sam3_build import graph
 from sam3_build.blocks import Block, blocks
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.plugins import Memory, Stage
-from sam3_build.recorded_cases import recorded_cases
+from sam3_build.recorded_cases import INPUTS, arrays_of, recorded_cases
 from sam3_build.runners import Arrays, fit, open_runner, refusals
 from sam3_build.spec import BASELINE, Json
 from sam3_build.stages import build
@@ -34,7 +34,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     inputs: fp32 and onnx, the folders of the two graphs; reference, a folder of `<case>.npz` with `inputs/<name>`
     """
     component, precision = str(params["component"]), str(params["precision"])
-    cases = recorded_cases(inputs["reference"])
+    cases = recorded_cases(inputs["reference"], component)
     with TemporaryDirectory(dir=out.parent) as scratch:
         place = {role: Path(scratch) / role for role in ("fp32", "onnx", "built", "expected")}
         for folder in place.values():
@@ -97,8 +97,7 @@ def _run(
         runner = open_runner(params, inputs)
         with runner:
             for case in cases:
-                recorded = _load(case)
-                feed = {n.removeprefix("inputs/"): recorded[n] for n in recorded if n.startswith("inputs/")}
+                feed = arrays_of(case, INPUTS)
                 fit(feed, runner, case.stem)
                 logging.getLogger(__name__).info("%s.%s: case %s", params["component"], params["precision"], case.stem)
                 yield case, runner.infer(feed)

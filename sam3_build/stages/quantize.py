@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sam3_build import graph, kept_nodes, naming, registry
 from sam3_build.errors import BuildError
 from sam3_build.plugins import GEMMS, Memory, Precision, Stage
+from sam3_build.recorded_cases import INPUTS, arrays_of, recorded_cases
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -38,12 +39,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     """
     stem = f"{params['component']}.{params['precision']}"
     recipe = registry.precision(str(params["precision"]))
-    cases = sorted(inputs["reference"].glob("*.npz"))
-    if not cases:
-        raise BuildError(
-            f"{stem}: no recorded case runs {params['component']!r}, so there is nothing to calibrate on; "
-            "add a sample to the manifest that uses this component"
-        )
+    cases = recorded_cases(inputs["reference"], str(params["component"]))
     model = graph.load(inputs["onnx"])
     chosen, kept = _choose(model, recipe, kept_nodes.kept(model, recipe, params))
     if not chosen:
@@ -99,7 +95,6 @@ def _choose(model: ir.Model, recipe: Precision, keep: Mapping[str, str]) -> tupl
 
 
 def _quantize(source: Path, target: Path, recipe: Precision, nodes: list[str], cases: list[Path]) -> None:
-    import numpy as np
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -116,11 +111,7 @@ def _quantize(source: Path, target: Path, recipe: Precision, nodes: list[str], c
 
         def get_next(self) -> Arrays | None:
             case = next(self._left, None)
-            if case is None:
-                return None
-            with np.load(case, allow_pickle=False) as arrays:
-                names = [name for name in arrays.files if name.startswith("inputs/")]
-                return {name.removeprefix("inputs/"): arrays[name] for name in names}
+            return arrays_of(case, INPUTS) if case else None
 
     quantize_static(
         source,

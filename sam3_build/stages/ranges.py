@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from sam3_build import graph, registry
 from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
-from sam3_build.recorded_cases import recorded_cases
+from sam3_build.recorded_cases import INPUTS, arrays_of, recorded_cases
 from sam3_build.spec import Json
 from sam3_build.stages import precision as precisions
 from sam3_build.structure import structure
@@ -81,7 +81,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     limit, least = float(numbers.max), float(numbers.smallest_subnormal) / 2
     model = graph.load(inputs["onnx"])
     ranges = Ranges()
-    cases = recorded_cases(inputs["reference"], params["cases"])
+    cases = recorded_cases(inputs["reference"], str(params["component"]), params["cases"])
     runs = _NodeByNode(model)
     for case in cases:
         logging.getLogger(__name__).info("case %s", case.stem)
@@ -131,12 +131,7 @@ class _NodeByNode:
 
     def run(self, case: Path, ranges: Ranges) -> None:
         """Feed the inputs of one recorded case, and add every floating tensor to `ranges`."""
-        import numpy as np
-
-        with np.load(case, allow_pickle=False) as arrays:
-            recorded = {
-                name.removeprefix("inputs/"): arrays[name] for name in arrays.files if name.startswith("inputs/")
-            }
+        recorded = arrays_of(case, INPUTS)
         here: dict[ir.Value, Array] = {value: recorded[value.name or ""] for value in self._model.graph.inputs}
         left = Counter(self._readers)
         for value, array in here.items():

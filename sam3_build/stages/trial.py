@@ -29,7 +29,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         typed_as, cases, statistics = (Path(scratch) / name for name in ("typed", "cases", "statistics"))
         for folder in (typed_as, cases, statistics):
             folder.mkdir()
-        for case in recorded_cases(inputs["reference"], params["cases"]):
+        for case in recorded_cases(inputs["reference"], str(params["component"]), params["cases"]):
             (cases / case.name).symlink_to(case)
         facts = precision.run(typed, inputs, typed_as)
         found = verify.run(measured, {**inputs, "onnx": typed_as, "reference": cases}, statistics)

@@ -21,6 +21,7 @@ from sam3_build.compare import rows
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
+from sam3_build.recorded_cases import INPUTS, OUTPUTS, arrays_of, recorded_cases
 from sam3_build.runners import Arrays, Runner, fit, is_emulated, open_runner, refusals
 from sam3_build.spec import TYPES, Json
 
@@ -44,12 +45,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     from polygraphy.comparator import Comparator
 
     component, precision = str(params["component"]), str(params["precision"])
-    cases = sorted(inputs["reference"].glob("*.npz"))
-    if not cases:
-        raise BuildError(
-            f"no recorded case runs {component!r}, so nothing would be verified; "
-            "add a sample to the manifest that uses this component"
-        )
+    cases = recorded_cases(inputs["reference"], component)
     baseline = inputs.get("baseline")
     expected = [case if baseline is None else baseline / case.name for case in cases]
     types = {TYPES: gemm_types.measure(params, inputs)} if "types" in params else {}
@@ -59,7 +55,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     with refusals(params) as what:
         runner = open_runner(params, inputs)
         measured = Comparator.run([runner], _feeds(cases, repeated, runner), streaming=True)
-        recorded = _recorded(expected, repeated, "outputs/" if baseline is None else "")
+        recorded = _recorded(expected, repeated, OUTPUTS if baseline is None else "")
         Comparator.compare_accuracy([measured, recorded], compare_func=compare)
     if compare.done != len(cases) or compare.again != bool(repeated.rows):
         raise BuildError(f"{what}: only {compare.done} of {len(cases)} cases were compared")
@@ -97,7 +93,7 @@ class _Repeated:
 def _repeated(cases: Sequence[Path], most: Json) -> _Repeated:
     """Return what to feed again: rows of the case that has most of them."""
     assert isinstance(most, int)
-    sizes = [max((len(array) for array in _load(case, "inputs/").values() if array.ndim), default=1) for case in cases]
+    sizes = [max((len(array) for array in arrays_of(case, INPUTS).values() if array.ndim), default=1) for case in cases]
     at = sizes.index(max(sizes))
     picked = rows.again(sizes[at], most)
     return _Repeated(at, picked, None if picked else "no two rows could be fed together")
@@ -154,7 +150,7 @@ def _feeds(cases: Sequence[Path], repeated: _Repeated, runner: Runner) -> Iterat
     """Yield each case's recorded inputs, once they are found to suit the runner; of one case also rows once more."""
     repeated.hold(runner)
     for index, case in enumerate(cases):
-        feed = _load(case, "inputs/")
+        feed = arrays_of(case, INPUTS)
         fit(feed, runner, case.stem)
         logging.getLogger(__name__).info("case %s", case.stem)
         yield feed
@@ -171,20 +167,10 @@ def _recorded(files: Sequence[Path], repeated: _Repeated, prefix: str) -> Iterat
 
     for index, file in enumerate(files):
         result = RunResults()
-        result.append(("reference", [IterationResult(OrderedDict(_load(file, prefix)))]))
+        result.append(("reference", [IterationResult(OrderedDict(arrays_of(file, prefix)))]))
         yield result
         if repeated.rows and index == repeated.at:
             yield result  # the rows that are fed again are held against what this case gave
-
-
-def _load(file: Path, prefix: str) -> Arrays:
-    """Return the arrays of an `.npz` file whose names begin with `prefix`, without it."""
-    import numpy as np
-
-    if not file.is_file():
-        raise BuildError(f"case {file.stem!r} is missing from the outputs to compare with ({file.name})")
-    with np.load(file, allow_pickle=False) as arrays:
-        return {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
 
 
 STAGE = Stage(

@@ -121,7 +121,7 @@ def test_nothing_to_quantize_and_nothing_to_calibrate_on_are_errors(inputs):
         run(inputs, keep_fp32=["*MatMul*"])
     for case in inputs["reference"].iterdir():
         case.unlink()
-    with pytest.raises(BuildError, match=r"no recorded case runs 'toy', so there is nothing to calibrate on"):
+    with pytest.raises(BuildError, match=r"no recorded case runs 'toy', so there is nothing to run it on"):
         run(inputs)
 
 

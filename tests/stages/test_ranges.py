@@ -128,5 +128,5 @@ def test_a_recipe_that_makes_nothing_low_cannot_be_searched(tmp_path: Path) -> N
 
 def test_without_a_recorded_case_nothing_is_measured(tmp_path: Path) -> None:
     model, _ = planted(1, {})
-    with pytest.raises(BuildError, match="no recorded case runs this component"):
+    with pytest.raises(BuildError, match="no recorded case runs 'toy'"):
         measured(tmp_path, model)

@@ -93,6 +93,11 @@ def infer_types(model: Model) -> None:
                 )
 
 
+def weight_bytes(model: Model) -> int:
+    """Return how many bytes the weights of `model` take."""
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+
+
 def check(path: Path, action: str) -> None:
     """Hold a written file against ONNX's full checker. BuildError that starts with `action` when it is not valid."""
     import onnx

@@ -32,7 +32,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     recipe = registry.precision(precision)
     model = graph.load(inputs["onnx"])
     keep = kept_nodes.kept(model, recipe, params)
-    weights_before = _weights(model)
+    weights_before = graph.weight_bytes(model)
     if recipe.onnx_type == "FLOAT":
         facts: dict[str, Json] = {"fp32_tensors": _require_fp32(model, component)}
     else:
@@ -43,7 +43,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     facts |= {
         "nodes": len(model.graph),
         "weight_bytes_before": weights_before,
-        "weight_bytes": _weights(model),
+        "weight_bytes": graph.weight_bytes(model),
     }
     target = out / f"{component}.{precision}.onnx"
     graph.save(model, target)
@@ -66,10 +66,6 @@ def _require_low(done: TypedEdges, what: str) -> None:
 
 def _told(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {why}" for why, count in counts.items()) or "none"
-
-
-def _weights(model: ir.Model) -> int:
-    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
 
 
 def _require_fp32(model: ir.Model, component: str) -> int:

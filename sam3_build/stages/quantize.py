@@ -47,7 +47,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
             f"{stem}: no {' or '.join(recipe.quantizes)} is left to quantize, so this would be FP32 under another "
             f"name; kept in FP32: {dict(kept)}. Keep less, or leave it out"
         )
-    before = _weights(model)
+    before = graph.weight_bytes(model)
     target = out / f"{stem}.onnx"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -58,7 +58,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         _rename(model)
         graph.save(model, target)
         pairs = Counter(node.op_type for node in model.graph)
-        after, nodes = _weights(model), len(model.graph)
+        after, nodes = graph.weight_bytes(model), len(model.graph)
         del model
     graph.check(target, stem)
     facts: dict[str, Json] = {
@@ -145,10 +145,6 @@ def _rename(model: ir.Model) -> None:
             if stem != name and naming.CHECKPOINT_KEY.fullmatch(stem):
                 value.name = f"{stem}{part}"
     naming.complete_names(model)
-
-
-def _weights(model: ir.Model) -> int:
-    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
 
 
 STAGE = Stage(

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import cast
 
-from sam3_build import registry, toolchain
+from sam3_build import registry
 from sam3_build.compare.depth import EVERYWHERE, JUMP, Depth, Metrics, depths, in_words, parting, times_gate
 from sam3_build.compare.depth_plot import svg
 from sam3_build.compare.judge import FAIL, judge
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.executor import execute
-from sam3_build.plan_search import upstream
-from sam3_build.resolve import Resolver
+from sam3_build.on_demand import session_of, stale
 from sam3_build.session import Session
 from sam3_build.spec import BASELINE, PARITY, Action, Comparison, Gate, Input, Json
 from sam3_build.store import write_atomically, writing
@@ -63,10 +62,13 @@ def localize(
     """
     comparison = comparison_of(session, component, precision, target)
     action = action_of(session, comparison)
-    plan = replace(session.plan, actions=(*session.plan.actions, action))
-    session = replace(session, plan=plan, resolver=Resolver(plan, session.store, toolchain.version))
+    plan = session.plan
     fp32 = next(c for c in plan.comparisons if c.name == f"{component}.{BASELINE}")
-    _make(session, (str(fp32.action), str(comparison.action), action.name), say)
+    session = session_of(session, plan, [*(plan.action(str(c.action)) for c in (fp32, comparison)), action])
+    for step in stale(session):
+        say(step.name)
+        execute(step, session)
+    session.store.digests.save()
     verified = _read(session, str(comparison.action), "statistics.json")
     located = conclude(comparison, _read(session, action.name, "depth.json"), verified)
     if any(row.verdict == FAIL for row in judge(fp32, _read(session, str(fp32.action), "statistics.json"))):
@@ -129,17 +131,6 @@ def action_of(session: Session, comparison: Comparison) -> Action:
         recipe=("stages.localize", *(name for name in verify.recipe if name != "stages.verify")),
         tools=tuple(dict.fromkeys((*registry.stage("localize").tools, *verify.tools))),
     )
-
-
-def _make(session: Session, names: Iterable[str], say: Callable[[str], None]) -> None:
-    """Build what is not fresh of `names` and of what they need, one after another."""
-    named = [session.plan.action(name) for name in names]
-    wanted = {step.name for action in named for step in (*upstream(session.plan, action), action)}
-    for step in session.plan.actions:
-        if step.name in wanted and session.resolver.resolve(step.name).state != "fresh":
-            say(step.name)
-            execute(step, session)
-    session.store.digests.save()
 
 
 def _read(session: Session, action: str, file: str) -> Mapping[str, Json]:

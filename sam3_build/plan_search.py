@@ -71,23 +71,6 @@ def trial(plan: Plan, component: str, precision: str, cases: int | None) -> Acti
     )
 
 
-def upstream(plan: Plan, action: Action) -> list[Action]:
-    """Return the actions of `plan` that `action` rests upon, in the plan's order."""
-    actions = {known.name: known for known in plan.actions}
-    wanted: set[str] = set()
-    queue = _sources(action)
-    while queue:
-        if (name := queue.pop()) not in wanted:
-            wanted.add(name)
-            queue += _sources(actions[name])
-    return [known for known in plan.actions if known.name in wanted]
-
-
-def _sources(action: Action) -> list[str]:
-    read = (source for source in action.reads.values() if isinstance(source, Input))
-    return [source.action for source in (*action.inputs.values(), *read)]
-
-
 def _param(lock: Lock) -> Mapping[str, Json]:
     return {"graph": lock.graph, "nodes": list(lock.keep_fp32)}
 

@@ -11,16 +11,16 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sam3_build import plan_search, registry, toolchain
+from sam3_build import plan_search, registry
 from sam3_build.compare.judge import FAIL, PASS, Row, condition, judge
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.executor import execute, readable
 from sam3_build.manifest.lock import lock_path
 from sam3_build.manifest.lock_file import read_lock, with_entry
 from sam3_build.manifest.types import Lock, Manifest
+from sam3_build.on_demand import session_of, stale
 from sam3_build.plan import make_plan
 from sam3_build.reduction import Nodes, minimal, starts
-from sam3_build.resolve import Resolver
 from sam3_build.session import Session
 from sam3_build.spec import BASELINE, PARITY, TYPES, Action, Comparison, Json, Plan
 from sam3_build.store import Record, hold, write_atomically, writing
@@ -133,16 +133,12 @@ class _Runs:
 
     def fresh(self, plan: Plan, action: Action) -> Record:
         """Return the record of `action`, after running it and what it rests upon where these are not fresh."""
-        upstream = plan_search.upstream(plan, action)
-        plan = replace(plan, actions=(*upstream, action))
-        store = self._session.store
-        session = replace(self._session, plan=plan, resolver=Resolver(plan, store, toolchain.version))
-        for step in plan.actions:
-            if session.resolver.resolve(step.name).state != "fresh":
-                outcome = execute(step, session)
-                self.ran += outcome.how == "built"
-                if step is not action or not step.name.startswith("trial:"):
-                    self.say(f"  {outcome.how}  {step.name}  {outcome.seconds:.1f} s")
+        session = session_of(self._session, plan, [action])
+        for step in stale(session):
+            outcome = execute(step, session)
+            self.ran += outcome.how == "built"
+            if not step.name.startswith("trial:"):  # it is told with what came out
+                self.say(f"  {outcome.how}  {step.name}  {outcome.seconds:.1f} s")
         record = session.resolver.resolve(action.name).record
         assert record is not None
         return record

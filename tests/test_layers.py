@@ -76,6 +76,7 @@ LAYERS = {
     "search": 4,
     "inspect_checkpoint": 4,
     "localize": 4,
+    "on_demand": 4,
     "machine": 4,
     "__main__": 5,
 }

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sam3_build import chain, registry
-from sam3_build.compare import task, trust
+from sam3_build.compare import task_gates, trust
 from sam3_build.compare.judge import ENGINE_PARITY, RANGE_PARITY
 from sam3_build.manifest.types import Manifest
 from sam3_build.plan_engines import Here
@@ -138,7 +138,7 @@ def _computed(manifest: Manifest, family: ModelFamily, component: str, side: str
 
 def _comparison(manifest: Manifest, precision: str, target: str | None, not_run: str | None) -> Comparison:
     tolerances = manifest.tolerances.get(precision, {}).get(PIPELINE, {}).get(INSTANCES, {})
-    gates = task.gates(precision, tolerances)
+    gates = task_gates.gates(precision, tolerances)
     parity = "" if precision == BASELINE and target is None else f" ({ENGINE_PARITY if target else RANGE_PARITY})"
     emulated = ", emulated" if target is None and registry.precision(precision).emulated else ""
     random = manifest.checkpoint.seed is not None and precision != BASELINE
@@ -153,5 +153,5 @@ def _comparison(manifest: Manifest, precision: str, target: str | None, not_run:
         gates={INSTANCES: gates},
         kind=TASK,
         trusts=trust.of_pipeline(manifest.components, precision, target, BASELINE in manifest.precisions),
-        informs=dict.fromkeys(task.REDUCED, RANDOM) if random else {},
+        informs=dict.fromkeys(task_gates.REDUCED, RANDOM) if random else {},
     )

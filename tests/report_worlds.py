@@ -13,8 +13,8 @@ import numpy as np
 
 from sam3_build.compare.judge import RANGE_PARITY
 from sam3_build.compare.statistics import OutputStatistics
-from sam3_build.compare.task import REDUCED
-from sam3_build.compare.task import gates as task_gates
+from sam3_build.compare.task_gates import REDUCED
+from sam3_build.compare.task_gates import gates as task_gates
 from sam3_build.compare.trust import Judged, of_pipeline
 from sam3_build.report import judged
 from sam3_build.report_html.sources import Sources

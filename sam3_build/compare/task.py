@@ -11,7 +11,7 @@ Instances are paired one to one: of all pairings the one with the largest sum of
                since a NaN is above no threshold and would pass for "nothing found"
     incomparable  in how many pictures an output has another shape or dtype
 
-A metric of pairs is not measured where the reference finds nothing in any picture. The default gates are here too.
+A metric of pairs is not measured where the reference finds nothing in any picture.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sam3_build.compare.judge import ALWAYS, Threshold
-from sam3_build.spec import BASELINE, INSTANCES, Gate, Json
+from sam3_build.spec import INSTANCES, Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,13 +30,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Masks = NDArray[np.bool_]
 
-# No public comparison of 16-bit engines asks for more than the second row; rounding alone stays far within the first.
-EXACT = {"count": 0.0, "mask_iou": 0.999, "box_iou": 0.999, "score": 1e-3, "presence": 0.0}
-REDUCED = {"count": 0.0, "mask_iou": 0.98, "box_iou": 0.98, "score": 0.02, "presence": 0.0}
 OF_PAIRS = ("mask_iou", "box_iou", "score")
 
-# A lost instance whose score was as near to the threshold as scores may differ is told apart.
-NEAR = REDUCED["score"]
+# A lost instance whose score was as near to the threshold as scores may differ is told apart: `task_gates`, reduced.
+NEAR = 0.02
 # Weight of a difference of scores against a difference of IoUs: it decides between equal masks only.
 TIE = 1e-6
 # Pixels per step of an intersection: 200 masks of so many are 200 MB as float32.
@@ -68,13 +64,6 @@ class Found(Protocol):
     @property
     def presence(self) -> float:
         """0 to 1."""
-
-
-def gates(precision: str, tolerances: Mapping[str, Threshold]) -> tuple[Gate, ...]:
-    """Return the gates of the task in a precision, `tolerances` put over the default ones."""
-    usual = EXACT if precision == BASELINE else REDUCED
-    chosen: dict[str, Threshold] = {**usual, **tolerances, **{gate.metric: gate.threshold for gate in ALWAYS}}
-    return tuple(Gate(metric, threshold) for metric, threshold in chosen.items())
 
 
 # ------------------------------------------------------------------ one picture

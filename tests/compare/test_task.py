@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sam3_build.compare.judge import FAIL, NOT_RUN, PASS, Row, judge
-from sam3_build.compare.task import (
-    EXACT,
-    REDUCED,
-    Place,
-    TaskStatistics,
-    box_ious,
-    gates,
-    mask_ious,
-    paired,
-)
+from sam3_build.compare.task import NEAR, Place, TaskStatistics, box_ious, mask_ious, paired
+from sam3_build.compare.task_gates import EXACT, REDUCED, gates
+from sam3_build.digest import DigestCache
 from sam3_build.spec import INSTANCES, PIPELINE, TASK, Comparison, Gate
 
 SIZE = (40, 60)
@@ -153,6 +147,13 @@ def test_default_gates_are_the_documented_ones() -> None:
         Gate("nonfinite", 0),
         Gate("incomparable", 0),
     }, "a tolerance replaces a gate, and none lets NaN pass"
+    assert REDUCED["score"] == NEAR, "what is told of an instance near the threshold is what the gate lets pass"
+
+
+def test_the_gates_are_in_no_key_of_what_they_judge() -> None:
+    keyed = DigestCache(Path("/nonexistent")).recipe(("stages.segment", "stages.verify"))
+    assert "compare.task" in keyed and "compare.statistics" in keyed
+    assert not {"compare.task_gates", "compare.judge"} & keyed.keys()
 
 
 def test_an_instance_lost_is_named_with_sample_query_box_and_score() -> None:

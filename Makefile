@@ -9,7 +9,7 @@ demo: $(VENV)/installed  ## build the default manifest and compare it with PyTor
 	$(BIN)/python -m doit build verify
 
 test: $(VENV)/installed  ## the quick suite, a few minutes on 2 cores
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/installed  ## the long runs
 	$(BIN)/python -m pytest -m slow

@@ -47,14 +47,21 @@ def add_target(space: BuildSpace, options: str = "") -> None:
     space.edit("manifests/toy.yaml", "samples:", f"  local: {{backend: tensorrt{options}}}\nsamples:")
 
 
-@pytest.fixture
-def gpu(space: BuildSpace) -> BuildSpace:
-    """The built project with a TensorRT target, on a machine with an RTX 4090; what that adds was built."""
+@pytest.fixture(scope="module")
+def built_with_gpu(built: BuildSpace, tmp_path_factory: pytest.TempPathFactory) -> BuildSpace:
+    """The built project with a TensorRT target, on a machine with an RTX 4090; what that adds was built. Only read."""
+    space = built.copy(tmp_path_factory.mktemp("gpu") / "project")
     add_target(space)
     plug_in(space, READINGS["rtx_4090"])
     run = space.build()
     assert run.built == LOCAL | RUN_LOCAL | RUN_ADA, run.output
     return space
+
+
+@pytest.fixture
+def gpu(built_with_gpu: BuildSpace, tmp_path: Path) -> BuildSpace:
+    """A copy of that project, to change."""
+    return built_with_gpu.copy(tmp_path / "project")
 
 
 def test_a_new_gpu_makes_only_its_engines_stale_and_going_back_builds_nothing(gpu: BuildSpace) -> None:

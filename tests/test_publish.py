@@ -28,13 +28,20 @@ GRAPHS_FAIL = (
 )
 
 
-@pytest.fixture
-def gpu(space: BuildSpace) -> BuildSpace:
-    """The built project on a machine with an RTX 4090, which runs the engines of the target `ada`."""
+@pytest.fixture(scope="module")
+def built_with_gpu(built: BuildSpace, tmp_path_factory: pytest.TempPathFactory) -> BuildSpace:
+    """The built project on a machine with an RTX 4090, which runs the engines of the target `ada`. Only read."""
+    space = built.copy(tmp_path_factory.mktemp("gpu") / "project")
     shutil.copy(HERE / "toy_gpu" / "nvidia.py", space.root / "sam3_build" / "nvidia.py")
     plug_in(space, READINGS["rtx_4090"])
     space.build()
     return space
+
+
+@pytest.fixture
+def gpu(built_with_gpu: BuildSpace, tmp_path: Path) -> BuildSpace:
+    """A copy of that project, to change."""
+    return built_with_gpu.copy(tmp_path / "project")
 
 
 def shelf(space: BuildSpace, target: str) -> Path:

@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/installed  ## build the default manifest and compare it with PyTorch: no download, no GPU
 	$(BIN)/python -m doit build verify
+	@echo "what was found, to look at: artifacts/sam3_mini/pipeline/overlay.fp16.png"
 
 test: $(VENV)/installed  ## the quick suite, a few minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile

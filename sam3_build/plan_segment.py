@@ -13,6 +13,7 @@ from dataclasses import replace
 from sam3_build import chain, registry
 from sam3_build.compare import task_gates, trust
 from sam3_build.compare.judge import ENGINE_PARITY, RANGE_PARITY
+from sam3_build.compare.sheet import SHEET
 from sam3_build.manifest.types import Manifest
 from sam3_build.plan_engines import Here
 from sam3_build.spec import (
@@ -28,6 +29,8 @@ from sam3_build.spec import (
     ModelFamily,
 )
 
+# What runs a graph that no target names.
+GRAPH = "onnxruntime"
 RANDOM = (
     "the weights are random: what they find in a picture hangs on rounding, so this is told and not judged; "
     "the gates of FP32's pipeline, and those of tensors, mean what they say"
@@ -83,6 +86,7 @@ def _side(manifest: Manifest, family: ModelFamily, by_name: Mapping[str, Action]
     for spec in family.components:
         if spec.name in manifest.components and family.upstream(spec.name):
             yield _chain(manifest, family, spec, by_name[f"verify:{spec.name}.{side}"], side)
+    precision, _, target = side.partition(".")
     samples = by_name["samples"]
     listed = samples.params["samples"]
     assert isinstance(listed, Sequence)
@@ -92,7 +96,10 @@ def _side(manifest: Manifest, family: ModelFamily, by_name: Mapping[str, Action]
         stage="segment",
         params={
             "family": family.name,
-            "precision": side.partition(".")[0],
+            "precision": precision,
+            # The backend, and not the target's name: two names for one thing are one key.
+            "target": f"{manifest.targets[target].backend if target else GRAPH} {precision}",
+            "parity": _parity(precision, target or None),
             "score_threshold": manifest.score_threshold,
             "samples": listed,
         },
@@ -104,6 +111,7 @@ def _side(manifest: Manifest, family: ModelFamily, by_name: Mapping[str, Action]
         files={role: path for role, path in samples.files.items() if role in pictures},
         recipe=("stages.segment", f"families.{family.name}.instances"),
         tools=registry.stage("segment").tools,
+        view={SHEET: f"{PIPELINE}/overlay.{side}.png"},
     )
 
 
@@ -136,15 +144,21 @@ def _computed(manifest: Manifest, family: ModelFamily, component: str, side: str
 # ------------------------------------------------------------------ comparisons
 
 
+def _parity(precision: str, target: str | None) -> str:
+    """Return what follows the name of what is compared: which parity agreement would be, and whether by emulation."""
+    emulated = ", emulated" if target is None and registry.precision(precision).emulated else ""
+    if precision == BASELINE and target is None:
+        return emulated
+    return f"{emulated} ({ENGINE_PARITY if target else RANGE_PARITY})"
+
+
 def _comparison(manifest: Manifest, precision: str, target: str | None, not_run: str | None) -> Comparison:
     tolerances = manifest.tolerances.get(precision, {}).get(PIPELINE, {}).get(INSTANCES, {})
     gates = task_gates.gates(precision, tolerances)
-    parity = "" if precision == BASELINE and target is None else f" ({ENGINE_PARITY if target else RANGE_PARITY})"
-    emulated = ", emulated" if target is None and registry.precision(precision).emulated else ""
     random = manifest.checkpoint.seed is not None and precision != BASELINE
     return Comparison(
         component=PIPELINE,
-        label=f"pytorch {BASELINE} vs {target or 'onnxruntime'} {precision}, whole pipeline{emulated}{parity}",
+        label=f"pytorch {BASELINE} vs {target or GRAPH} {precision}, whole pipeline{_parity(precision, target)}",
         precision=precision,
         target=target,
         action=None if not_run else f"segment:{_side_name(precision, target)}",

@@ -122,9 +122,10 @@ def _verify_files(comparison: Comparison, noise: Callable[[Comparison, str], flo
 
 def _task_files(metrics: Mapping[str, float], pictures: int) -> dict[str, bytes]:
     lost = [{"instance": 1, "query": 7, "score": 0.81, "box": [90, 80, 120, 130]}] if metrics["count"] else []
-    rows: list[Json] = [
+    rows: list[dict[str, Json]] = [
         {
-            "case": f"sample{i}",
+            # The last one is a row of a batch, whose file comes first by its name.
+            "case": f"sample{i}" if i == 0 or i < pictures - 1 else "batch",
             "row": 0,
             "sample": i,
             "expected": 2,
@@ -138,19 +139,19 @@ def _task_files(metrics: Mapping[str, float], pictures: int) -> dict[str, bytes]
     ]
     outputs = {"instances": {"dtype": "instances", "exact": False, "elements": 3, "metrics": metrics, "problems": []}}
     files = {"statistics.json": json.dumps({"outputs": outputs}), "task.json": json.dumps({"pictures": rows})}
-    overlays = {f"overlay.sample{i}.0.png": overlay(lost=bool(lost)) for i in range(pictures)}
-    return {**{name: text.encode() for name, text in files.items()}, **overlays}
+    overlays = {f"overlay.{row['case']}.0.png": overlay(lost=bool(lost)) for row in rows}
+    return {**{name: text.encode() for name, text in files.items()}, **overlays, "overlay.png": overlay(lost=False)}
 
 
 def overlay(*, lost: bool) -> bytes:
-    """Return a picture such as `segment` draws: the reference beside the target, a lost instance crossed out."""
+    """Return a picture such as `segment` draws: as asked, the reference, the target; a lost instance is crossed out."""
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", (512, 192), "#8a9b87")
+    picture = Image.new("RGB", (768, 192), "#8a9b87")
     draw = ImageDraw.Draw(picture)
-    for left in (0, 256):
+    for left in (0, 256, 512):
         draw.ellipse((left + 30, 40, left + 110, 130), fill="#c8553d", outline="white", width=3)
-        if left == 0 or not lost:
+        if left < 512 or not lost:
             draw.rectangle((left + 150, 70, left + 220, 150), fill="#3d6fc8", outline="white", width=3)
         else:
             draw.rectangle((left + 150, 70, left + 220, 150), outline="#ff2222", width=3)

@@ -7,7 +7,7 @@ from pathlib import Path
 import gpus
 import pytest
 
-from sam3_build import chain
+from sam3_build import chain, gc, registry
 from sam3_build.errors import ManifestError
 from sam3_build.manifest.load import load
 from sam3_build.plan import make_plan
@@ -197,3 +197,29 @@ def test_the_pictures_are_inputs_of_their_own_and_each_once(tmp_path: Path) -> N
     action = planned(tmp_path, "").action("segment:fp32")
     assert list(action.files) == ["image0", "image1"]
     assert chain.GIVEN in action.inputs and PIPELINE not in action.inputs
+
+
+def test_a_picture_for_people_is_shown_of_each_side_beside_the_components(
+    tmp_path: Path, gpu: DeviceFingerprint
+) -> None:
+    plan = planned(tmp_path, LOCAL, gpu)
+    shown = {name: plan.action(name).view for name in names(plan, "segment")}
+    assert shown["segment:fp16"] == {"overlay.png": "pipeline/overlay.fp16.png"}
+    assert shown["segment:fp16.local"] == {"overlay.png": "pipeline/overlay.fp16.local.png"}
+    said = {name: f"{plan.action(name).params['target']}{plan.action(name).params['parity']}" for name in shown}
+    assert said["segment:fp32"] == "onnxruntime fp32"
+    assert said["segment:fp16"] == "onnxruntime fp16, emulated (range parity)"
+    assert said["segment:fp16.local"] == "onnxruntime fp16 (engine parity)"
+
+
+def test_another_name_of_a_target_is_in_no_parameter(tmp_path: Path, gpu: DeviceFingerprint) -> None:
+    one = planned(tmp_path, LOCAL, gpu).action("segment:fp16.local")
+    other = planned(tmp_path, LOCAL.replace("local:", "renamed:"), gpu).action("segment:fp16.renamed")
+    assert one.params == other.params
+
+
+@pytest.mark.parametrize("family", registry.names("families"))
+def test_no_component_has_a_name_that_the_view_uses_for_something_else(family: str) -> None:
+    layouts = registry.family(family).layouts.values()
+    components = {spec.name for layout in layouts for spec in layout.components}
+    assert components and not components & {PIPELINE, "logs", *gc.KEPT}

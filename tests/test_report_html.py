@@ -73,7 +73,9 @@ def test_failures_are_said_first_with_what_failed_and_how_to_see_it_again(tmp_pa
     assert "FAILED: ada, blackwell" in said
     cause = r"decoder · pred_masks onnxruntime fp32 vs ada fp16 \(engine parity\) cosine is 0\.\d+, not >= 0\.999"
     assert re.search(cause, said)
-    assert said.index("What failed") < said.index("Not judged not judged, since") < said.index("Pictures: reference")
+    assert (
+        said.index("What failed") < said.index("Not judged not judged, since") < said.index("Pictures: what was asked")
+    )
     assert "doit manifest=sam3_mini verify:decoder.fp16.ada" in said
     assert "doit manifest=sam3_mini segment:fp16.blackwell" in said
 
@@ -175,7 +177,7 @@ def test_overlays_are_inside_the_page_those_that_differ_first_and_the_rest_is_co
     first = shown.shown[0]
     assert (first.title, first.said) == (
         'sample 0: "red circle"',
-        "2 expected, 1 found; 1 lost; smallest mask IoU 0.910",
+        "1 lost; 1 found, 2 by PyTorch; smallest mask IoU 0.910",
     )
     assert base64.b64decode(first.source.partition(",")[2]).startswith(b"\x89PNG")
     assert "12 more overlays" in page(made).text

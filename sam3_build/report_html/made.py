@@ -74,7 +74,7 @@ class Made:
 
 def made(known: Sources) -> Made:
     """Return what the plan's actions made, as far as it is there."""
-    shown = [action for action in known.plan.actions if action.view]
+    shown = [action for action in known.plan.actions if action.view and "component" in action.params]
     columns = (GRAPH, *known.manifest.targets)
     files: dict[tuple[str, str], dict[str, File]] = {}
     for action in shown:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sam3_build.compare import captions
 from sam3_build.compare.judge import NOT_RUN, WORST_FIRST, holds, outcome
+from sam3_build.compare.sheet import SHEET
 from sam3_build.compare.trust import Judged
 from sam3_build.report_html.sources import Sources, side
 from sam3_build.spec import INSTANCES, PIPELINE, Comparison, Json
@@ -40,7 +42,9 @@ def pictures(known: Sources, found: Judged) -> Pictures:
     """Return the overlays of the pipeline's comparisons."""
     pipelines = [(c, outcome(rows)) for c, rows in found if c.component == PIPELINE]
     found_files = [(c, verdict, file, _row(known, c, file)) for c, verdict in pipelines for file in _files(known, c)]
-    described = sorted(found_files, key=lambda d: (not _differs(d[0], d[3]), WORST_FIRST.index(d[1])))
+    described = sorted(
+        found_files, key=lambda d: (not _differs(d[0], d[3]), WORST_FIRST.index(d[1]), not _by_itself(d[3]))
+    )
     shown = tuple(_picture(known, *one) for one in described[:MOST])
     none = ""
     if not pipelines:
@@ -55,7 +59,9 @@ def pictures(known: Sources, found: Judged) -> Pictures:
 def _files(known: Sources, comparison: Comparison) -> list[str]:
     record = known.records.get(comparison.action or "")
     return sorted(
-        name for name in (record.files if record else ()) if name.startswith("overlay.") and name.endswith(".png")
+        name
+        for name in (record.files if record else ())
+        if name.startswith("overlay.") and name.endswith(".png") and name != SHEET
     )
 
 
@@ -66,17 +72,12 @@ def _picture(known: Sources, comparison: Comparison, verdict: str, file: str, ro
     title = f"{case}, row {number}"
     sample = row.get("sample")
     if isinstance(sample, int) and sample < len(known.manifest.samples):
-        title = f"sample {sample}: {_prompt(known, sample)}" + ("" if case == f"sample{sample}" else f" ({title})")
+        one = known.manifest.samples[sample]
+        asked = captions.asked(one.text, [box.label for box in one.boxes])
+        title = f"sample {sample}: {asked}" + ("" if case == f"sample{sample}" else f" ({title})")
     source = f"data:image/png;base64,{data}"
-    return Picture(source, title, "; ".join(_said(row)), side(comparison), verdict, _differs(comparison, row))
-
-
-def _prompt(known: Sources, index: int) -> str:
-    sample = known.manifest.samples[index]
-    words = [f'"{sample.text}"'] if sample.text else []
-    if sample.boxes:
-        words.append(f"{len(sample.boxes)} box{'' if len(sample.boxes) == 1 else 'es'}")
-    return " and ".join(words)
+    said = "; ".join(part for part in (*captions.differences(row), captions.found(row)) if part)
+    return Picture(source, title, said, side(comparison), verdict, _differs(comparison, row))
 
 
 def _row(known: Sources, comparison: Comparison, file: str) -> Mapping[str, Json]:
@@ -87,6 +88,11 @@ def _row(known: Sources, comparison: Comparison, file: str) -> Mapping[str, Json
         if isinstance(row, dict) and row.get("case") == case and str(row.get("row")) == number:
             return row
     return {}
+
+
+def _by_itself(row: Mapping[str, Json]) -> bool:
+    """Tell whether a picture is a sample's own case, and not a row of a batch, which repeats what others show."""
+    return row.get("case") == f"sample{row.get('sample')}"
 
 
 def _differs(comparison: Comparison, row: Mapping[str, Json]) -> bool:
@@ -101,22 +107,3 @@ def _differs(comparison: Comparison, row: Mapping[str, Json]) -> bool:
         for metric, value in pair.items()
     )
     return bool(apart or row.get("problem") or row.get("lost") or row.get("added") or not agrees)
-
-
-def _said(row: Mapping[str, Json]) -> Iterator[str]:
-    if row.get("problem"):
-        yield str(row["problem"])
-        return
-    if "expected" in row:
-        yield f"{row['expected']} expected, {row.get('actual')} found"
-    for what in ("lost", "added"):
-        some = row.get(what)
-        if isinstance(some, list) and some:
-            yield f"{len(some)} {what}"
-    pairs = row.get("pairs")
-    ious = [p["mask_iou"] for p in pairs if isinstance(p, dict)] if isinstance(pairs, list) else []
-    if ious:
-        yield f"smallest mask IoU {min(ious):.3f}"
-    presence = row.get("presence")
-    if isinstance(presence, dict) and not presence["agrees"]:
-        yield f"presence {float(presence['expected']):.2f} became {float(presence['actual']):.2f}"

@@ -12,7 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from sam3_build.compare.overlay import write_overlay
+from sam3_build.compare import captions
+from sam3_build.compare.overlay import panels, write_overlay
+from sam3_build.compare.sheet import SHEET, WIDTH, Entry, Sheet
 from sam3_build.compare.task import Place, TaskStatistics
 from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
@@ -22,13 +24,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sam3_build.compare.overlay import Panels
+
     Arrays = Mapping[str, NDArray[np.generic]]
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
-    """Write the statistics over all rows of all cases, and what was found: `task.json`, `overlay.<case>.<row>.png`.
+    """Write the statistics over all rows of all cases, and what was found, for programs and for people.
 
-    params: family, precision, score_threshold, samples (of each: image, the role of its picture; text; boxes)
+    That is `task.json`; `overlay.<case>.<row>.png`, of each row that can be compared; `overlay.png`, each sample once.
+
+    params: family, precision, target (what computed it), parity (what agreement is called, as words to follow target),
+            score_threshold, samples (of each: image, the role of its picture; text; boxes)
     inputs: samples; reference, a folder of `<case>.npz` with arrays `outputs/<name>`; actual, one with arrays `<name>`;
             and the pictures by role
     """
@@ -36,17 +43,28 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     threshold = float(cast(float, params["score_threshold"]))
     samples = cast("list[dict[str, Json]]", params["samples"])
     statistics = TaskStatistics(threshold)
+    sheet, on_sheet = Sheet(f"PyTorch fp32 against {params['target']}{params['parity']}", str(params["target"])), set()
     for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
         name = str(case["name"])
         expected, actual = (_outputs(inputs[side] / f"{name}.npz") for side in ("reference", "actual"))
         for row, sample in enumerate(case["samples"]):
             place = Place(name, row, sample)
             sides = _row(expected, row), _row(actual, row)
-            if statistics.comparable(place, *sides):
-                picture = family.read_picture(inputs[str(samples[sample]["image"])])
-                there, here = (family.find(outputs, picture.shape[:2], threshold) for outputs in sides)
-                pairs = statistics.add(place, there, here)
-                write_overlay(out / f"overlay.{name}.{row}.png", picture, there, here, pairs)
+            comparable = statistics.comparable(place, *sides)
+            if not comparable and sample in on_sheet:
+                continue
+            picture = family.read_picture(inputs[str(samples[sample]["image"])])
+            there = family.find(sides[0], picture.shape[:2], threshold)
+            here = family.find(sides[1], picture.shape[:2], threshold) if comparable else None
+            pairs = statistics.add(place, there, here) if here else ()
+            boxes = cast("list[dict[str, Json]]", samples[sample]["boxes"])
+            if comparable:
+                write_overlay(out / f"overlay.{name}.{row}.png", panels(picture, boxes, there, here, pairs))
+            if sample not in on_sheet:
+                on_sheet.add(sample)
+                small = panels(picture, boxes, there, here, pairs, WIDTH)
+                sheet.add(_entry(samples[sample], statistics.pictures[-1], small))
+    sheet.write(out / SHEET)
     measured = statistics.summary()
     outputs: dict[str, Json] = {INSTANCES: measured}
     summary: dict[str, Json] = {"component": PIPELINE, "precision": params["precision"], "outputs": outputs}
@@ -67,6 +85,13 @@ def _outputs(file: Path) -> Arrays:
     with np.load(file, allow_pickle=False) as arrays:
         recorded = [name for name in arrays.files if name.startswith("outputs/")]
         return {name.removeprefix("outputs/"): arrays[name] for name in recorded or arrays.files}
+
+
+def _entry(sample: Mapping[str, Json], row: Mapping[str, Json], drawn: Panels) -> Entry:
+    """Return one sample as the sheet shows it; `row` is what was measured of it."""
+    text, boxes = cast("str | None", sample["text"]), cast("list[dict[str, int]]", sample["boxes"])
+    asked = captions.asked(text, [box["label"] for box in boxes])
+    return Entry(asked, captions.found(row), captions.differences(row), drawn)
 
 
 def _row(outputs: Arrays, row: int) -> Arrays:

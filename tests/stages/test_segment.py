@@ -17,9 +17,10 @@ import pytest
 from build_space import ROOT
 from miniature import SCENES
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from sam3_build.compare.judge import FAIL, INFO, NOT_JUDGED, NOT_RUN, PASS, Row, judge
+from sam3_build.compare.palette import MEANT, NOT_MEANT
 from sam3_build.compare.trust import in_order
 from sam3_build.errors import BuildError
 from sam3_build.manifest.load import load
@@ -48,9 +49,21 @@ def failed(rows: tuple[Row, ...]) -> dict[str, str]:
 
 # ------------------------------------------------------------------ outputs made by hand
 
-SIDE, SAMPLES = 48, [{"image": "image0", "text": "a", "boxes": []}, {"image": "image1", "text": "b", "boxes": []}]
+BOXES = [
+    {"label": 1, "xywh": [10, 20, 60, 50]},
+    {"label": 0, "xywh": [100, 30, 80, 80]},
+    {"label": 0, "xywh": [250, 200, 90, 60]},
+]
+SIDE, SAMPLES = 48, [{"image": "image0", "text": "a", "boxes": []}, {"image": "image1", "text": "b", "boxes": BOXES}]
 CASES = {"sample0": [0], "sample1": [1], "batch": [0, 1]}
-PARAMS = {"family": "sam3_image", "precision": "fp16", "score_threshold": 0.5, "samples": SAMPLES}
+PARAMS = {
+    "family": "sam3_image",
+    "precision": "fp16",
+    "target": "onnxruntime fp16",
+    "parity": ", emulated (range parity)",
+    "score_threshold": 0.5,
+    "samples": SAMPLES,
+}
 
 
 def blob(x: float, y: float, radius: float) -> np.ndarray:
@@ -217,18 +230,32 @@ def test_a_batch_with_too_few_rows_fails_and_is_named(tmp_path: Path) -> None:
 
 
 def painted(file: Path) -> np.ndarray:
-    """Return [height, width]: where the right half shows a difference."""
+    """Return [height, width]: where the last of three panels shows a difference."""
     with Image.open(file) as picture:
-        assert picture.width == 512
-        right = np.asarray(picture)[:, 260:].astype(int)
+        assert picture.width == 1024
+        right = np.asarray(picture.convert("RGB"))[:, -336:].astype(int)
     return (right == [255, 0, 0]).all(2)
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written on pictures from now on."""
+    texts: list[str] = []
+    draw = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, at: tuple[float, float], words: str, *style: object) -> None:
+        texts.append(words)
+        draw(self, at, words, *style)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return texts
 
 
 def test_overlays_mark_what_differs_and_nothing_else(tmp_path: Path) -> None:
     found = outputs()
     found["sample1"]["pred_masks"][0, 0, 24, 5] = 40  # a single cell, far from its disc
     out = segmented(tmp_path, found)
-    names = sorted(path.name for path in out.iterdir() if path.suffix == ".png")
+    names = sorted(path.name for path in out.glob("overlay.*.png"))
     assert names == ["overlay.batch.0.png", "overlay.batch.1.png", "overlay.sample0.0.png", "overlay.sample1.0.png"]
     assert not painted(out / "overlay.sample0.0.png").any()
     marked = painted(out / "overlay.sample1.0.png")
@@ -243,6 +270,37 @@ def test_an_instance_lost_is_painted_whole(tmp_path: Path) -> None:
     out = segmented(tmp_path, found)
     area = painted(out / "overlay.sample1.0.png").mean()
     assert area == pytest.approx(np.pi * 0.2**2, rel=0.1)
+
+
+def test_the_sheet_has_each_sample_once_with_what_was_asked_and_found(tmp_path: Path, written: list[str]) -> None:
+    found = outputs()
+    one_instance_lost(found)
+    boxes_shifted(found)
+    segmented(tmp_path, found)
+    assert [text for text in written if text] == [
+        "PyTorch fp32 against onnxruntime fp16, emulated (range parity)",
+        *[text for text in written if text.startswith(("Boxes of a prompt", "what is not", "two differ", "the two"))],
+        *('"a"', "3 found, 3 by PyTorch; smallest mask IoU 1.000", "picture", "PyTorch", "onnxruntime fp16"),
+        *('"b", like the boxed one, not like the 2 dashed ones', "1 lost"),
+        "2 found, 3 by PyTorch; smallest mask IoU 1.000",
+    ]
+
+
+def test_a_sample_that_cannot_be_compared_is_on_the_sheet_and_says_why(tmp_path: Path, written: list[str]) -> None:
+    found = outputs()
+    nan_in_a_score(found)
+    out = segmented(tmp_path, found)
+    assert "sample0 has 1 in pred_logits, the first one (nan) at [1]" in written
+    assert '"a"' in written and not (out / "overlay.sample0.0.png").exists()
+
+
+def test_boxes_of_the_prompt_are_drawn_into_the_picture_alone(tmp_path: Path) -> None:
+    out = segmented(tmp_path, outputs())
+    with Image.open(out / "overlay.sample1.0.png") as picture:
+        drawn = np.asarray(picture.convert("RGB")).astype(int)
+    for colour in (MEANT, NOT_MEANT):
+        columns = np.nonzero((drawn == colour).all(2))[1]
+        assert len(columns) > 100 and columns.max() < 336
 
 
 # ------------------------------------------------------------------ the miniature, all stages

@@ -1,0 +1,48 @@
+"""What was asked of a picture and what was found in it, in; the words for it out. Judges nothing.
+
+A row is what `task.json` has of one picture, as `TaskStatistics` writes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from sam3_build.spec import Json
+
+
+def asked(text: str | None, labels: Sequence[int]) -> str:
+    """Return a prompt in words; `labels` are those of its boxes, which are drawn solid (1) or dashed (0)."""
+    parts = [f'"{" ".join(text.split())}"'] if text else []
+    for label, like, form in ((1, "like", "boxed"), (0, "not like", "dashed")):
+        boxes = sum(label == one for one in labels)
+        if boxes:
+            parts.append(f"{like} the {form} one" if boxes == 1 else f"{like} the {boxes} {form} ones")
+    return ", ".join(parts)
+
+
+def found(row: Mapping[str, Json]) -> str:
+    """Return what was found, such as `3 found, 3 by PyTorch; smallest mask IoU 0.991`; empty where nothing was read."""
+    if "expected" not in row:
+        return ""
+    counts = [str(row[side] or "nothing") for side in ("actual", "expected")]
+    pairs = row.get("pairs")
+    ious = [pair["mask_iou"] for pair in pairs if isinstance(pair, dict)] if isinstance(pairs, list) else []
+    # Rounded down: an IoU that is not 1 never reads as if it were.
+    smallest = f"; smallest mask IoU {math.floor(min(ious) * 1000) / 1000:.3f}" if ious else ""
+    return f"{counts[0]} found, {counts[1]} by PyTorch{smallest}"
+
+
+def differences(row: Mapping[str, Json]) -> tuple[str, ...]:
+    """Return what a user would notice: why nothing could be read, instances lost or new, presence that changed."""
+    if row.get("problem"):
+        return (str(row["problem"]),)
+    said = []
+    for key, what in (("lost", "lost"), ("added", "new")):
+        some = row.get(key)
+        if isinstance(some, list) and some:
+            said.append(f"{len(some)} {what}")
+    presence = row.get("presence")
+    if isinstance(presence, dict) and not presence["agrees"]:
+        said.append(f"presence {float(presence['expected']):.2f} became {float(presence['actual']):.2f}")
+    return tuple(said)

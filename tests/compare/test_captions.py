@@ -1,0 +1,42 @@
+"""Words for a prompt, for what was found, and for what differs."""
+
+from __future__ import annotations
+
+import pytest
+
+from sam3_build.compare.captions import asked, differences, found
+
+PAIR = {"mask_iou": 0.9996}
+ROW = {"expected": 2, "actual": 3, "pairs": [PAIR, {"mask_iou": 1.0}], "lost": [], "added": [{}]}
+FLIPPED = {"expected": 0.97, "actual": 0.31, "agrees": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "said"),
+    [
+        ("yellow star", [], '"yellow star"'),
+        ("star", [0], '"star", not like the dashed one'),
+        (None, [1], "like the boxed one"),
+        (None, [1, 0, 1], "like the 2 boxed ones, not like the dashed one"),
+        ("two\nlines", [], '"two lines"'),
+    ],
+)
+def test_a_prompt_in_words(text: str | None, labels: list[int], said: str) -> None:
+    assert asked(text, labels) == said
+
+
+def test_what_was_found_on_both_sides_and_an_iou_that_is_not_1_never_reads_so() -> None:
+    assert found(ROW) == "3 found, 2 by PyTorch; smallest mask IoU 0.999"
+    assert found({"expected": 0, "actual": 0, "pairs": []}) == "nothing found, nothing by PyTorch"
+    assert found({"problem": "x"}) == ""
+
+
+def test_differences_are_those_that_a_user_would_notice() -> None:
+    assert differences({**ROW, "presence": {"agrees": True}}) == ("1 new",)
+    assert differences({**ROW, "lost": [{}, {}], "presence": FLIPPED}) == (
+        "2 lost",
+        "1 new",
+        "presence 0.97 became 0.31",
+    )
+    assert differences({"problem": "sample0 has a NaN"}) == ("sample0 has a NaN",)
+    assert differences({"expected": 1, "actual": 1, "pairs": [PAIR], "lost": [], "added": []}) == ()

@@ -87,7 +87,7 @@ def _asked(picture: Picture, boxes: Sequence[Mapping[str, Json]], size: tuple[in
     import cv2
     import numpy as np
 
-    canvas = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).copy()
+    canvas: Picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).copy()
     scale = np.array([size[0] / picture.shape[1], size[1] / picture.shape[0]])
     for box in boxes:
         x, y, w, h = cast("Sequence[float]", box["xywh"])

@@ -20,6 +20,14 @@ from py_compile import PycInvalidationMode
 ROOT = Path(__file__).parents[1]
 TOY = Path(__file__).parent / "toy"
 
+
+def copy_manifests(folder: Path) -> None:
+    """Copy the manifests that ship to `folder`/manifests; the miniature's weights are a link."""
+    weights = "sam3_mini/model.safetensors"
+    shutil.copytree(ROOT / "manifests", folder / "manifests", ignore=shutil.ignore_patterns(Path(weights).name))
+    (folder / "manifests" / weights).symlink_to(ROOT / "manifests" / weights)
+
+
 # Every action of tests/toy/manifest.yaml, and those whose output the view shows.
 COMPONENTS = ("encoder", "head")
 STEMS = tuple(f"{component}.{precision}" for component in COMPONENTS for precision in ("fp32", "fp16"))

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 MANIFEST = "sam3_mini"
 MANIFEST_V2 = "sam3_mini_v2"
-CONFIG = ROOT / "manifests" / "sam3_mini.json"
-TOKENIZER = ROOT / "manifests" / "sam3_mini_tokenizer.json"
+CONFIG = ROOT / "manifests" / "sam3_mini" / "config.json"
+TOKENIZER = ROOT / "manifests" / "sam3_mini" / "tokenizer.json"
 SCENES = ROOT / "manifests" / "samples"
+WEIGHTS = ROOT / "manifests" / "sam3_mini" / "model.safetensors"
 SOURCE = {"random": {"seed": 0}}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from build_space import copy_manifests
 from onnx import numpy_helper
 from toy_graphs import F, info, n, toy
 
@@ -30,7 +31,7 @@ ENTRY = {"graph": DIGEST, "keep_fp32": ["b/Mul_0", "a.layers[0]/Mul_0"], "nodes"
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The default manifest as `m.yaml` in a project of its own, the current folder."""
-    shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
+    copy_manifests(tmp_path)
     (tmp_path / "manifests" / "sam3_mini.yaml").rename(tmp_path / "manifests" / "m.yaml")
     monkeypatch.chdir(tmp_path / "manifests")
     return tmp_path

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from build_space import copy_manifests
 
 from sam3_build.digest import PACKAGE, DigestCache
 from sam3_build.errors import ManifestError
@@ -21,6 +22,14 @@ from sam3_build.plan import make_plan
 ROOT = Path(__file__).parents[1]
 
 
+M = """\
+extends: base.yaml
+opset: 19
+checkpoint: {config: sam3_mini/config.json}
+tokenizer: sam3_mini/tokenizer.json
+"""
+
+
 class Project:
     """A project with `m.yaml` over `base.yaml` (the default manifest), its own copy of the modules, and its cache."""
 
@@ -30,9 +39,9 @@ class Project:
         self.package = root / "package"
         self.entries = root / "artifacts" / ".manifests"
         self.checks = 0
-        shutil.copytree(ROOT / "manifests", self.manifests)
+        copy_manifests(root)
         (self.manifests / "sam3_mini.yaml").rename(self.manifests / "base.yaml")
-        (self.manifests / "m.yaml").write_text("extends: base.yaml\nopset: 19\n")
+        (self.manifests / "m.yaml").write_text(M)
         shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("__pycache__"))
         monkeypatch.setattr(cache, "PACKAGE", self.package)
         monkeypatch.setattr(checking, "load", self._checked)
@@ -124,8 +133,8 @@ def test_a_manifest_whose_name_the_project_gives_away_later_is_refused(project: 
 
 GONE: dict[str, tuple[str, str]] = {
     "a picture": ("samples/scene2.png", "no such file 'scene2.png'"),
-    "the config": ("sam3_mini.json", "no such file 'sam3_mini.json'"),
-    "the tokenizer": ("sam3_mini_tokenizer.json", "no such file 'sam3_mini_tokenizer.json'"),
+    "the config": ("sam3_mini/config.json", "no such file 'config.json'"),
+    "the tokenizer": ("sam3_mini/tokenizer.json", "no such file 'tokenizer.json'"),
     "what it extends": ("base.yaml", "no such file 'base.yaml'"),
     "the manifest": ("m.yaml", "unknown manifest 'm'"),
 }
@@ -149,9 +158,9 @@ def test_a_vanished_file_is_reported_and_its_return_needs_no_check(project: Proj
 def test_a_checkpoints_config_that_vanishes_is_noticed(project: Project) -> None:
     folder = project.manifests / "weights"
     folder.mkdir()
-    for name in ("config.json", "model.safetensors"):
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (folder / name).write_text("{}")
-    (project.manifests / "w.yaml").write_text("extends: base.yaml\ncheckpoint: {random: null, path: weights}\n")
+    (project.manifests / "w.yaml").write_text("extends: base.yaml\ncheckpoint: {path: weights}\n")
     assert project.checked("w")
     assert not project.checked("w")
     (folder / "config.json").unlink()
@@ -181,12 +190,10 @@ def test_a_relative_path_means_another_manifest_in_another_folder(
 def test_a_path_through_a_link_leads_where_the_system_says(project: Project) -> None:
     far = project.root / "far"
     (far / "deep").mkdir(parents=True)
-    shutil.copy(project.manifests / "sam3_mini.json", far / "config.json")
+    shutil.copy(project.manifests / "sam3_mini" / "config.json", far / "config.json")
     (project.manifests / "link").symlink_to(far / "deep")
     (project.manifests / "config.json").write_text("another one, which `link/../config.json` is not")
-    (project.manifests / "n.yaml").write_text(
-        "extends: base.yaml\ncheckpoint: {random: {config: link/../config.json}}\n"
-    )
+    (project.manifests / "n.yaml").write_text("extends: base.yaml\ncheckpoint: {config: link/../config.json}\n")
     for _ in range(2):
         assert project.load("n").checkpoint.config.samefile(far / "config.json")
     assert not project.checked("n")
@@ -288,11 +295,11 @@ def _write(path: Path, text: str) -> None:
 def test_a_folder_of_shards_is_looked_into_on_every_start(project: Project) -> None:
     several = project.manifests / "several"
     several.mkdir()
-    for name in ("config.json", "a.safetensors", "b.safetensors"):
+    for name in ("config.json", "a.safetensors", "b.safetensors", "tokenizer.json"):
         (several / name).write_text("")
     index = several / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}))
-    (project.manifests / "n.yaml").write_text("extends: base.yaml\ncheckpoint: {random: null, path: several}\n")
+    (project.manifests / "n.yaml").write_text("extends: base.yaml\ncheckpoint: {path: several}\n")
     assert len(project.load("n").checkpoint.files) == 3
     project.load("n")
     assert not project.checked("n")

@@ -87,8 +87,11 @@ def test_the_default_manifest_is_what_the_readme_shows() -> None:
     }
     assert [(s.text, [b.label for b in s.boxes]) for s in manifest.samples] == [
         ("red circle", []),
-        (None, [1, 0]),
+        ("yellow star", []),
+        (None, [1]),
         ("star", [0]),
+        ("blue circle", []),
+        ("blue", [0]),
     ]
 
 
@@ -129,7 +132,7 @@ def test_the_schema_knows_every_key_of_the_model_and_extends() -> None:
         ("  ada: ", "  Ada: "),
         ("text: red circle", "texts: red circle"),
         ("text: red circle", "text: 3"),
-        ('"neg:10,10,40,40"', '"10,10,40,40"'),
+        ('"neg:130,150,60,60"', '"130,150,60,60"'),
         ("{cosine: 0.999}", "{cosin: 0.999}"),
         ("{cosine: 0.999}", "{cosine: [0.999]}"),
         ("{cosine: 0.999}", "{cosine: 1.5}"),
@@ -138,7 +141,7 @@ def test_the_schema_knows_every_key_of_the_model_and_extends() -> None:
         ("{cosine: 0.999}", "{std_ratio: [-1, 1]}"),
         ("{cosine: 0.999}", "{std_ratio: 1}"),
         ("{cosine: 0.999}", "{nonfinite: 1}"),
-        ("seed: 0", "seed: -1"),
+        ("{path: sam3_mini}", "{random: {seed: -1, config: sam3_mini/config.json}}"),
     ],
 )
 def test_what_the_schema_refuses_the_loader_refuses_too(
@@ -149,7 +152,7 @@ def test_what_the_schema_refuses_the_loader_refuses_too(
     text = base.replace(old, new)
     monkeypatch.chdir(tmp_path)
     value = plain(text, tmp_path)
-    for name in ("sam3_mini.json", "sam3_mini_tokenizer.json", "samples"):
+    for name in ("sam3_mini", "samples"):
         (tmp_path / name).symlink_to(ROOT / "manifests" / name)
     with pytest.raises(ManifestError):
         load("m.yaml", tmp_path)

@@ -174,7 +174,9 @@ def test_options_reach_the_actions_of_their_component_and_precision_only(tmp_pat
 
 
 def test_a_picture_of_two_samples_is_one_input(tmp_path: Path) -> None:
-    samples = make_plan(load("sam3_mini", ROOT)).action("samples")
+    (tmp_path / "samples").symlink_to(ROOT / "manifests" / "samples")
+    lines = [f"{{image: samples/scene{number}.png, text: {text}}}" for number, text in ((1, "a"), (1, "b"), (2, "c"))]
+    samples = planned(tmp_path, f"samples: [{', '.join(lines)}]\n").action("samples")
     assert [role for role in samples.files if role.startswith("image")] == ["image0", "image1"]
     given = samples.params["samples"]
     assert isinstance(given, list)
@@ -182,9 +184,9 @@ def test_a_picture_of_two_samples_is_one_input(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_file_is_in_the_inventorys_key_and_only_read_elsewhere(tmp_path: Path) -> None:
-    for name in ("w.safetensors", "config.json"):
+    for name in ("w.safetensors", "config.json", "tokenizer.json"):
         (tmp_path / name).write_text("{}")
-    plan = planned(tmp_path, "checkpoint: {random: null, path: w.safetensors}\n")
+    plan = planned(tmp_path, "checkpoint: {path: w.safetensors}\n")
     assert plan.action("checkpoint").files["weights"] == tmp_path / "w.safetensors"
     for name in ("export:decoder", "reference:decoder"):
         assert plan.action(name).reads == {"weights": tmp_path / "w.safetensors"}
@@ -232,7 +234,7 @@ def test_text_only_samples_are_contrasted_with_the_other_reference(tmp_path: Pat
     plan = make_plan(load("sam3_mini", ROOT))
     (action,) = [action for action in plan.actions if action.stage == "contrast"]
     assert action.name == "contrast:decoder.hf"
-    assert action.params["text_only"] == [0]
+    assert action.params["text_only"] == [0, 1, 4]
     assert action.params["network"] == "whole_decoder_as_hf"
     assert [(c.reference, c.other, c.action) for c in plan.contrasts] == [("Meta's code", "transformers", action.name)]
     other = planned(tmp_path, "reference: hf\n")

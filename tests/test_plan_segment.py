@@ -140,15 +140,17 @@ def test_a_target_that_cannot_run_here_is_not_run_with_the_reason_and_has_no_act
 
 
 def test_only_reduced_precision_of_random_weights_is_told_and_not_judged(tmp_path: Path) -> None:
-    plan = planned(tmp_path, "")
+    config = ROOT / "manifests" / "sam3_mini" / "config.json"
+    plan = planned(
+        tmp_path,
+        f"checkpoint: {{path: null, random: {{seed: 0, config: {config}}}}}\n"
+        f"tokenizer: {config.with_name('tokenizer.json')}\n",
+    )
     assert {name for name, c in tasks(plan).items() if c.informs} == {
         "pipeline.fp16", "pipeline.fp16.ampere", "pipeline.fp16.ada", "pipeline.fp16.blackwell",
     }  # fmt: skip
     assert tasks(plan)["pipeline.fp16"].informs.keys() == {"count", "mask_iou", "box_iou", "score", "presence"}
-    for file in ("w.safetensors", "config.json"):
-        (tmp_path / file).write_text("{}")
-    real = planned(tmp_path, "checkpoint: {random: null, path: w.safetensors}\n")
-    assert not any(c.informs for c in tasks(real).values())
+    assert not any(c.informs for c in tasks(planned(tmp_path, "")).values())
 
 
 def test_the_pipeline_trusts_its_own_parts_and_fp32(tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_a_score_threshold_changes_what_is_found_and_nothing_else(tmp_path: Path
     before, after = ({action.name: action for action in plan.actions} for plan in plans)
     assert {name for name in after if after[name] != before[name]} == {"segment:fp32", "segment:fp16"}
     assert after["segment:fp16"].params["score_threshold"] == 0.3
-    assert planned(tmp_path, "task: null\n").action("segment:fp16").params["score_threshold"] == 0.5
+    assert planned(tmp_path, "").action("segment:fp16").params["score_threshold"] == 0.5
 
 
 def test_a_tolerance_changes_its_gate_and_no_action(tmp_path: Path) -> None:
@@ -195,7 +197,10 @@ def test_a_tolerance_that_means_nothing_is_refused(tmp_path: Path, tolerance: st
 
 def test_the_pictures_are_inputs_of_their_own_and_each_once(tmp_path: Path) -> None:
     action = planned(tmp_path, "").action("segment:fp32")
-    assert list(action.files) == ["image0", "image1"]
+    assert list(action.files) == [f"image{i}" for i in range(6)]
+    twice = "samples: [{image: samples/scene1.png, text: red}, {image: samples/scene1.png, text: blue}]\n"
+    (tmp_path / "samples").symlink_to(ROOT / "manifests" / "samples")
+    assert list(planned(tmp_path, twice).action("segment:fp32").files) == ["image0"]
     assert chain.GIVEN in action.inputs and PIPELINE not in action.inputs
 
 

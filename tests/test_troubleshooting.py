@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from build_space import BuildSpace
+from build_space import BuildSpace, copy_manifests
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "troubleshooting.md"
@@ -31,7 +31,7 @@ class Project:
     def __init__(self, toy: BuildSpace, folder: Path) -> None:
         self.toy = toy
         self.folder = folder
-        shutil.copytree(ROOT / "manifests", folder / "manifests")
+        copy_manifests(folder)
         (folder / "dodo.py").symlink_to(ROOT / "dodo.py")
 
     def mine(self, text: str) -> None:
@@ -81,15 +81,16 @@ def blocked(project: Project) -> str:
 
 
 def weights(project: Project, *keys: str) -> Path:
-    """Write a safetensors file with a number under each key, and the miniature's config beside it."""
+    """Write a safetensors file with a number under each key, and the miniature's config and tokenizer beside it."""
     import numpy as np
     from safetensors.numpy import save_file
 
     folder = project.folder / "manifests" / "weights"
     folder.mkdir()
     save_file({key: np.zeros(3, np.float32) for key in keys}, folder / "model.safetensors")
-    shutil.copy(ROOT / "manifests" / "sam3_mini.json", folder / "config.json")
-    project.mine("checkpoint: {random: null, path: weights}")
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(ROOT / "manifests" / "sam3_mini" / name, folder / name)
+    project.mine("checkpoint: {path: weights}")
     return folder / "model.safetensors"
 
 
@@ -115,7 +116,7 @@ def another_model(project: Project) -> str:
 
 
 def offline(project: Project) -> str:
-    project.mine("checkpoint: {random: null, hub: facebook/sam3, revision: main}\ntokenizer: null")
+    project.mine("checkpoint: {path: null, hub: facebook/sam3, revision: main}")
     home = str(project.folder / "hub")
     return project.say("doit", "manifest=mine", "checkpoint", HF_HOME=home, HF_HUB_OFFLINE="1")
 

@@ -6,7 +6,7 @@ Every picture is encoded once and asked several questions, because encoding it i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,9 @@ CELLS = SIDE // 14
 # Colours are learnt in minutes, shapes in hours: training asks for shapes alone more often than the evaluation does.
 HARDER = ("both", "both", "colour", "shape", "shape")
 
+# How many of the questions by words are fed as `reference: hf` does, so that both references mean the same here.
+PLAIN = 0.3
+
 # The longest text is "the red circle" with <bos> and <eos>. Padding has no influence, so none is fed.
 TEXT_LENGTH = 5
 
@@ -46,6 +49,7 @@ class Batch:
     attention_mask: Integers  # [t, TEXT_LENGTH]
     boxes: Floats  # [q, MOST_BOXES, 4], cxcywh, relative
     labels: Integers  # [q, MOST_BOXES]
+    geometry: NDArray[np.bool_]  # [q], whether the geometry encoder's tokens count
     wanted_boxes: Floats  # [q, s, 4], cxcywh, relative
     wanted: Integers  # [q, s], index of the shape in its picture, or -1
     masks: Floats  # [p, s, MASK_SIDE, MASK_SIDE], how much of each cell is covered
@@ -91,16 +95,20 @@ class Words:
         return ids, mask
 
 
-def make(seed: int, step: int, pictures: int, questions: int, words: Words) -> Batch:
-    """Return the batch of `step`: `pictures` new scenes, each asked `questions` times, the last time by boxes."""
+def make(seed: int, step: int, pictures: int, questions: int, words: Words, boxed: int = 1) -> Batch:
+    """Return the batch of `step`: `pictures` new scenes, each asked `questions` times, `boxed` of these by boxes."""
     scenes = [draw(seed, step * pictures + i) for i in range(pictures)]
     rng = np.random.default_rng([seed, step, 1])
     asked = [
-        (p, ask_boxes(scene, rng) if k == questions - 1 else ask_words(scene, rng, HARDER, articles=True))
+        (p, ask_boxes(scene, rng) if k >= questions - boxed else _ask_words(scene, rng))
         for p, scene in enumerate(scenes)
         for k in range(questions)
     ]
     return collate(scenes, asked, words)
+
+
+def _ask_words(scene: Scene, rng: np.random.Generator) -> Question:
+    return replace(ask_words(scene, rng, HARDER, articles=True), plain=bool(rng.random() < PLAIN))
 
 
 def glance(seed: int, step: int, pictures: int) -> Glances:
@@ -141,6 +149,7 @@ def collate(scenes: Sequence[Scene], asked: Sequence[tuple[int, Question]], word
         attention_mask=mask,
         boxes=boxes,
         labels=labels,
+        geometry=np.array([not question.plain for _, question in asked]),
         wanted_boxes=wanted_boxes,
         wanted=wanted,
         masks=np.stack([_coverage(scene, MASK_SIDE) for scene in scenes]),

@@ -1,29 +1,38 @@
-"""A seed in, a folder of scenes out: pictures as PNG and annotations.json as COCO has it, with masks and questions.
+"""A seed in, a folder of scenes out: pictures as PNG, annotations.json as COCO has it, with masks and questions, and
+manifest.yaml, whose samples are these pictures, one question about each.
 
     python -m training.coco OUT --scenes 500
 
-By default these are the held-out scenes. The pictures serve as samples and for calibration as well.
+By default these are the held-out scenes. To calibrate on scenes of another seed, or to verify on many:
+
+    python -m training.coco OUT --scenes 32 --seed 9
+    doit manifest=OUT/manifest.yaml verify
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from sam3_build.spec import Json
-from training.evaluate import HELD_OUT, KINDS, SCENES
-from training.scenes import COLOURS, SHAPES, SIDE, Scene, draw
+from training.evaluate import KINDS, SCENES
+from training.questions import TEXT_OF_BOXES
+from training.scenes import COLOURS, HELD_OUT, SHAPES, SIDE, Scene, draw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Words fed in two ways are one question.
+ASKED = [kind for kind in KINDS if kind != "plain"]
+DEFAULT = Path(__file__).parents[1] / "manifests" / "sam3_mini.yaml"
 CATEGORIES = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 
@@ -43,9 +52,9 @@ def write(folder: Path, seed: int, numbers: Iterable[int]) -> None:
     from PIL import Image
 
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    images: list[Json] = []
+    images: list[dict[str, Json]] = []
     annotations: list[Json] = []
-    questions: list[Json] = []
+    questions: list[dict[str, Json]] = []
     for number in numbers:
         scene = draw(seed, number)
         name = f"{number:06}.png"
@@ -53,15 +62,34 @@ def write(folder: Path, seed: int, numbers: Iterable[int]) -> None:
         images.append({"id": number, "file_name": name, "width": SIDE, "height": SIDE})
         first = len(annotations) + 1
         annotations += [_annotation(first + i, number, scene, i) for i in range(len(scene.shapes))]
-        questions += [_question(kind, seed, number, scene, first) for kind in KINDS]
+        questions += [_question(kind, seed, number, scene, first) for kind in ASKED]
     document: dict[str, Json] = {
         "info": {"description": f"drawn scenes, seed {seed}; questions: what the evaluation asks, and its answers"},
-        "images": images,
+        "images": list[Json](images),
         "annotations": annotations,
         "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CATEGORIES)],
-        "questions": questions,
+        "questions": list[Json](questions),
     }
     (folder / "annotations.json").write_text(json.dumps(document) + "\n")
+    (folder / "manifest.yaml").write_text("\n".join(_manifest(folder, images, questions)) + "\n")
+
+
+def _manifest(folder: Path, images: Sequence[dict[str, Json]], questions: Sequence[dict[str, Json]]) -> Iterator[str]:
+    """Yield the lines of a manifest that asks one question about each picture, of every kind in turn."""
+    yield f"# The miniature, on {len(images)} drawn scenes."
+    yield f"extends: {os.path.relpath(DEFAULT, folder.resolve())}"
+    yield "samples:"
+    for i, image in enumerate(images):
+        question = questions[i * len(ASKED) + i % len(ASKED)]
+        text = "" if question["text"] == TEXT_OF_BOXES else f", text: {question['text']}"
+        boxes = ";".join(_as_prompt(box) for box in cast("list[dict[str, Json]]", question["boxes"]))
+        yield f"  - {{image: images/{image['file_name']}{text}{boxes and f', boxes: {json.dumps(boxes)}'}}}"
+
+
+def _as_prompt(box: dict[str, Json]) -> str:
+    """Return a box as manifests have it: left, top, width, height."""
+    left, top, right, bottom = (int(edge) for edge in cast("list[float]", box["xyxy"]))
+    return f"{'pos' if box['label'] else 'neg'}:{left},{top},{right - left},{bottom - top}"
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> list[int]:

@@ -49,8 +49,9 @@ def judge(
     """
     levels = learner.encode(data["images"])
     prompt, valid = learner.prompt(
-        levels, data["picture"], data["text"], data["input_ids"], data["attention_mask"], data["boxes"], data["labels"]
-    )
+        levels, data["picture"], data["text"], data["input_ids"], data["attention_mask"], data["boxes"], data["labels"],
+        data["geometry"],
+    )  # fmt: skip
     picture, wanted = data["picture"], data["wanted"]
     answers = learner.answer(levels[2][picture], levels[3][picture], prompt, valid)
     counts = (wanted >= 0).sum(1)

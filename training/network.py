@@ -1,6 +1,6 @@
 """A config in, the network to train out: the project's own components around one Sam3Model's parameters.
 
-Runs what the exported files compute with `reference: meta`, plus what only training needs: the outputs of every
+Runs what the exported files compute, plus what only training needs: the outputs of every
 decoder layer, further groups of queries, a semantic mask, and an answer for every cell of the coarsest level.
 """
 
@@ -80,12 +80,12 @@ class Learner(nn.Module):
 
     def prompt(
         self, levels: tuple[Tensor, ...], picture: Tensor, text: Tensor, ids: Tensor, mask: Tensor, boxes: Tensor,
-        labels: Tensor,
+        labels: Tensor, counts: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Return the joined prompt [q, tokens, hidden] and which tokens count."""
+        """Return the joined prompt [q, tokens, hidden] and which tokens count; `counts` [q]: whether geometry does."""
         words, valid = self.parts.text_encoder(ids, mask)
         geometry, there = self.parts.geometry_encoder(boxes, labels, levels[2][picture], levels[3][picture])
-        return torch.cat([words[text], geometry], dim=1), torch.cat([valid[text], there], dim=1)
+        return torch.cat([words[text], geometry], dim=1), torch.cat([valid[text], there & counts[:, None]], dim=1)
 
     def answer(self, level: Tensor, positions: Tensor, prompt: Tensor, valid: Tensor) -> Answers:
         """Return what every layer says; `level` and `positions` are [q, hidden, height, width]."""

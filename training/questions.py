@@ -1,13 +1,14 @@
 """A scene and a random generator in, a question about it out: words, boxes, and which shapes are the answer. No torch.
 
-What a box means: a positive box around a shape asks for everything of the same kind, colour and shape; a negative one
-takes everything of its shape's kind out of the answer.
+What a box means: a positive box around a shape asks for everything of the same kind, colour and shape, two of them for
+both kinds; a negative one takes everything of its shape's kind out of the answer. With words, a positive box only shows
+one of the things that they name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from training.scenes import COLOURS, SHAPES, Scene, Shape
@@ -22,6 +23,9 @@ TEXT_OF_BOXES = "visual"
 PRESENT = 0.75
 MOST_BOXES = 2
 
+# How boxes are asked with: words and a negative one, words and a positive one, two positive ones, one of each, and one.
+WAYS = {"negative": 0.3, "both": 0.25, "two": 0.1, "against": 0.1, "one": 0.25}
+
 # Half of the texts name colour and shape.
 FORMS = ("both", "both", "colour", "shape")
 
@@ -30,11 +34,15 @@ Corners = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Question:
-    """A text, boxes as (label 1 or 0, xyxy in pixels), and the indices of the scene's shapes that it asks for."""
+    """A text, boxes as (label 1 or 0, xyxy in pixels), and the indices of the scene's shapes that it asks for.
+
+    plain: fed without the geometry encoder's CLS token, as `reference: hf` feeds words alone
+    """
 
     text: str
     boxes: tuple[tuple[int, Corners], ...]
     wanted: tuple[int, ...]
+    plain: bool = False
 
 
 def ask_words(
@@ -57,37 +65,68 @@ def ask_words(
     return Question(words, (), wanted)
 
 
+def ask_plainly(scene: Scene, rng: np.random.Generator) -> Question:
+    """Ask by words alone, fed as `reference: hf` feeds them."""
+    return replace(ask_words(scene, rng), plain=True)
+
+
 def ask_box(scene: Scene, rng: np.random.Generator) -> Question:
     """Ask by one positive box, exactly around one of the shapes."""
     index = int(rng.integers(len(scene.shapes)))
     return Question(TEXT_OF_BOXES, ((1, _corners(scene.shapes[index])),), _alike(scene, scene.shapes[index].kind))
 
 
+def ask_negative(scene: Scene, rng: np.random.Generator) -> Question:
+    """Ask by words, and one negative box exactly around one of the shapes.
+
+    Mostly by a word that means several kinds, of which the box takes one away. Else it mostly lies on something that
+    was not asked for: were the answer often empty, a negative box would come to mean that nothing is there.
+    """
+    kinds = {shape.kind for shape in scene.shapes}
+    words = [word for kind in kinds for word in kind]
+    several = sorted({word for word in words if sum(word in kind for kind in kinds) > 1})
+    if several and rng.random() < 0.7:
+        text = several[int(rng.integers(len(several)))]
+        wanted = tuple(i for i, shape in enumerate(scene.shapes) if text in shape.kind)
+        return _without(scene, Question(text, (), wanted), list(wanted), rng)
+    question = ask_words(scene, rng)
+    others = [i for i in range(len(scene.shapes)) if i not in question.wanted]
+    takes = not others or (question.wanted and rng.random() < 0.15)
+    return _without(scene, question, list(question.wanted) if takes else others, rng)
+
+
+def ask_both(scene: Scene, rng: np.random.Generator) -> Question:
+    """Ask by words, and one positive box exactly around one of the things that they name: all of these are wanted."""
+    form = str(rng.choice(FORMS))
+    shape = scene.shapes[int(rng.integers(len(scene.shapes)))]
+    text = _words(shape, form)
+    wanted = tuple(i for i, other in enumerate(scene.shapes) if _words(other, form) == text)
+    return Question(text, ((1, _corners(shape)),), wanted)
+
+
 def ask_boxes(scene: Scene, rng: np.random.Generator) -> Question:
-    """Ask by boxes as people draw them, a little off: one positive, or with a negative, or words and a negative."""
-    way = rng.random()
-    if way < 0.6 or len(scene.shapes) == 1:
-        question = ask_box(scene, rng)
-        return Question(question.text, (_shaken(question.boxes[0], rng),), question.wanted)
-    if way < 0.75:
-        question = ask_box(scene, rng)
-        others = [i for i in range(len(scene.shapes)) if i not in question.wanted] or list(question.wanted)
-        return _without(scene, question, others, rng)
-    # One word may mean several kinds, of which the negative box takes one away. Where it would take all, it mostly lies
-    # on something else: else a negative box comes to mean that nothing is there.
-    question = ask_words(scene, rng, ("colour", "shape"))
-    everything = range(len(scene.shapes))
-    kinds = {scene.shapes[i].kind for i in question.wanted}
-    others = [i for i in everything if i not in question.wanted]
-    takes = len(kinds) > 1 or (kinds and rng.random() < 0.2)
-    return _without(scene, question, list(question.wanted) if takes else others or list(everything), rng)
+    """Ask by boxes as people draw them, a little off, alone and with words."""
+    way = str(rng.choice(list(WAYS), p=list(WAYS.values())))
+    question = ask_box(scene, rng)
+    others = [i for i in range(len(scene.shapes)) if i not in question.wanted]
+    if way == "negative":
+        question = ask_negative(scene, rng)
+    elif way == "both":
+        question = ask_both(scene, rng)
+    elif way == "two":
+        second = ask_box(scene, rng)
+        wanted = tuple(sorted({*question.wanted, *second.wanted}))
+        question = Question(TEXT_OF_BOXES, (*question.boxes, *second.boxes), wanted)
+    elif way == "against" and others:
+        question = _without(scene, question, others, rng)
+    return replace(question, boxes=tuple(_shaken(box, rng) for box in question.boxes))
 
 
 def _without(scene: Scene, question: Question, candidates: list[int], rng: np.random.Generator) -> Question:
     """Add a negative box on one of the shapes `candidates`; what is of its kind is wanted no more."""
     shape = scene.shapes[candidates[int(rng.integers(len(candidates)))]]
-    boxes = tuple(_shaken(box, rng) for box in (*question.boxes, (0, _corners(shape))))
-    return Question(question.text, boxes, tuple(i for i in question.wanted if scene.shapes[i].kind != shape.kind))
+    wanted = tuple(i for i in question.wanted if scene.shapes[i].kind != shape.kind)
+    return Question(question.text, (*question.boxes, (0, _corners(shape))), wanted)
 
 
 def _shaken(box: tuple[int, Corners], rng: np.random.Generator) -> tuple[int, Corners]:

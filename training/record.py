@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build.spec import Json
+from training.scenes import CHOOSING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,32 +54,35 @@ class Record:
         self._sums, self._count = {}, 0
 
     def evaluate(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Evaluate weights on the held-out scenes; keep them as the last, and as the best if they are."""
+        """Evaluate weights on scenes that are for choosing; keep them as the last, and as the best if they are."""
         from safetensors.torch import save_file
 
         from training.curve import plot
-        from training.evaluate import evaluate, table
+        from training.evaluate import evaluate, pytorch, table
 
-        numbers = evaluate(tensors, self._config, self._tokenizer)
-        goal = sum(numbers["text"].values()) / 3 + numbers["box"]["iou"] / 3
+        numbers = evaluate(pytorch(tensors, self._config), self._tokenizer, seed=CHOOSING)
         flat = {f"{kind}_{name}": value for kind, row in numbers.items() for name, value in row.items()}
-        self._append("evaluations.csv", {"step": step, "goal": goal, **flat})
+        goal = sum(flat.values()) / len(flat)
         self._console.print(f"{time.strftime('%H:%M:%S')} after {step} steps\n{table(numbers)}")
         kept = [self._folder / "last"]
         if goal > self._best:
             self._best = goal
             kept.append(self._folder / "best")
-        plot(self._folder)
         for folder in kept:
             folder.mkdir(exist_ok=True)
             save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "model.safetensors")
             (folder / "config.json").write_text(json.dumps(self._config, indent=2, sort_keys=True) + "\n")
             shutil.copyfile(self._tokenizer, folder / "tokenizer.json")
-            (folder / "numbers.json").write_text(json.dumps({"step": step, **numbers}, indent=2) + "\n")
+            (folder / "step.json").write_text(json.dumps({"step": step, "seed": CHOOSING, **numbers}, indent=2) + "\n")
+        # Last, for a best one that is told here must be there.
+        self._append("evaluations.csv", {"step": step, "goal": goal, **flat})
+        plot(self._folder)
 
     def _append(self, name: str, row: Mapping[str, float]) -> None:
         file = self._folder / name
         new = not file.exists()
+        if not new and file.open().readline().strip() != ",".join(row):
+            sys.exit(f"{file} has other columns than are written now: go on in another folder, with --from")
         with file.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, list(row))
             if new:

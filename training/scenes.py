@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     Values = NDArray[np.float32]
     Mask = NDArray[np.bool_]
 
+# Training refuses these seeds: one series of scenes is for the numbers that are told, the other chooses among a run's
+# weights.
+HELD_OUT = 500_000
+CHOOSING = 700_000
+
 SIDE = 168
 COLOURS = {
     "red": (214, 38, 38),

@@ -1,6 +1,6 @@
 """Nothing but a seed in, a trained miniature out: weights, config, tokenizer and a curve in a run's folder.
 
-    python -m training.train training/runs/mine --steps 20000
+    python -m training.train training/runs/mine --steps 5000
 
 One process per core, each with pictures of its own, that add up their gradients: with networks this small that is a
 third faster than threads, and it suffers less from other programs. Interrupted, it goes on where it was.
@@ -12,14 +12,15 @@ import argparse
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build.spec import Json
+from training.scenes import CHOOSING, HELD_OUT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from training.learning import Average
     from training.network import Learner
 
-MANIFESTS = Path(__file__).parent.parent / "manifests"
+# The miniature's own config and tokenizer: what is trained fits the manifest that will take it.
+MINIATURE = Path(__file__).parent.parent / "manifests" / "sam3_mini"
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,12 @@ class Options:
     folder: Path
     config: Path
     start: Path | None = None
-    steps: int = 20000
-    fall: int = 5000
-    peak: float = 8e-4
+    steps: int = 5000
+    fall: int = 2000
+    peak: float = 1e-3
     pictures: int = 4
     questions: int = 4
+    boxed: int = 1
     glances: int = 16
     groups: int = 3
     masked: float = 0.5
@@ -64,20 +67,35 @@ def main() -> None:
     running = True
     while running:
         # Ctrl-C reaches the processes too: they finish their step, save and end.
-        with suppress(KeyboardInterrupt):
+        try:
             running = not context.join()
+        except KeyboardInterrupt:
+            for process in context.processes:
+                if process.is_alive():
+                    os.kill(process.pid, signal.SIGINT)
+    if (options.folder / "best").is_dir():
+        sys.stdout.write(
+            f"the best weights so far: {options.folder / 'best'}\n"
+            f"their numbers: python -m training.evaluate {options.folder / 'best'}\n"
+            "to build with them, a manifest in manifests/ of two lines:\n"
+            "  extends: sam3_mini.yaml\n"
+            f"  checkpoint: {{path: {(options.folder / 'best').resolve()}}}\n"
+        )
 
 
 def parse() -> Options:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "config.json")
+    parser.add_argument("--config", type=Path, default=MINIATURE / "config.json")
     parser.add_argument("--from", dest="start", type=Path, default=None, help="weights to start from (.safetensors)")
     for field in fields(Options)[3:]:
         kind = float if isinstance(field.default, float) else int
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
-    return Options(**vars(parser.parse_args()))
+    options = Options(**vars(parser.parse_args()))
+    if options.seed in (HELD_OUT, CHOOSING):
+        parser.error(f"--seed {options.seed}: the scenes of this seed are for evaluation only; take another")
+    return options
 
 
 def work(rank: int, options: Options, store: Path, parent: int) -> None:
@@ -95,7 +113,7 @@ def work(rank: int, options: Options, store: Path, parent: int) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=options.processes)
     torch.manual_seed(options.seed)
     config: Mapping[str, Json] = json.loads(options.config.read_text())
-    tokenizer = MANIFESTS / "sam3_mini_tokenizer.json"
+    tokenizer = MINIATURE / "tokenizer.json"
     learner = Learner(config, options.groups)
     if options.start is not None:
         from safetensors.torch import load_file
@@ -118,7 +136,9 @@ def work(rank: int, options: Options, store: Path, parent: int) -> None:
     stop = False
     last_save = last_evaluation = time.monotonic()
     while step < options.steps and not stop:
-        batch = make(options.seed, step * options.processes + rank, options.pictures, options.questions, words)
+        batch = make(
+            options.seed, step * options.processes + rank, options.pictures, options.questions, words, options.boxed
+        )
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
         aside = learning.tensors(glance(-options.seed % 2**32, step * options.processes + rank, options.glances))
@@ -167,6 +187,7 @@ def save(folder: Path, learner: Learner, optimizer: object, average: Average, st
         "optimizer": optimizer.state_dict(),  # type: ignore[attr-defined]
         "average": average.weights,
         "step": step,
+        "generator": torch.get_rng_state(),
     }
     torch.save(state, folder / "state.pt.part")
     (folder / "state.pt.part").replace(folder / "state.pt")
@@ -182,6 +203,7 @@ def resume(folder: Path, learner: Learner, optimizer: object, average: Average) 
     learner.load_state_dict(state["learner"])
     optimizer.load_state_dict(state["optimizer"])  # type: ignore[attr-defined]
     average.weights = state["average"]
+    torch.set_rng_state(state["generator"])
     return int(state["step"])
 
 

@@ -14,7 +14,7 @@ import onnx
 import onnx_ir
 import pytest
 import torch
-from miniature import run_onnx
+from miniature import SOURCE, run_onnx
 
 from sam3_build import graph, registry
 from sam3_build.errors import BuildError
@@ -84,7 +84,9 @@ def test_onnx_runtime_equals_pytorch_at_any_size(component, exported, config, ba
     feed = inputs(component, config, batch, num_boxes, prompt_len)
     params, files = stage(component)
     listed = json.loads(files["tensors"].read_text())["tensors"]
-    module = forward.assemble(component, config, weights.load(component, params["source"], config, None, listed))
+    module = forward.assemble(
+        component, config, weights.load(component, params["source"], config, files["weights"], listed)
+    )
     with torch.no_grad():
         expected = module(**{name: torch.from_numpy(array) for name, array in feed.items()})
     for found, reference in zip(run_onnx(exported[component], feed).values(), expected, strict=True):
@@ -216,7 +218,7 @@ MID_SIZE = {
 def test_an_export_stays_within_its_memory(component, config, beside, tmp_path):
     """Peak resident memory is at most 2.2 times the component's weights, and what is `beside` them."""
     (tmp_path / "model.json").write_text(json.dumps({"model_type": "sam3", **config}))
-    params, _ = stage(component)
+    params = {**stage(component)[0], "source": SOURCE}
     source = {"family": params["family"], "layout": "v1", "source": params["source"]}
     for name in ("listed", "out"):
         (tmp_path / name).mkdir()

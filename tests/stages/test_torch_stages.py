@@ -10,8 +10,8 @@ import miniature
 import numpy as np
 import pytest
 import torch
-from miniature import CONFIG, SCENES, SOURCE, TOKENIZER
-from safetensors.torch import save_file
+from miniature import CONFIG, SCENES, SOURCE, TOKENIZER, WEIGHTS
+from safetensors.torch import load_file, save_file
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
@@ -135,7 +135,7 @@ def test_samples_give_the_same_bytes_each_time(tmp_path):
 
 def test_every_case_runs_every_component_under_meta(meta):
     for component in FAMILY.components:
-        assert names(meta[component.name]) == ["batch", "sample0", "sample1", "sample2"]
+        assert names(meta[component.name]) == ["batch", *(f"sample{i}" for i in range(6))]
 
 
 def test_the_geometry_encoder_does_not_run_without_boxes_under_hf(hf):
@@ -202,12 +202,9 @@ def test_outputs_are_finite_and_not_flat(meta):
 
 
 def test_a_reference_that_is_not_finite_is_refused_by_case_and_output(tmp_path):
-    seeded, config = miniature.inputs("reference:text_encoder"), json.loads(CONFIG.read_text())
-    listed = json.loads(seeded["tensors"].read_text())["tensors"]
-    tensors = weights.load("text_encoder", SOURCE, config, None, listed)
-    tensors["text_projection.bias"] = tensors["text_projection.bias"].index_fill(0, torch.tensor([5]), torch.nan)
-    state = {key: torch.zeros(shape) for key, shape in weights.whole_model(config).items()}
-    save_file({**state, **tensors}, tmp_path / "model.safetensors")
+    state = load_file(WEIGHTS)
+    state["text_projection.bias"] = state["text_projection.bias"].index_fill(0, torch.tensor([5]), torch.nan)
+    save_file(state, tmp_path / "model.safetensors")
     for name in ("checkpoint", "out"):
         (tmp_path / name).mkdir()
     params = {"family": "sam3_image", "layout": "v1", "source": {"path": True}}
@@ -258,14 +255,26 @@ def test_weights_of_another_component_may_change_after_they_were_listed(listed, 
 
 
 def test_weights_from_a_file_give_the_bytes_that_the_same_weights_from_a_seed_give(listed, tmp_path):
-    run_on(export, "text_encoder", listed, "model.safetensors", tmp_path)
-    assert (tmp_path / "text_encoder.onnx").read_bytes() == miniature.onnx("export:text_encoder").read_bytes()
+    for name in ("file", "seed"):
+        (tmp_path / name).mkdir()
+    run_on(export, "text_encoder", listed, "model.safetensors", tmp_path / "file")
+    export.run(*seeded(0, tmp_path), tmp_path / "seed")
+    found = [(tmp_path / name / "text_encoder.onnx").read_bytes() for name in ("file", "seed")]
+    assert found[0] == found[1]
+
+
+def seeded(seed, folder):
+    """Return params and inputs of the text encoder's export from random weights, listed in `folder` as of seed 0."""
+    (folder / "listed").mkdir()
+    checkpoint.run({"family": "sam3_image", "layout": "v1", "source": SOURCE}, {"config": CONFIG}, folder / "listed")
+    given = {**miniature.inputs("export:text_encoder"), "tensors": folder / "listed" / "text_encoder.json"}
+    del given["weights"]
+    return {**miniature.params("export:text_encoder"), "source": {"random": {"seed": seed}}}, given
 
 
 def test_another_seed_than_the_one_that_was_listed_is_refused(tmp_path):
-    params = {**miniature.params("export:text_encoder"), "source": {"random": {"seed": 1}}}
     with pytest.raises(BuildError, match="seed 1 changed after the checkpoint action listed its tensors"):
-        export.run(params, miniature.inputs("export:text_encoder"), tmp_path)
+        export.run(*seeded(1, tmp_path), tmp_path)
 
 
 @pytest.mark.slow
@@ -277,4 +286,4 @@ def test_the_whole_build_passes_when_prompts_are_fed_as_transformers_does(tmp_pa
         argv = [sys.executable, "-m", "doit", f"manifest={manifest}", command]
         done = subprocess.run(argv, cwd=miniature.ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert command == "clean" or "33 passed, 0 failed" in done.stdout
+        assert command == "clean" or "34 passed, 0 failed" in done.stdout

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from build_space import ROOT
 from PIL import Image
 
+from sam3_build.manifest.load import load
 from training.coco import run_lengths, write
 from training.scenes import SIDE, draw
 
@@ -43,6 +45,18 @@ def test_the_file_holds_the_scenes(folder: Path) -> None:
         assert set(question["annotation_ids"]) <= {
             a["id"] for a in document["annotations"] if a["image_id"] == question["image_id"]
         }
+
+
+def test_the_manifest_asks_the_questions_of_the_file(folder: Path) -> None:
+    document = json.loads((folder / "annotations.json").read_text())
+    samples = load(str(folder / "manifest.yaml"), ROOT).samples
+    assert [sample.image.name for sample in samples] == [image["file_name"] for image in document["images"]]
+    asked = [(0, "text"), (1, "box"), (2, "both")]
+    for sample, (number, kind) in zip(samples, asked, strict=True):
+        (question,) = (q for q in document["questions"] if q["image_id"] == number and q["kind"] == kind)
+        assert (sample.text or "visual") == question["text"]
+        found = [(box.label, [box.x, box.y, box.x + box.w, box.y + box.h]) for box in sample.boxes]
+        assert found == [(box["label"], box["xyxy"]) for box in question["boxes"]]
 
 
 def test_cocos_own_tools_read_it(folder: Path) -> None:

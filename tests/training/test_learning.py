@@ -14,7 +14,7 @@ from build_space import ROOT
 
 from sam3_build.families.sam3_image.forward import assemble, skeleton
 from training.batches import Batch, Words, collate, glance, make
-from training.evaluate import evaluate
+from training.evaluate import evaluate, pytorch
 from training.learning import Average, judge, tensors
 from training.losses import Weights
 from training.network import Learner
@@ -22,8 +22,8 @@ from training.questions import ask_box
 from training.scenes import draw
 from training.train import resume, save
 
-CONFIG = json.loads((ROOT / "manifests" / "sam3_mini.json").read_text())
-TOKENIZER = ROOT / "manifests" / "sam3_mini_tokenizer.json"
+CONFIG = json.loads((ROOT / "manifests" / "sam3_mini" / "config.json").read_text())
+TOKENIZER = ROOT / "manifests" / "sam3_mini" / "tokenizer.json"
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_training_computes_what_the_exported_networks_compute(learner: Learner, 
         levels = learner.encode(data["images"])
         prompt, valid = learner.prompt(
             levels, data["picture"], data["text"], data["input_ids"], data["attention_mask"], data["boxes"],
-            data["labels"],
+            data["labels"], data["geometry"],
         )  # fmt: skip
         picture = data["picture"]
         answers = learner.answer(levels[2][picture], levels[3][picture], prompt, valid)
@@ -124,7 +124,7 @@ def test_a_run_is_taken_up_where_it_was(learner: Learner, tmp_path: Path) -> Non
 
 
 def test_untrained_weights_answer_badly(learner: Learner) -> None:
-    numbers = evaluate(learner.model.state_dict(), CONFIG, TOKENIZER, scenes=2)
+    numbers = evaluate(pytorch(learner.model.state_dict(), CONFIG), TOKENIZER, scenes=2)
     assert numbers["text"]["iou"] < 0.5 and numbers["box"]["iou"] < 0.5
 
 

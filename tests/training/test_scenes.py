@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from training.questions import TEXT_OF_BOXES, ask_box, ask_boxes, ask_words
-from training.scenes import LEAST_VISIBLE, MOST_SHAPES, SHAPES, SIDE, Scene, _outline, draw
+from training.questions import TEXT_OF_BOXES, ask_both, ask_box, ask_boxes, ask_negative, ask_words
+from training.scenes import LEAST_VISIBLE, MOST_SHAPES, RADII, SHAPES, SIDE, Scene, _outline, draw
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +76,44 @@ def test_a_positive_box_asks_for_everything_of_its_kind(scenes: list[Scene]) -> 
 
 
 def test_a_negative_box_takes_its_kind_out_of_the_answer(scenes: list[Scene]) -> None:
-    taken, asked, left_over = 0, 0, 0
+    taken = left_over = asked = 0
+    for i, scene in enumerate(scenes):
+        question = ask_negative(scene, np.random.default_rng([1, i]))
+        ((label, corners),) = question.boxes
+        (boxed,) = (s for s in scene.shapes if s.box == corners)
+        assert label == 0
+        named = _named(scene, question.text)
+        assert set(question.wanted) == {k for k in named if scene.shapes[k].kind != boxed.kind}
+        asked += len(scene.shapes) > 1
+        taken += len(question.wanted) < len(named)
+        left_over += bool(question.wanted)
+    assert taken > asked / 2
+    assert left_over > 0.6 * asked, "a negative box must not come to mean that nothing is there"
+
+
+def test_a_positive_box_with_words_changes_nothing_of_what_they_name(scenes: list[Scene]) -> None:
+    for i, scene in enumerate(scenes):
+        question = ask_both(scene, np.random.default_rng([1, i]))
+        ((label, corners),) = question.boxes
+        assert label == 1 and set(question.wanted) == _named(scene, question.text)
+        assert corners in {scene.shapes[k].box for k in question.wanted}
+
+
+def test_training_asks_by_boxes_in_every_way(scenes: list[Scene]) -> None:
+    ways: Counter[tuple[bool, tuple[int, ...]]] = Counter()
     for i, scene in enumerate(scenes):
         question = ask_boxes(scene, np.random.default_rng([1, i]))
-        negatives = [corners for label, corners in question.boxes if label == 0]
-        words = set(question.text.split()) - {"a", "the"}
-        if not negatives or question.text == TEXT_OF_BOXES:
-            continue
-        named = {k for k, s in enumerate(scene.shapes) if words <= {s.colour, s.shape}}
-        left = {scene.shapes[k].kind for k in question.wanted}
-        gone = {scene.shapes[k].kind for k in named - set(question.wanted)}
-        assert len(gone) <= 1 and not left & gone
-        taken += len(gone)
-        asked += bool(named)
-        left_over += bool(left)
-    assert taken
-    assert left_over > asked / 2, "a negative box must not come to mean that nothing is there"
+        labels = tuple(label for label, _ in question.boxes)
+        ways[question.text == TEXT_OF_BOXES, labels] += 1
+        if labels == (1, 1):  # what is boxed, a little off, is wanted
+            edges = np.array([corners for _, corners in question.boxes])
+            wanted = np.array([scene.shapes[k].box for k in question.wanted])
+            off = np.abs(edges[:, None] - wanted[None]).max(2).min(1)
+            assert (off < 0.1 * 2 * 1.25 * RADII[1]).all()
+    assert set(ways) == {(True, (1,)), (True, (1, 0)), (True, (1, 1)), (False, (0,)), (False, (1,))}
+    assert min(ways.values()) > 5
+
+
+def _named(scene: Scene, text: str) -> set[int]:
+    words = set(text.split()) - {"a", "the"}
+    return {k for k, shape in enumerate(scene.shapes) if words <= {shape.colour, shape.shape}}

@@ -72,7 +72,8 @@ def test_ignored_boxes_change_nothing_but_the_number_of_tokens(cases, run):
     }
     one, other = run(case), run(padded)
     for name in OUTPUTS:
-        assert torch.allclose(one[name], other[name], atol=1e-5, rtol=1e-5), name
+        difference = (one[name] - other[name]).abs().max()
+        assert difference <= 1e-5 * one[name].abs().max(), f"{name}: {difference}"
 
 
 def test_cls_is_last_and_always_valid(cases, run):

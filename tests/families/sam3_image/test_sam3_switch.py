@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from build_space import copy_manifests
 from local_hub import serve
 from miniature import CONFIG, ROOT, TOKENIZER
 from official import to_official
@@ -35,7 +36,7 @@ def state(config):
 def project(tmp_path, state):
     """A project of its own with the weights as a folder and as sam3.pt."""
     shutil.copytree(ROOT / "sam3_build", tmp_path / "sam3_build", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
+    copy_manifests(tmp_path)
     shutil.copy(ROOT / "dodo.py", tmp_path)
     for name in ("folder", "metas"):
         (tmp_path / "manifests" / name).mkdir()
@@ -49,7 +50,7 @@ def project(tmp_path, state):
 def doit(project, source, *goals, **environ):
     """Build goals from a checkpoint and return (the actions that were built, what was said)."""
     manifest = project / "manifests" / "m.yaml"
-    manifest.write_text(f"extends: sam3_mini.yaml\ntokenizer: null\ncheckpoint: {{random: null, {source}}}\n")
+    manifest.write_text(f"extends: sam3_mini.yaml\ncheckpoint: {{{source}}}\n")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "SAM3_"))}
     done = subprocess.run(
         [sys.executable, "-m", "doit", "manifest=m", *(goals or GOALS)],
@@ -86,7 +87,7 @@ def test_the_same_weights_by_another_name_build_nothing_but_the_checkpoint(proje
 def test_weights_at_the_hub_are_those_of_a_folder_and_are_needed_only_to_build(project):
     assert doit(project, "path: folder") == {"checkpoint", *GOALS}
     files = {p.name: p.read_bytes() for p in (project / "manifests" / "folder").iterdir()}
-    source = f"hub: {REPO}"
+    source = f"path: null, hub: {REPO}"
     with serve(REPO) as hub:
         commit = hub.put({**files, "sam3.pt": b"not wanted", "README.md": b"nor this"})
         hub.put(files, branch="other")
@@ -114,9 +115,7 @@ def test_weights_at_the_hub_are_those_of_a_folder_and_are_needed_only_to_build(p
 
 
 def test_a_hub_manifest_is_listed_and_planned_without_a_network(project):
-    (project / "manifests" / "m.yaml").write_text(
-        f"extends: sam3_mini.yaml\ntokenizer: null\ncheckpoint: {{random: null, hub: {REPO}}}\n"
-    )
+    (project / "manifests" / "m.yaml").write_text(f"extends: sam3_mini.yaml\ncheckpoint: {{path: null, hub: {REPO}}}\n")
     env = {**os.environ, "PYTHONPATH": str(project), "HF_HUB_OFFLINE": "1", "HF_HOME": str(Path("/nonexistent"))}
     for argv in (["doit", "manifest=m", "list", "--all"], ["sam3_build", "plan", "-m", "m"]):
         done = subprocess.run(

@@ -1,12 +1,12 @@
 """A seed in, a folder of scenes out: pictures as PNG, annotations.json as COCO has it, with masks and questions, and
-manifest.yaml, whose samples are these pictures, one question about each.
+scenes.yaml, whose samples are these pictures, one question about each.
 
     python -m training.coco OUT --scenes 500
 
 By default these are the held-out scenes. To calibrate on scenes of another seed, or to verify on many:
 
     python -m training.coco OUT --scenes 32 --seed 9
-    doit manifest=OUT/manifest.yaml verify
+    doit manifest=OUT/scenes.yaml verify
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def write(folder: Path, seed: int, numbers: Iterable[int]) -> None:
         "questions": list[Json](questions),
     }
     (folder / "annotations.json").write_text(json.dumps(document) + "\n")
-    (folder / "manifest.yaml").write_text("\n".join(_manifest(folder, images, questions)) + "\n")
+    (folder / "scenes.yaml").write_text("\n".join(_manifest(folder, images, questions)) + "\n")
 
 
 def _manifest(folder: Path, images: Sequence[dict[str, Json]], questions: Sequence[dict[str, Json]]) -> Iterator[str]:

@@ -49,7 +49,7 @@ def test_the_file_holds_the_scenes(folder: Path) -> None:
 
 def test_the_manifest_asks_the_questions_of_the_file(folder: Path) -> None:
     document = json.loads((folder / "annotations.json").read_text())
-    samples = load(str(folder / "manifest.yaml"), ROOT).samples
+    samples = load(str(folder / "scenes.yaml"), ROOT).samples
     assert [sample.image.name for sample in samples] == [image["file_name"] for image in document["images"]]
     asked = [(0, "text"), (1, "box"), (2, "both")]
     for sample, (number, kind) in zip(samples, asked, strict=True):

@@ -23,7 +23,7 @@ lint: $(VENV)/installed
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/noop.py
 
-train-mini: $(VENV)/installed  ## train the miniature on drawn scenes: hours on 2 cores; interrupted, it goes on where it was
+train-mini: $(VENV)/installed  ## train the miniature on drawn scenes: an hour or two on 2 cores; interrupted, it goes on where it was
 	$(BIN)/python -m training.train training/runs/mini
 
 clean:

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def write(folder: Path, seed: int, numbers: Iterable[int]) -> None:
-    """Write images/<number>.png and annotations.json into `folder`."""
+    """Write images/<number>.png, annotations.json and scenes.yaml into `folder`."""
     from PIL import Image
 
     (folder / "images").mkdir(parents=True, exist_ok=True)

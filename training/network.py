@@ -1,7 +1,7 @@
 """A config in, the network to train out: the project's own components around one Sam3Model's parameters.
 
-Runs what the exported files compute, plus what only training needs: the outputs of every
-decoder layer, further groups of queries, a semantic mask, and an answer for every cell of the coarsest level.
+Runs what the exported files compute, plus what only training needs: the outputs of every decoder layer, further groups
+of queries, a semantic mask, and an answer for every cell of the coarsest level.
 """
 
 from __future__ import annotations

@@ -58,6 +58,8 @@ def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
         print(json.dumps([{k: v for k, v in asdict(e).items() if k in keys} for e in found], indent=1))
         return
     print(render_plan(session.plan.manifest, found, free_bytes(session.store.root)), end="")
+    for note in session.manifest.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 @app.command()

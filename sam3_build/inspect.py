@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
 from sam3_build.inspect_checkpoint import SUFFIXES, describe_checkpoint
+from sam3_build.interface import interface
 from sam3_build.spec import Json
-from sam3_build.stages.build import as_json, interface
+from sam3_build.stages.build import as_json
 
 if TYPE_CHECKING:
     from onnx import TensorProto

@@ -118,6 +118,7 @@ def action_of(session: Session, comparison: Comparison) -> Action:
     if comparison.target:
         build = session.plan.action(f"build:{stem}.{comparison.target}")
         params |= {name: build.params[name] for name in ("backend", "options", "profiles")}
+        params |= {name: verify.params[name] for name in ("row_dim",) if name in verify.params}
     return replace(
         verify,
         name=f"localize:{comparison.name}",

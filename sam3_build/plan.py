@@ -104,6 +104,7 @@ def _samples(manifest: Manifest, family: ModelFamily) -> Action:
             "layout": family.layout,
             "reference": manifest.reference,
             "samples": samples,
+            "padding": manifest.padding,
         },
         inputs={
             "config": Input("checkpoint", "config.json"),

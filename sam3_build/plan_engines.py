@@ -116,8 +116,8 @@ def build(manifest: Manifest, spec: ComponentSpec, precision: str, name: str, he
 def _profiles(manifest: Manifest, spec: ComponentSpec, target: Target) -> list[Json]:
     """Return one range per dim that this component has, per profile: other dims must not reach its key."""
     own = dims(spec)
-    names = target.shape_profiles or tuple(manifest.shape_profiles)
-    return [{d: list(r) for d, r in manifest.shape_profiles[name].items() if d in own} for name in names]
+    profiles = [manifest.shape_profiles[name] for name in target.shape_profiles]
+    return [{d: list(r) for d, r in profile.items() if d in own} for profile in profiles]
 
 
 def dims(spec: ComponentSpec) -> set[str]:
@@ -161,18 +161,15 @@ def _baseline(spec: ComponentSpec) -> dict[str, Input]:
 
 
 def _batched(family: ModelFamily, spec: ComponentSpec) -> bool:
-    """Tell whether the first dim of all inputs and outputs is one and the same open one: rows of a batch."""
-    first = {tensor.dims[0] if tensor.dims else 0 for tensor in (*spec.inputs, *spec.outputs)}
-    return len(first) == 1 and first <= set(family.dynamic_dims)
+    return family.row_dim(spec) is not None
 
 
-def _most_rows(manifest: Manifest, spec: ComponentSpec, target: Target) -> int:
-    """Return how many rows an engine for `target` takes at once."""
+def _takes_one_row(manifest: Manifest, family: ModelFamily, spec: ComponentSpec, target: Target) -> bool:
+    """Tell whether no engine for `target` takes two rows at once."""
     if not registry.backend(target.backend).uses_profiles:
-        return len(AGAIN)
-    batch = str(spec.inputs[0].dims[0])
-    names = target.shape_profiles or tuple(manifest.shape_profiles)
-    return max((manifest.shape_profiles[name].get(batch, (1, 1, 1))[2] for name in names), default=1)
+        return False
+    batch = str(family.row_dim(spec))
+    return all(manifest.shape_profiles[name].get(batch, (1, 1, 1))[2] < 2 for name in target.shape_profiles)
 
 
 def verify_built(
@@ -188,7 +185,7 @@ def verify_built(
         return
     stem = f"{spec.name}.{precision}"
     on_gpu = here.device if "run" in backend.needs_gpu(target.options) else None
-    rows = min(len(AGAIN), _most_rows(manifest, spec, target)) if _batched(family, spec) else 0
+    shapes = {"profiles": _profiles(manifest, spec, target), "row_dim": family.row_dim(spec)}
     yield Action(
         name=f"verify:{stem}.{name}",
         stage="verify",
@@ -196,9 +193,10 @@ def verify_built(
             "component": spec.name,
             "precision": precision,
             "keep_outputs": False,
-            "rows": rows,
+            "rows": len(AGAIN) if _batched(family, spec) else 0,
             "backend": backend.name,
             "options": target.options,
+            **(shapes if backend.uses_profiles else {}),
             **({"types": types.params} if backend.layer_types else {}),
         },
         inputs={
@@ -255,8 +253,8 @@ def comparisons(
         alone = "" if fp32_engines or precision == BASELINE else "; no FP32 engine to trust"
         backend = registry.backend(manifest.targets[name].backend)
         informs = dict(one_row)
-        if not one_row and _most_rows(manifest, spec, manifest.targets[name]) < 2:
-            informs["rows"] = f"not checked: {name}'s shape profiles allow one row at a time"
+        if not one_row and _takes_one_row(manifest, family, spec, manifest.targets[name]):
+            informs["rows"] = f"not applicable: {name}'s shape profiles allow one row at a time"
         if backend.layer_types is None:
             why = (
                 f"not checked: {backend.product} do not tell their layers' types; they follow the ONNX, whose types are"

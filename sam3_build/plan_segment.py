@@ -117,7 +117,7 @@ def _side(manifest: Manifest, family: ModelFamily, by_name: Mapping[str, Action]
 
 def _chain(manifest: Manifest, family: ModelFamily, spec: ComponentSpec, verified: Action, side: str) -> Action:
     """Return the action that runs a component on what its forerunners computed: as `verified` runs it on recordings."""
-    of_runner = ("component", "precision", "backend", "options")
+    of_runner = ("component", "precision", "backend", "options", "profiles", "row_dim")
     own: dict[str, Json] = {
         "inputs": [tensor.name for tensor in spec.inputs],
         "feeds": chain.as_json([feed for feed in family.feeds if feed.component == spec.name]),

@@ -38,6 +38,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         self._rows: dict[str, TaskID] = {}
         self._fresh = self._failed = 0
         self._builds = True
+        self._notes = list(self.session.manifest.notes)
         self._skipped: list[str] = []
         self._actions = frozenset(action.name for action in self.session.plan.actions)
 
@@ -55,6 +56,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         if task.name not in self._actions:
             return
         with self._lock:
+            while self._notes:  # before the first action, and never in a run that has nothing to do
+                self.write(f"note: {self._notes.pop(0)}\n")
             if self.outstream.isatty():
                 self._live = self._live or self._start()
                 self._rows[task.name] = self._live.add_task(task.name, log=self._log(task.name))

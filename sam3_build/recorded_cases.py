@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 # Of a recorded case, what the names of a component's inputs and outputs begin with.
 INPUTS, OUTPUTS = "inputs/", "outputs/"
+
+# Beside what was computed of cases: those that were not fed, and why.
+SKIPPED = "skipped.json"
 
 
 def recorded_cases(reference: Path, component: str, count: Json = None) -> list[Path]:
@@ -36,3 +41,15 @@ def arrays_of(case: Path, prefix: str) -> dict[str, NDArray[np.generic]]:
         raise BuildError(f"case {case.stem!r} is missing from the outputs to compare with ({case.name})")
     with np.load(case, allow_pickle=False) as arrays:
         return {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
+
+
+def write_skipped(folder: Path, skipped: Mapping[str, str]) -> None:
+    """Write case -> why it was not fed; no file where all were."""
+    if skipped:
+        (folder / SKIPPED).write_text(json.dumps(skipped, indent=1, sort_keys=True) + "\n")
+
+
+def skipped_in(folder: Path) -> dict[str, str]:
+    """Return case -> why it was not fed, as `write_skipped` wrote it."""
+    file = folder / SKIPPED
+    return json.loads(file.read_bytes()) if file.is_file() else {}

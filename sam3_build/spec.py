@@ -77,12 +77,44 @@ USUAL_LAYOUT = "v1"
 
 
 @dataclass(frozen=True)
+class CaseShape:
+    """One run of the whole model on recorded samples: which samples its rows are, and the sizes of its open dims.
+
+    A dim that the case does not have, or whose size cannot be known yet, is left out of `sizes`.
+    """
+
+    name: str
+    samples: tuple[int, ...]
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class CaseRequest:
+    """What shapes of cases follow from: how many boxes each sample has, and by how many ignored ones a batch is padded.
+
+    static: the model's static dims, as far as they are known
+    """
+
+    layout: str
+    reference: str
+    boxes: Sequence[int]
+    padding: int
+    static: Mapping[str, int]
+
+
+def _no_cases(request: CaseRequest) -> tuple[CaseShape, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
 class ModelFamily:
     """A model family: its layouts, of which `layout` is the one meant, and how to size the static dims.
 
     `references` maps the name of each way to feed the model to the code base that feeds it so.
     `largest_tensor(component, config)` gives the bytes, in FP32, of the largest tensor inside a component for one row
     of a batch: how much memory running it takes.
+    `cases` gives the shapes of the cases that samples become, so that profiles are held against them before anything is
+    built; `usual_static` are the published model's sizes, for a checkpoint whose config is not at hand yet.
     """
 
     name: str
@@ -90,6 +122,8 @@ class ModelFamily:
     references: Mapping[str, str]
     static_dims: Callable[[Mapping[str, Json]], Mapping[str, int]]
     largest_tensor: Callable[[str, Mapping[str, Json]], int]
+    cases: Callable[[CaseRequest], tuple[CaseShape, ...]] = _no_cases
+    usual_static: Mapping[str, int] = field(default_factory=dict)
     layout: str = USUAL_LAYOUT
 
     def laid_out(self, layout: str) -> ModelFamily:
@@ -114,6 +148,11 @@ class ModelFamily:
     def component(self, name: str) -> ComponentSpec:
         """Return the component called `name` (KeyError when there is none)."""
         return {c.name: c for c in self.components}[name]
+
+    def row_dim(self, component: ComponentSpec) -> str | None:
+        """Return the open dim that comes first in all inputs and outputs, the rows of a batch; None without one."""
+        first = {tensor.dims[0] if tensor.dims else 0 for tensor in (*component.inputs, *component.outputs)}
+        return str(first.pop()) if len(first) == 1 and first <= set(self.dynamic_dims) else None
 
     def upstream(self, name: str) -> tuple[str, ...]:
         """Return the components whose outputs feed `name`, in topological order."""

@@ -44,6 +44,8 @@ LAYERS = {
     "reduction": 1,
     "recorded_cases": 1,
     "blocks": 1,
+    "interface": 1,
+    "profiles": 1,
     "chain": 1,
     "families": 2,
     "patches": 2,

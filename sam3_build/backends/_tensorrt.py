@@ -229,19 +229,12 @@ def _monitor(trt: ModuleType) -> object:
 
 
 def open_runner(request: RunRequest, library: Library) -> object:
-    """Return a Polygraphy runner of `<stem>.engine` in the folder `built`; `fit(feed)` picks a profile for a feed."""
+    """Return a Polygraphy runner of `<stem>.engine` in the folder `built`; its `set_profile` picks a profile."""
     _import(library)
     from polygraphy.backend.common import BytesFromPath
     from polygraphy.backend.trt import EngineFromBytes, TrtRunner
 
-    class Runner(TrtRunner):  # type: ignore[misc]  # Polygraphy ships no types
-        def fit(self, feed: Mapping[str, Sized]) -> None:
-            count = self.engine.num_optimization_profiles
-            if count > 1:
-                ranges = [{n: self.engine.get_tensor_profile_shape(n, i) for n in feed} for i in range(count)]
-                self.set_profile(first_fit(ranges, {name: tuple(array.shape) for name, array in feed.items()}))
-
-    return Runner(EngineFromBytes(BytesFromPath(str(request.built / f"{request.stem}.engine"))), name=library.title)
+    return TrtRunner(EngineFromBytes(BytesFromPath(str(request.built / f"{request.stem}.engine"))), name=library.title)
 
 
 def inspected(request: RunRequest, library: Library) -> Mapping[str, Json]:
@@ -254,23 +247,3 @@ def inspected(request: RunRequest, library: Library) -> Mapping[str, Json]:
     said = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     document: Mapping[str, Json] = json.loads(said)
     return document
-
-
-class Sized(Protocol):
-    """An array, as far as its shape goes."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the sizes of its axes."""
-
-
-def first_fit(ranges: Sequence[Mapping[str, Sequence[Sequence[int]]]], shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return the first optimization profile (tensor -> min, opt, max) that takes `shapes`; BuildError if none does."""
-    for index, profile in enumerate(ranges):
-        if all(
-            len(low) == len(shape) and all(lo <= size <= hi for lo, size, hi in zip(low, shape, high, strict=True))
-            for name, shape in shapes.items()
-            for low, _, high in [profile[name]]
-        ):
-            return index
-    raise BuildError(f"none of the engine's {len(ranges)} shape profiles takes the recorded shapes {dict(shapes)}")

@@ -53,6 +53,7 @@ def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tupl
 
     A comparison that this machine cannot run yields `not_run` rows; so does a metric that the measuring action says it
     had nothing to measure on (`not_run` of an output: metric -> why). Anything else expected but not measured fails.
+    Of each case that fits no shape profile of an engine there is one row, for information.
     """
     if comparison.not_run is not None:
         return tuple(_row(comparison, output, "parity", NOT_RUN, comparison.not_run) for output in comparison.outputs)
@@ -74,7 +75,9 @@ def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tupl
         else:
             assert isinstance(found, Mapping)
             rows += [_judged(comparison, output, gate, found) for gate in gates]
-    return tuple(rows)
+    skipped = statistics.get("skipped", {})
+    assert isinstance(skipped, Mapping)
+    return (*rows, *(_row(comparison, case, "shapes", INFO, f"not fed: {why}") for case, why in skipped.items()))
 
 
 # cosine, max |a-r| / range, ratio of standard deviations of a reduced precision. BF16 rounds eight times as coarsely as

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from sam3_build.errors import ManifestError
 from sam3_build.manifest.checkpoints import checkpoint_of, tokenizer_of
 from sam3_build.manifest.checks import Options, check
 from sam3_build.manifest.extends import Source, read
+from sam3_build.manifest.fit import fit
 from sam3_build.manifest.lock import SUFFIX, is_lock, manifest_files
 from sam3_build.manifest.lock_file import LockFile, read_lock
 from sam3_build.manifest.namesake import namesake
@@ -46,7 +48,18 @@ def load(name_or_path: str, root: Path) -> Manifest:
     lock = read_lock(path, file.components, file.precisions)
     if problems := [*report.sorted(), *lock.problems]:
         raise ManifestError(map(_line, problems))
-    return _manifest(file, path, source, options, lock)
+    return _with_fit(_manifest(file, path, source, options, lock), report)
+
+
+def _with_fit(manifest: Manifest, report: Report) -> Manifest:
+    """Return the manifest with what follows from holding its samples against its profiles."""
+    found = fit(manifest)
+    places = {misfit: report.root.value_place(misfit.keys) for misfit in found.misfits}
+    lines = {misfit: _line(Problem(places[misfit], misfit.keys, misfit.text)) for misfit in found.misfits}
+    if errors := [line for misfit, line in lines.items() if misfit.is_error]:
+        raise ManifestError(errors)
+    files = (*manifest.files, *([found.config] if found.config else []))
+    return replace(manifest, padding=found.padding, notes=tuple(lines.values()), files=files)
 
 
 def _find(name_or_path: str, root: Path) -> Path:

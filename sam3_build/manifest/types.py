@@ -95,7 +95,7 @@ class Lock(NamedTuple):
 
 
 class SourceFile(NamedTuple):
-    """A YAML file that was read, and the sha256 (hex) of the bytes it held then."""
+    """A file that was read, and the sha256 (hex) of the bytes it held then."""
 
     path: Path
     sha256: str
@@ -112,8 +112,10 @@ class Manifest:
     shape_profiles: profile -> dim -> (min, opt, max)
     score_threshold: what an instance's score must be above, 0 to 1
     tolerances:     precision -> component -> output -> metric -> threshold or (low, high)
-    files:          the YAML files read: the manifest, then what it extends, then its lock
+    files:          the files read: the manifest, then what it extends, its lock, and the model config
     locks:          component -> precision -> what `sam3-build search` found, from the manifest's lock file
+    padding:        how many ignored boxes pad a batch of samples: 0 where a target takes no more than they have
+    notes:          what a user must know before anything is built, and is no error, one `file:line: ...` each
     """
 
     name: str
@@ -133,3 +135,5 @@ class Manifest:
     tolerances: Tolerances
     files: tuple[SourceFile, ...]
     locks: Mapping[str, Mapping[str, Lock]] = field(default_factory=dict)
+    padding: int = 1
+    notes: tuple[str, ...] = ()

@@ -8,17 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sam3_build import device, nvidia, registry
 from sam3_build.errors import BuildError, did_you_mean
+from sam3_build.interface import interface
 from sam3_build.plugins import BuildRequest, Memory, Stage
+from sam3_build.profiles import Profile, Range, from_json
 from sam3_build.spec import Json, TensorSpec
 
-if TYPE_CHECKING:
-    from onnx import GraphProto
-
-Range = tuple[int, int, int]
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
@@ -32,17 +29,16 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     import onnx
 
     component, precision, name = (str(params[k]) for k in ("component", "precision", "backend"))
-    options, profiles = params["options"], params["profiles"]
-    assert isinstance(options, Mapping) and isinstance(profiles, Sequence)
-    backend = registry.backend(name)
+    options, backend = params["options"], registry.backend(name)
+    assert isinstance(options, Mapping)
+    profiles = from_json(params["profiles"]) if backend.uses_profiles else ()
     onnx_file = inputs["onnx"] / f"{component}.{precision}.onnx"
     if not onnx_file.is_file():
         here = sorted(f.name for f in onnx_file.parent.glob("*.onnx"))
         raise BuildError(f"{onnx_file.name} is not in the input folder{did_you_mean(onnx_file.name, here)}")
     graph_inputs, graph_outputs = interface(onnx.load(str(onnx_file), load_external_data=False).graph)
     resolved = tuple(
-        resolve(onnx_file.name, graph_inputs, _ranges(profile), number)
-        for number, profile in enumerate(profiles if backend.uses_profiles else (), start=1)
+        resolve(onnx_file.name, graph_inputs, profile, number) for number, profile in enumerate(profiles, start=1)
     )
     request = BuildRequest(onnx_file, f"{component}.{precision}", options, resolved, scratch=inputs.get("scratch"))
     if "build" in backend.needs_gpu(options):
@@ -62,30 +58,12 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     }
 
 
-def interface(graph: GraphProto) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    """Return a graph's inputs (without initialisers) and outputs.
-
-    A dim is an int when it is static, else its symbol, which is empty when the graph gives it no name.
-    """
-    import onnx
-
-    def described(tensor: onnx.ValueInfoProto) -> TensorSpec:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type).name
-        dims = (d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.type.tensor_type.shape.dim)
-        return TensorSpec(tensor.name, dtype, tuple(dims))
-
-    weights = {tensor.name for tensor in graph.initializer}
-    return [described(t) for t in graph.input if t.name not in weights], [described(t) for t in graph.output]
-
-
 def as_json(tensor: TensorSpec) -> dict[str, Json]:
     """Return a tensor as facts and descriptions hold it."""
     return {"name": tensor.name, "dtype": tensor.dtype, "dims": tensor.dims}
 
 
-def resolve(
-    file: str, graph_inputs: Sequence[TensorSpec], ranges: Mapping[str, Range], number: int
-) -> dict[str, Shapes]:
+def resolve(file: str, graph_inputs: Sequence[TensorSpec], ranges: Profile, number: int) -> dict[str, Shapes]:
     """Return input name -> (min, opt, max) shapes of shape profile `number`, counted from 1.
 
     Raises BuildError for a dynamic dim that has no name or no range.
@@ -109,17 +87,6 @@ def resolve(
         low, usual, high = (tuple(column[i] for column in columns) for i in range(3))
         shapes[tensor.name] = (low, usual, high)
     return shapes
-
-
-def _ranges(profile: Json) -> dict[str, Range]:
-    assert isinstance(profile, Mapping)
-    ranges: dict[str, Range] = {}
-    for dim, bounds in profile.items():
-        assert isinstance(bounds, Sequence) and len(bounds) == 3
-        low, usual, high = bounds
-        assert isinstance(low, int) and isinstance(usual, int) and isinstance(high, int)
-        ranges[dim] = (low, usual, high)
-    return ranges
 
 
 def _check(out: Path, expected: str, backend: str) -> int:

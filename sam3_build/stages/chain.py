@@ -15,14 +15,18 @@ from typing import cast
 from sam3_build import chain
 from sam3_build.digest import canonical
 from sam3_build.plugins import Memory, Stage
-from sam3_build.runners import fit, open_runner, refusals
+from sam3_build.recorded_cases import skipped_in, write_skipped
+from sam3_build.runners import open_network, refusals
 from sam3_build.spec import Json
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write `<case>.npz` with arrays `<name>`, and `cases.json`, the list of the cases that run the component.
 
-    params: component, precision, inputs (names, in order), feeds; backend and options when a backend's is to run
+    A case that fits no shape profile of an engine, or of one before it, is listed in `skipped.json`.
+
+    params: component, precision, inputs (names, in order), feeds; backend and options when a backend's is to run, and
+            profiles and row_dim where it was built for any
     inputs: onnx, the folder that holds `<component>.<precision>.onnx`; built (with a backend), what its build wrote
             samples; and, by component, a folder of `<case>.npz` with what each forerunner computed
     """
@@ -30,18 +34,23 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
 
     component, names = str(params["component"]), cast("list[str]", params["inputs"])
     feeds, ran = chain.from_json(component, params["feeds"]), []
-    with refusals(params), open_runner(params, inputs) as runner:
+    # What a forerunner was not fed, nothing further on can be: a join would take it for one that does not run.
+    skipped = {case: why for folder in inputs.values() for case, why in skipped_in(folder).items()}
+    with refusals(params), open_network(params, inputs) as network:
         for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
             name, file = str(case["name"]), f"{case['name']}.npz"
-            feed = chain.gather(names, feeds, chain.in_files(inputs, file))
+            feed = None if name in skipped else chain.gather(names, feeds, chain.in_files(inputs, file))
             if feed is None:
                 continue
-            fit(feed, runner, name)
-            outputs = runner.infer(feed)
+            if why := network.misfit(feed):
+                skipped[name] = why
+                continue
+            outputs = network.run(feed, name)
             np.savez(out / file, allow_pickle=False, **dict(outputs.items()))
             logging.getLogger(__name__).info("%s: %s", name, {n: list(a.shape) for n, a in outputs.items()})
             ran.append(name)
     (out / "cases.json").write_bytes(canonical(sorted(ran)))
+    write_skipped(out, skipped)
     return {"cases": len(ran)}
 
 

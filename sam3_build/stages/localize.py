@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from sam3_build import graph
 from sam3_build.blocks import Block, blocks
 from sam3_build.compare.statistics import OutputStatistics
+from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
 from sam3_build.recorded_cases import INPUTS, arrays_of, recorded_cases
-from sam3_build.runners import Arrays, fit, open_runner, refusals
+from sam3_build.runners import Arrays, open_network, refusals
 from sam3_build.spec import BASELINE, Json
 from sam3_build.stages import build
 
@@ -30,7 +31,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     """Write `depth.json`: statistics of the outputs, and of every tensor that leaves a block, block by block.
 
     params: component, precision; for an engine, which is built here from the graph with its new outputs, also
-            backend, options and profiles
+            backend, options, profiles and row_dim
     inputs: fp32 and onnx, the folders of the two graphs; reference, a folder of `<case>.npz` with `inputs/<name>`
     """
     component, precision = str(params["component"]), str(params["precision"])
@@ -46,23 +47,27 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         graph.infer_types(model)
         _tap(model, found, place["onnx"] / f"{component}.{precision}.onnx")
         del model
+        fed = []
         for case, outputs in _run({**params, "precision": BASELINE}, {"onnx": place["fp32"]}, cases):
-            _save(place["expected"] / case.name, outputs)
+            _save(place["expected"] / f"{case}.npz", outputs)
+            fed.append(case)
+        if not fed:
+            raise BuildError(f"no recorded case of {component} fits a shape profile of the engine")
         if "backend" in params:
             build.run(params, {**inputs, "onnx": place["onnx"]}, place["built"])
         measured: dict[str, OutputStatistics] = {}
         for case, outputs in _run(params, place, cases):
-            _compare(case.stem, outputs, _load(place["expected"] / case.name), measured)
+            _compare(case, outputs, _load(place["expected"] / f"{case}.npz"), measured)
     summaries = {name: statistics.summary() for name, statistics in measured.items()}
     depth: dict[str, Json] = {
         "component": component,
         "precision": precision,
-        "cases": [case.stem for case in cases],
+        "cases": fed,
         "blocks": [_described(block, summaries) for block in found],
         "outputs": {name: summary for name, summary in summaries.items() if not name.startswith(TAP)},
     }
     (out / "depth.json").write_text(json.dumps(depth, indent=1, allow_nan=False) + "\n")
-    return {"cases": len(cases), "blocks": len(found)}
+    return {"cases": len(fed), "blocks": len(found)}
 
 
 # What the new outputs are called: this, then the tensor that leaves a block.
@@ -87,20 +92,26 @@ def _tap(model: Model, found: Iterable[Block], path: Path) -> None:
     graph.save(model, path)
 
 
-def _run(
-    params: Mapping[str, Json], inputs: Mapping[str, Path], cases: Sequence[Path]
-) -> Iterator[tuple[Path, Arrays]]:
-    """Yield each case with what the model computes from its recorded inputs; an engine where `inputs` say so."""
+def _run(params: Mapping[str, Json], inputs: Mapping[str, Path], cases: Sequence[Path]) -> Iterator[tuple[str, Arrays]]:
+    """Yield what the model computes from recorded inputs, by the name of the case, or of its group of rows.
+
+    An engine runs where `inputs` have one. Both forms of the graph get a case's rows in the groups that the engine
+    takes: a boundary's first dim need not be that of the rows, so what groups give cannot be joined.
+    """
     if inputs.keys() == {"onnx"}:
         params = {name: value for name, value in params.items() if name != "backend"}
-    with refusals(params):
-        runner = open_runner(params, inputs)
-        with runner:
-            for case in cases:
-                feed = arrays_of(case, INPUTS)
-                fit(feed, runner, case.stem)
-                logging.getLogger(__name__).info("%s.%s: case %s", params["component"], params["precision"], case.stem)
-                yield case, runner.infer(feed)
+    with refusals(params), open_network(params, inputs) as network:
+        for case in cases:
+            feed = arrays_of(case, INPUTS)
+            if why := network.misfit(feed):
+                logging.getLogger(__name__).info("case %s is not fed: %s", case.stem, why)
+                continue
+            groups = network.split(feed, case.stem)
+            for number, rows in enumerate(groups):
+                part = feed if len(groups) == 1 else {name: array[list(rows)] for name, array in feed.items()}
+                name = case.stem if len(groups) == 1 else f"{case.stem}.{number}"
+                logging.getLogger(__name__).info("%s.%s: case %s", params["component"], params["precision"], name)
+                yield name, network.run(part, name)
 
 
 def _save(path: Path, arrays: Arrays) -> None:

@@ -20,7 +20,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     family = import_module(f"sam3_build.families.{params['family']}.prompts")
     config = json.loads(inputs["config"].read_bytes())
     cases = family.make_cases(
-        params["reference"], params["samples"], inputs["tokenizer"], inputs, config, params["layout"]
+        params["reference"], params["samples"], inputs["tokenizer"], inputs, config, params["layout"], params["padding"]
     )
     for case in cases:
         np.savez(out / f"{case.name}.npz", **case.arrays)

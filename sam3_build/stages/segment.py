@@ -18,6 +18,7 @@ from sam3_build.compare.sheet import SHEET, WIDTH, Entry, Sheet
 from sam3_build.compare.task import Place, TaskStatistics
 from sam3_build.errors import BuildError
 from sam3_build.plugins import Memory, Stage
+from sam3_build.recorded_cases import skipped_in
 from sam3_build.spec import INSTANCES, PIPELINE, Json
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     samples = cast("list[dict[str, Json]]", params["samples"])
     statistics = TaskStatistics(threshold)
     sheet, on_sheet = Sheet(f"PyTorch fp32 against {params['target']}{params['parity']}", str(params["target"])), set()
+    skipped = skipped_in(inputs["actual"])
     for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
         name = str(case["name"])
+        if name in skipped:
+            continue
         expected, actual = (_outputs(inputs[side] / f"{name}.npz") for side in ("reference", "actual"))
         for row, sample in enumerate(case["samples"]):
             place = Place(name, row, sample)
@@ -68,6 +72,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     measured = statistics.summary()
     outputs: dict[str, Json] = {INSTANCES: measured}
     summary: dict[str, Json] = {"component": PIPELINE, "precision": params["precision"], "outputs": outputs}
+    summary |= {"skipped": skipped} if skipped else {}
     _write(out / "statistics.json", summary)
     _write(out / "task.json", {"score_threshold": threshold, "samples": samples, "pictures": statistics.pictures})
     logging.getLogger(__name__).info("%s", statistics.metrics())

@@ -284,20 +284,6 @@ def test_progress_counts_phases_within_phases_and_says_a_line_now_and_then() -> 
     assert progress.step("unheard of", 0) is None
 
 
-RANGES = [
-    {"x": [(1, 3), (2, 3), (4, 3)], "n": [(1,), (1,), (8,)]},
-    {"x": [(1, 3), (8, 3), (16, 3)], "n": [(1,), (1,), (8,)]},
-]
-
-
-def test_the_first_shape_profile_that_takes_a_case_is_picked() -> None:
-    assert _tensorrt.first_fit(RANGES, {"x": (4, 3), "n": (8,)}) == 0
-    assert _tensorrt.first_fit(RANGES, {"x": (5, 3), "n": (8,)}) == 1
-    for shape in ((17, 3), (4, 2), (4,)):
-        with pytest.raises(BuildError, match="none of the engine's 2 shape profiles takes the recorded shapes"):
-            _tensorrt.first_fit(RANGES, {"x": shape, "n": (8,)})
-
-
 def test_the_table_of_flags_says_what_the_installed_library_has() -> None:
     trt = pytest.importorskip("tensorrt_rtx")
     text = (Path(__file__).parents[2] / "docs" / "tensorrt-flags.md").read_text()

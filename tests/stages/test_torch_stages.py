@@ -28,7 +28,7 @@ SAMPLES = [
 
 def make_samples(which, out, given=SAMPLES):
     out.mkdir()
-    params = {"family": "sam3_image", "layout": "v1", "reference": which, "samples": given}
+    params = {"family": "sam3_image", "layout": "v1", "reference": which, "samples": given, "padding": 1}
     files = {"tokenizer": TOKENIZER, "image0": SCENES / "scene1.png", "image1": SCENES / "scene2.png"}
     samples.run(params, {"config": miniature.folder("checkpoint") / "config.json", **files}, out)
     return out

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sam3_build.errors import BuildError
+from sam3_build.families.sam3_image.cases import case_shapes
 from sam3_build.spec import ComponentSpec, Feed, Json, Layout, ModelFamily, TensorSpec
 
 FEATURES = tuple(
@@ -161,4 +162,6 @@ FAMILY = ModelFamily(
     references={"meta": "Meta's code", "hf": "transformers"},
     static_dims=static_dims,
     largest_tensor=largest_tensor,
+    cases=case_shapes,
+    usual_static={"text_len": 32},
 )

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypedDict
 
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.families.sam3_image import pictures
+from sam3_build.families.sam3_image.cases import case_shapes
 from sam3_build.families.sam3_image.family import FAMILY, IGNORED_LABEL
-from sam3_build.spec import USUAL_LAYOUT, Json
+from sam3_build.spec import USUAL_LAYOUT, CaseRequest, CaseShape, Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +28,6 @@ TEXT_OF_BOXES = "visual"
 
 # Of a text, this many characters are quoted in a message.
 LONGEST_QUOTE = 60
-
-# A batched case holds this many samples at most: at full size each costs as much as a case of its own.
-LARGEST_BATCH = 4
 
 
 class Box(TypedDict):
@@ -63,27 +61,14 @@ def make_cases(
     images: Mapping[str, Path],
     config: Mapping[str, Json],
     layout: str = USUAL_LAYOUT,
+    padding: int = 1,
 ) -> list[Case]:
-    """Return every sample alone, then samples together in one batch, so that padding is measured too.
-
-    `meta`, as in Meta's code, always runs the geometry encoder: without boxes it gets one ignored box, and its CLS
-    token joins the prompt. `hf`, as in transformers, leaves it out; then samples with boxes and without make a batch
-    each. In layout v2 the encoder is part of the decoder, which gets that ignored box in any case. A batch has one box
-    more than any of its samples, an ignored one, and never fewer than two rows.
-    """
+    """Return the cases of `case_shapes` as arrays: every sample alone, then in batches with `padding` ignored boxes."""
     if reference not in FAMILY.references:
         raise BuildError(f"no reference named {reference!r}{did_you_mean(reference, FAMILY.references)}")
-    everyone = range(len(samples))
-    with_boxes = [i for i in everyone if samples[i]["boxes"] or reference == "meta" or layout == "v2"]
-    without = [i for i in everyone if i not in with_boxes]
     rows = [_row(f"samples[{i}]", sample, tokenizer, images, config) for i, sample in enumerate(samples)]
-    cases = [_case(f"sample{i}", [i], rows, max(len(rows[i].labels), int(i in with_boxes))) for i in everyone]
-    for name, group in (("batch", with_boxes), ("batch_without_boxes", without)):
-        if group:
-            together = (group * 2)[: max(2, min(len(group), LARGEST_BATCH))]
-            boxes = max(len(rows[i].labels) for i in together) + 1 if group is with_boxes else 0
-            cases.append(_case(name, together, rows, boxes))
-    return cases
+    request = CaseRequest(layout, reference, [len(row.labels) for row in rows], padding, FAMILY.static_dims(config))
+    return [_case(shape, rows) for shape in case_shapes(request)]
 
 
 @dataclass(frozen=True)
@@ -117,23 +102,23 @@ def _relative(box: Box, size: tuple[int, int], where: str) -> tuple[float, float
     return (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
 
 
-def _case(name: str, indices: Sequence[int], rows: Sequence[Row], boxes: int) -> Case:
+def _case(shape: CaseShape, rows: Sequence[Row]) -> Case:
     import numpy as np
 
-    chosen = [rows[i] for i in indices]
+    chosen = [rows[i] for i in shape.samples]
     arrays: dict[str, Array] = {
         "images": np.stack([r.image for r in chosen]),
         "input_ids": np.array([r.input_ids for r in chosen], np.int64),
         "attention_mask": np.array([r.attention_mask for r in chosen], np.int64),
     }
-    if boxes:
+    if boxes := shape.sizes.get("num_boxes", 0):
         padding = [boxes - len(r.labels) for r in chosen]
         empty = (0.0, 0.0, 0.0, 0.0)
         padded = [[*r.boxes, *[empty] * n] for r, n in zip(chosen, padding, strict=True)]
         labels = [[*r.labels, *[IGNORED_LABEL] * n] for r, n in zip(chosen, padding, strict=True)]
         arrays["input_boxes"] = np.array(padded, np.float32)
         arrays["input_boxes_labels"] = np.array(labels, np.int64)
-    return Case(name, tuple(indices), arrays)
+    return Case(shape.name, shape.samples, arrays)
 
 
 def tokenize(text: str, tokenizer: Path, length: int) -> tuple[list[int], list[int]]:

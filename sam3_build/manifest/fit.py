@@ -1,0 +1,103 @@
+"""A checked manifest's samples, held against its shape profiles before anything is built; what fits no profile, out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from sam3_build import profiles, registry
+from sam3_build.errors import BuildError
+from sam3_build.manifest.types import Manifest, SourceFile
+from sam3_build.manifest.yaml_tree import Keys
+from sam3_build.spec import CaseRequest, CaseShape, ModelFamily
+
+
+class Misfit(NamedTuple):
+    """What to say of a sample or a target, where it stands in the manifest, and whether nothing can be done with it."""
+
+    keys: Keys
+    text: str
+    is_error: bool
+
+
+class Fit(NamedTuple):
+    """How samples and profiles go together; `config` is the model config that sizes were taken from, where one was."""
+
+    padding: int
+    misfits: tuple[Misfit, ...]
+    config: SourceFile | None
+
+
+def fit(manifest: Manifest) -> Fit:
+    """Return by how much batches are padded, and every sample and target of which a case fits no profile.
+
+    A target that takes none of the cases could never be verified: an error. Sizes that follow from the model config
+    are the published model's while there is no config to read, and then they make no error.
+    """
+    family = registry.family(manifest.family).laid_out(manifest.layout)
+    static, config = _static(manifest, family)
+    by_padding = {padding: _cases(manifest, family, static, padding) for padding in (1, 0)}
+    # One target alone may ask for less padding: the cases are the same for all.
+    padding = 1
+    targets = [name for name, target in manifest.targets.items() if registry.backend(target.backend).uses_profiles]
+    for name in targets:
+        wide, narrow = (
+            sum(_misfit(manifest, family, case, name) is not None for case in by_padding[padding]) for padding in (1, 0)
+        )
+        if narrow < wide:
+            padding = 0
+    return Fit(padding, tuple(_misfits(manifest, family, by_padding[padding], targets, bool(config))), config)
+
+
+def _static(manifest: Manifest, family: ModelFamily) -> tuple[Mapping[str, int], SourceFile | None]:
+    file = manifest.checkpoint.files.get("config")
+    if file is None:
+        return family.usual_static, None
+    try:
+        data = file.read_bytes()
+        return family.static_dims(json.loads(data)), SourceFile(file, hashlib.sha256(data).hexdigest())
+    except (OSError, ValueError, TypeError, AttributeError, BuildError):
+        return {}, None  # the checkpoint action says what is wrong with it
+
+
+def _cases(manifest: Manifest, family: ModelFamily, static: Mapping[str, int], padding: int) -> tuple[CaseShape, ...]:
+    boxes = [len(sample.boxes) for sample in manifest.samples]
+    return family.cases(CaseRequest(manifest.layout, manifest.reference, boxes, padding, static))
+
+
+def _misfit(manifest: Manifest, family: ModelFamily, case: CaseShape, target: str) -> str | None:
+    """Return why a component does not take a case of this shape, or None."""
+    names = manifest.targets[target].shape_profiles
+    for spec in family.components:
+        if spec.name in manifest.components:
+            own = {dim for tensor in spec.inputs for dim in tensor.dims}
+            ranges = {
+                repr(name): {dim: span for dim, span in manifest.shape_profiles[name].items() if dim in own}
+                for name in names
+            }
+            sizes = {dim: size for dim, size in case.sizes.items() if dim in own}
+            if why := profiles.misfit(ranges, sizes, family.row_dim(spec)):
+                return why
+    return None
+
+
+def _misfits(
+    manifest: Manifest, family: ModelFamily, cases: tuple[CaseShape, ...], targets: Sequence[str], is_certain: bool
+) -> Iterator[Misfit]:
+    """Yield the samples that do not fit, each reason once for all its targets, then the targets that nothing fits."""
+    samples: dict[tuple[int, str], list[str]] = {}
+    for target in targets:
+        found = [(case, why) for case in cases if (why := _misfit(manifest, family, case, target))]
+        if found and len(found) == len(cases):
+            nothing = "none of the samples fits its shape profiles, so that it could never be verified"
+            advice = "widen the profile, or add a sample that fits"
+            yield Misfit(("targets", target), f"{nothing}: {found[0][1]}; {advice}", is_certain)
+            continue
+        for case, why in found:
+            if len(case.samples) == 1:
+                samples.setdefault((case.samples[0], why), []).append(target)
+    for (sample, why), unfit in samples.items():
+        text = f"{why}: target {', '.join(unfit)} is built, and not compared on this sample"
+        yield Misfit(("samples", sample), text, False)

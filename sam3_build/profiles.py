@@ -1,0 +1,89 @@
+"""Shape profiles: which sizes of open dims an engine takes, and the groups of rows in which it takes a case. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from sam3_build.spec import Json
+
+# Smallest, usual and largest size of an open dim.
+Range = tuple[int, int, int]
+
+# The ranges of one optimization profile, by dim.
+Profile = Mapping[str, Range]
+
+
+def from_json(written: Json) -> tuple[Profile, ...]:
+    """Return profiles that an action's parameters hold: [{dim: [min, opt, max]}]."""
+    return tuple(
+        {dim: (low, usual, high) for dim, (low, usual, high) in profile.items()}
+        for profile in cast("Sequence[Mapping[str, Sequence[int]]]", written)
+    )
+
+
+def first_fit(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int | None:
+    """Return the position of the first profile that takes all `sizes` (dim -> size); None when none does.
+
+    A dim without a range is not the profile's business.
+    """
+    return next((i for i, profile in enumerate(profiles) if not _outside(profile, sizes)), None)
+
+
+def misfit(profiles: Mapping[str, Profile], sizes: Mapping[str, int], row_dim: str | None) -> str | None:
+    """Say why no profile takes a case of these sizes, whatever its rows are grouped into; None when one does.
+
+    profiles: by what to call them
+    row_dim:  the dim whose rows can be fed in groups, if there is one
+    """
+    others = {dim: size for dim, size in sizes.items() if dim != row_dim}
+    found = {name: _outside(profile, others) for name, profile in profiles.items()}
+    if not found or not all(found.values()):
+        return None
+    said = [
+        f"{dim} is {sizes[dim]}, and shape profile {name} takes {_shown(profiles[name][dim])}"
+        for name, (dim, *_) in found.items()
+    ]
+    return "; ".join(said)
+
+
+def groups(
+    profiles: Sequence[Profile], sizes: Mapping[str, int], row_dim: str | None
+) -> tuple[tuple[int, ...], ...] | None:
+    """Return the rows of a case, in order, in groups that a profile takes; None when the other dims fit none.
+
+    As many rows at once as a profile allows. Where fewer are left than it asks for, the last one is repeated: whoever
+    runs the groups drops what it gives. Without profiles, or without a dim of rows, a case is one group.
+    """
+    count = sizes.get(row_dim, 1) if row_dim else 1
+    if row_dim is None or not profiles:
+        return (tuple(range(count)),) if not profiles or first_fit(profiles, sizes) is not None else None
+    others = {dim: size for dim, size in sizes.items() if dim != row_dim}
+    taken = [profile.get(row_dim, (1, count, count)) for profile in profiles if not _outside(profile, others)]
+    if not taken:
+        return None
+    found: list[tuple[int, ...]] = []
+    start = 0
+    while start < count:
+        left = count - start
+        fitting = [min(high, left) for low, _, high in taken if low <= left]
+        size = max(fitting) if fitting else min(low for low, _, _ in taken)
+        found.append(tuple(min(start + i, count - 1) for i in range(size)))
+        start += size
+    return tuple(found)
+
+
+def most_rows(profiles: Sequence[Profile], sizes: Mapping[str, int], row_dim: str | None, wanted: int) -> int:
+    """Return how many rows, at most `wanted`, a profile that takes the other dims takes at once."""
+    if row_dim is None:
+        return 0
+    return next((n for n in range(wanted, 0, -1) if first_fit(profiles, {**sizes, row_dim: n}) is not None), 0)
+
+
+def _outside(profile: Profile, sizes: Mapping[str, int]) -> list[str]:
+    return [dim for dim, size in sizes.items() if dim in profile and not profile[dim][0] <= size <= profile[dim][2]]
+
+
+def _shown(span: Range) -> str:
+    low, _, high = span
+    return str(low) if low == high else f"{low} to {high}"

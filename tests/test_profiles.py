@@ -1,0 +1,58 @@
+"""Which sizes profiles take, and the groups in which rows are fed to them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sam3_build.profiles import first_fit, groups, misfit, most_rows
+
+ONE = {"batch": (1, 1, 1), "num_boxes": (1, 8, 20)}
+WIDE = {"batch": (1, 4, 8), "num_boxes": (1, 2, 4)}
+PAIRS = {"batch": (2, 2, 4), "num_boxes": (1, 8, 20)}
+
+
+@pytest.mark.parametrize(
+    ("profiles", "sizes", "expected"),
+    [
+        ([ONE], {"batch": 1, "num_boxes": 3}, ((0,),)),
+        ([ONE], {"batch": 3, "num_boxes": 3}, ((0,), (1,), (2,))),
+        ([WIDE], {"batch": 3, "num_boxes": 3}, ((0, 1, 2),)),
+        ([WIDE], {"batch": 11, "num_boxes": 3}, (tuple(range(8)), (8, 9, 10))),
+        ([ONE, WIDE], {"batch": 3, "num_boxes": 3}, ((0, 1, 2),)),
+        ([ONE, WIDE], {"batch": 3, "num_boxes": 5}, ((0,), (1,), (2,))),  # the wide one takes no five boxes
+        ([PAIRS], {"batch": 1, "num_boxes": 5}, ((0, 0),)),  # the last row again fills the smallest batch
+        ([PAIRS], {"batch": 5, "num_boxes": 5}, ((0, 1, 2, 3), (4, 4))),
+        ([ONE, WIDE], {"batch": 1, "num_boxes": 21}, None),
+        ([], {"batch": 3}, ((0, 1, 2),)),
+        ([{"num_boxes": (1, 1, 4)}], {"batch": 3, "num_boxes": 2}, ((0, 1, 2),)),
+    ],
+)
+def test_rows_are_fed_in_groups_that_a_profile_takes(
+    profiles: list[dict[str, tuple[int, int, int]]],
+    sizes: dict[str, int],
+    expected: tuple[tuple[int, ...], ...] | None,
+) -> None:
+    assert groups(profiles, sizes, "batch") == expected
+    for rows in expected or ():
+        assert not profiles or first_fit(profiles, {**sizes, "batch": len(rows)}) is not None
+
+
+def test_without_a_dim_of_rows_a_case_fits_whole_or_not_at_all() -> None:
+    assert groups([ONE], {"batch": 1, "num_boxes": 2}, None) == ((0,),)
+    assert groups([ONE], {"batch": 2, "num_boxes": 2}, None) is None
+
+
+def test_what_fits_no_profile_is_said_of_each_profile() -> None:
+    profiles = {"'one'": ONE, "'wide'": WIDE}
+    assert misfit(profiles, {"batch": 99, "num_boxes": 5}, "batch") is None, "rows can be grouped, and 'one' takes five"
+    assert misfit(profiles, {"batch": 1, "num_boxes": 21}, "batch") == (
+        "num_boxes is 21, and shape profile 'one' takes 1 to 20; num_boxes is 21, and shape profile 'wide' takes 1 to 4"
+    )
+    assert misfit({"1": ONE}, {"batch": 2}, None) == "batch is 2, and shape profile 1 takes 1"
+
+
+def test_how_many_rows_fit_at_once_hangs_on_the_other_sizes() -> None:
+    assert most_rows([ONE, WIDE], {"num_boxes": 2}, "batch", 3) == 3
+    assert most_rows([ONE, WIDE], {"num_boxes": 5}, "batch", 3) == 1
+    assert most_rows([ONE, WIDE], {"num_boxes": 21}, "batch", 3) == 0
+    assert most_rows([WIDE], {"num_boxes": 2}, None, 3) == 0

@@ -136,7 +136,7 @@ def gc(
         try:
             sessions.append(_session(str(path)))
         except ManifestError as error:
-            print(f"only the last builds of {path.name} are kept, for it cannot be read:\n{error}", file=sys.stderr)
+            print(f"only the last builds of {path.name} are kept, for it cannot be used:\n{error}", file=sys.stderr)
     if not sessions:
         raise BuildError(f"{_root() / 'manifests'} holds no manifest that can be read")
     store = sessions[0].store

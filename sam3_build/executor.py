@@ -53,8 +53,12 @@ def is_fresh(action: Action, session: Session) -> bool:
 
 
 def execute(action: Action, session: Session) -> Outcome:
-    """Make `action` fresh and shown. ActionError when its stage fails, StoreError when it cannot be written."""
+    """Make `action` fresh and shown. ActionError when its stage fails, StoreError when it cannot be written.
+
+    ManifestError when another manifest has made the view its own.
+    """
     started = time.monotonic()
+    session.ownership.claim()
     resolver, store, view, manifest = session.resolver, session.store, session.view, session.plan.manifest
     answer = resolver.resolve(action.name)
     if answer.state == "blocked":

@@ -21,6 +21,7 @@ from doit.task import Task
 from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.executor import Outcome, execute, is_fresh, log_path, readable
+from sam3_build.ownership import release
 from sam3_build.progress import reporter
 from sam3_build.session import Session, open_session
 from sam3_build.spec import Action
@@ -114,6 +115,8 @@ def _remove(path: Path) -> None:
         for folder in (path.parent, path.parent.parent):
             if not any(folder.iterdir()):
                 folder.rmdir()
+            else:
+                release(folder)
     except OSError as error:
         sys.stderr.write(f"cannot remove {readable(path)}: {error.strerror}\n")
 

@@ -15,13 +15,11 @@ from sam3_build.errors import BuildError
 from sam3_build.executor import log_path
 from sam3_build.session import Session
 from sam3_build.store import Store, read_history, writing
+from sam3_build.view import KEPT
 
 _YOUNG_SECONDS = 60
 # What killed runs may leave half written, from a manifest's view.
-_SCRATCH = ("../.digests.json.*", "../.device.json.*", "../.manifests/.*", "../.timing/.*", ".*", "*/.*")
-
-# Folders of a view that no action shows and that are nobody's leftovers: what was published, told and measured there.
-KEPT = ("published", "nightly", "localize")
+_SCRATCH = ("../.digests.json.*", "../.device.json.*", "../.manifests/.*", "../.timing/.*", ".*.*", "*/.*")
 
 
 @dataclass(frozen=True)

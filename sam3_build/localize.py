@@ -73,6 +73,7 @@ def localize(
     located = conclude(comparison, _read(session, action.name, "depth.json"), verified)
     if any(row.verdict == FAIL for row in judge(fp32, _read(session, str(fp32.action), "statistics.json"))):
         located = replace(located, finding=f"{located.finding}; but the FP32 graph itself fails: mend that first")
+    session.ownership.claim()
     folder = session.view.root / "localize"
     picture = svg(f"{located.name}: {located.finding}", located.blocks, located.parts)
     with writing(folder):

@@ -11,8 +11,10 @@ from sam3_build import device, toolchain
 from sam3_build.digest import DigestCache
 from sam3_build.errors import NoDeviceError
 from sam3_build.manifest.cache import load
+from sam3_build.manifest.paths import expanded, identity
 from sam3_build.manifest.types import Manifest
 from sam3_build.memory import Admission
+from sam3_build.ownership import Ownership
 from sam3_build.plan import make_plan
 from sam3_build.plan_engines import wants_device
 from sam3_build.resolve import Resolver
@@ -31,6 +33,7 @@ class Session:
     plan: Plan
     store: Store
     view: View
+    ownership: Ownership
     resolver: Resolver
     admission: Admission = field(default_factory=Admission)
 
@@ -39,18 +42,19 @@ def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -
     """Load `manifest` (a name or a path; else SAM3_MANIFEST; else the default) of the project at `root`.
 
     Artifacts lie in `root/artifacts`, the store in `root/artifacts/.store` or where SAM3_STORE points (from `root`).
-    BuildError when the manifest cannot be used.
+    BuildError when the manifest cannot be used, or its folder of `artifacts/` is another manifest's.
     """
     artifacts = root / "artifacts"
     digests = DigestCache(artifacts / ".digests.json")
     loaded = load(manifest or environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, root, digests, artifacts / ".manifests")
+    ownership = Ownership(artifacts / loaded.name, identity(loaded.path, root), root)
+    ownership.check()
     gpu, no_gpu = this_gpu(artifacts, environ) if wants_device(loaded) else (None, "none was looked for")
     plan = make_plan(loaded, gpu, no_gpu)
-    place = (root / Path(environ.get("SAM3_STORE") or artifacts / ".store").expanduser()).absolute()
+    place = (root / expanded(environ.get("SAM3_STORE") or str(artifacts / ".store"))).absolute()
     store = Store(place, digests, checkout_name(artifacts))
-    return Session(
-        loaded, plan, store, View(artifacts / plan.manifest, store), Resolver(plan, store, toolchain.version)
-    )
+    view = View(artifacts / plan.manifest, store)
+    return Session(loaded, plan, store, view, ownership, Resolver(plan, store, toolchain.version))
 
 
 def this_gpu(artifacts: Path, environ: Mapping[str, str]) -> tuple[DeviceFingerprint | None, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sam3_build.compare.trust import Judged
+from sam3_build.errors import BuildError
 from sam3_build.report import Counts, judged, report
 from sam3_build.report_html.page import write_page
 from sam3_build.session import Session
@@ -22,6 +23,7 @@ def judge(session: Session) -> Judged:
 
 def tell(session: Session, out: TextIO) -> tuple[Judged, Counts]:
     """Judge, print the table to `out` and write the reports where that changes them."""
+    session.ownership.claim()
     found, (rows, page) = judge(session), reports(session)
     counts = report(session.plan, found, lambda name: output_folder(session, name), rows, out)
     write_page(session, found, page)
@@ -31,7 +33,8 @@ def tell(session: Session, out: TextIO) -> tuple[Judged, Counts]:
 def forget(session: Session) -> None:
     """Remove the reports: when an action failed they would go on telling of what no longer is."""
     for path in reports(session):
-        with suppress(OSError):
+        with suppress(OSError, BuildError):
+            session.ownership.check()
             path.unlink()
 
 

@@ -16,6 +16,9 @@ from sam3_build.store import Record, Store, hold, write_atomically, writing
 
 _FICLONE = 0x40049409
 
+# Folders of a view that no action shows and that are nobody's leftovers: what was published, told and measured there.
+KEPT = ("published", "nightly", "localize")
+
 
 class View:
     """The folder `artifacts/<manifest>/`: published from records, checked by digest, safe to delete at any time."""

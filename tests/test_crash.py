@@ -49,6 +49,7 @@ def assert_as_if_nothing_had_happened(space: BuildSpace, built: BuildSpace) -> N
 def scratch_files(space: BuildSpace) -> list[Path]:
     """Return what was on its way to its place when its writer was killed."""
     known = {space.artifacts / name for name in (".store", ".checkout", ".digests.json", ".manifests", ".toy.lock")}
+    known.add(space.view / ".manifest")
     return [path for path in space.artifacts.rglob(".*") if path not in known]
 
 

@@ -32,6 +32,7 @@ LAYERS = {
     "manifest": 1,
     "store": 1,
     "view": 1,
+    "ownership": 1,
     "hub": 1,
     "graph": 1,
     "naming": 1,
@@ -232,6 +233,7 @@ def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
     writers = {
         "store",
         "view",
+        "ownership",
         "publishing.shelf",
         "session",
         "executor",

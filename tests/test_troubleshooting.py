@@ -75,6 +75,11 @@ def mine(text: str, *args: str) -> Callable[[Project], str]:
     return provoke
 
 
+def same_name(project: Project) -> str:
+    (project.toy.root / "toy.yaml").write_text("extends: manifests/toy.yaml\n")
+    return project.toy_says("manifest=toy.yaml", "list")
+
+
 def blocked(project: Project) -> str:
     project.mine("targets: {local: {backend: tensorrt}}")
     return project.say("doit", "manifest=mine", "build:decoder.fp16.local")
@@ -140,6 +145,7 @@ def too_large(project: Project) -> str:
 PROVOKED: dict[str, Callable[[Project], str]] = {
     "unknown manifest '...'": lambda p: p.say("doit", "manifest=sam3_mimi", "list"),
     "...yaml:...: ...: unknown key '...'": mine("precisons: [fp16]"),
+    "... belongs to ..., another manifest of this file name": same_name,
     "no task has such a name: `doit list --all` shows them": lambda p: p.say("doit", "build:*.nothing"),
     "TensorRT-RTX cannot build for compute capability ...": mine('targets: {ada: {compute_capabilities: ["9.0"]}}'),
     "TensorRT-RTX has no FP32 matrix multiplication on compute capability 7.5": mine(

@@ -1,8 +1,8 @@
 """Checked manifests, remembered: pydantic and YAML cost more than the rest of a no-op and run when something changed.
 
-An entry belongs to a name or path, a current folder and a project. It holds while Python and every module of the
-package are what they were, the YAML files have the bytes that were read, all paths of the manifest lead to files, the
-checkpoint's to the same ones, no other manifest has taken its name, and no lock file has come to lie beside it.
+An entry belongs to a name or path, a current folder, a home folder and a project. It holds while Python and every
+module of the package are what they were, the YAML files have the bytes that were read, all paths of the manifest lead
+to files, the checkpoint's to the same ones, and no lock file has come to lie beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from sam3_build.digest import PACKAGE, DigestCache, digest
 from sam3_build.manifest import types
 from sam3_build.manifest.lock import lock_path
-from sam3_build.manifest.namesake import namesake
+from sam3_build.manifest.paths import expanded
 from sam3_build.manifest.types import Checkpoint, Manifest
 from sam3_build.manifest.weight_files import weight_files
 from sam3_build.spec import Json
@@ -27,7 +27,8 @@ from sam3_build.spec import Json
 
 def load(name_or_path: str, root: Path, digests: DigestCache, folder: Path) -> Manifest:
     """Return the manifest as `load.load` does, from `folder` where it was checked before. ManifestError as there."""
-    entry = folder / f"{digest([name_or_path, str(Path.cwd()), str(root)])}.json"
+    places = (Path.cwd(), expanded("~"), root)
+    entry = folder / f"{digest([name_or_path, *map(str, places)])}.json"
     code = _code(digests)
     known = _recall(entry, code, root, digests)
     if known:
@@ -52,12 +53,11 @@ def _recall(entry: Path, code: str, root: Path, digests: DigestCache) -> Manifes
         manifest = _decode(stored["manifest"], root)
         assert isinstance(manifest, Manifest)
         same = all(digests.file(file.path) == file.sha256 for file in manifest.files)
-        alone = namesake(manifest.path, root) is None
         same = same and _is_where_it_was(manifest.checkpoint)
         same = same and not _is_newly_locked(manifest)
     except (OSError, ValueError):
         return None  # there is no entry, or one of a file that is gone or cannot be read any more
-    return manifest if same and alone and all(path.is_file() for path in _paths(manifest)) else None
+    return manifest if same and all(path.is_file() for path in _paths(manifest)) else None
 
 
 def _is_where_it_was(checkpoint: Checkpoint) -> bool:

@@ -14,7 +14,7 @@ from sam3_build.manifest.extends import Source, read
 from sam3_build.manifest.fit import fit
 from sam3_build.manifest.lock import SUFFIX, is_lock, manifest_files
 from sam3_build.manifest.lock_file import LockFile, read_lock
-from sam3_build.manifest.namesake import namesake
+from sam3_build.manifest.paths import expanded
 from sam3_build.manifest.problems import Report, kind, no_file, unknown
 from sam3_build.manifest.rules import NAME
 from sam3_build.manifest.shape import SCORE_THRESHOLD, ManifestFile, parse
@@ -34,9 +34,6 @@ def load(name_or_path: str, root: Path) -> Manifest:
     ManifestError lists every problem as `file:line: path: what is wrong, what is allowed, did you mean`.
     """
     path = _find(name_or_path, root)
-    if other := namesake(path, root):
-        shared = f"would share artifacts/{path.stem} with {_relative(other)}, which is another manifest"
-        raise ManifestError([f"{_relative(path)}: {shared}; rename this file"])
     source = read(path)
     if source.root is None:
         raise ManifestError(map(_line, source.problems))
@@ -65,7 +62,7 @@ def _with_fit(manifest: Manifest, report: Report) -> Manifest:
 def _find(name_or_path: str, root: Path) -> Path:
     folder = root / "manifests"
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path or os.sep in name_or_path:
-        path = Path.cwd() / name_or_path
+        path = Path.cwd() / expanded(name_or_path)
         if is_lock(path):
             name = path.name.removesuffix(SUFFIX)
             raise ManifestError(

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import yaml
 
+from sam3_build.manifest.paths import expanded
+
 # A path into the tree: mapping keys and list positions.
 Keys = tuple[str | int, ...]
 Plain = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
@@ -59,10 +61,10 @@ class Value(NamedTuple):
         return value.place if value is not None and scalar else self.key_place(keys)
 
     def path(self, keys: Keys) -> Path:
-        """Return the path written at `keys`, relative to the folder of the file that it was written in."""
+        """Return the path written at `keys`, relative to the folder of its file; a `~` at its beginning is a home."""
         value = self.get(keys)
         assert value is not None
-        return value.place.file.parent / str(value.data)
+        return value.place.file.parent / expanded(str(value.data))
 
     def plain(self) -> Plain:
         """Return the tree as plain lists, dicts and scalars."""

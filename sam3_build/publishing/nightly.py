@@ -54,6 +54,7 @@ def night(session: Session, now: Callable[[], datetime], outcomes: dict[str, Out
     now: the clock; the night is called after the date on which it began there. StoreError when nothing can be written
     """
     began = now()
+    session.ownership.claim()
     path = session.view.root / "nightly" / f"{began.date().isoformat()}.json"
     earlier = nights.before(path, out.write)
     nights.runs(path)  # what cannot be read is better said now than after hours

@@ -81,6 +81,7 @@ def publish(session: Session, found: Judged, targets: Sequence[str]) -> list[Pub
     found: what `report.judged` returned
     """
     lock = session.view.root.with_name(f".{session.view.root.name}.published.lock")
+    session.ownership.claim()
     with session.store.using(), hold(lock, fcntl.LOCK_EX):
         return [*(_publish(Candidate(session, found, name)) for name in targets), *_orphans(session)]
 

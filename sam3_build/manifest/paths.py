@@ -1,0 +1,23 @@
+"""Paths of manifests: one as a person writes it in, where it leads out; and a manifest's path in, its identity out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def expanded(written: str) -> Path:
+    """Return a path as written, but for a `~` at its beginning: the home folder that it stands for, if there is one."""
+    # Path.expanduser takes `./~` for a home folder, and raises for a user that does not exist.
+    return Path(os.path.expanduser(written))  # noqa: PTH111
+
+
+def identity(manifest: Path, checkout: Path) -> str:
+    """Return what tells a manifest from every other one: its path from the checkout, which may be moved.
+
+    One outside of the checkout has its absolute path. Folders that are links are followed, for they hold the same
+    neighbours; a manifest that is a link is one of its own, since its relative paths lead elsewhere.
+    """
+    path, root = (Path(os.path.realpath(folder)) for folder in (manifest.parent, checkout))
+    path /= manifest.name
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()

@@ -815,33 +815,6 @@ def test_an_unknown_manifest_name_lists_the_others(project: Path) -> None:
         load("./sam3_min.yaml", project)
 
 
-@pytest.mark.parametrize("suffix", [".yaml", ".yml"])
-def test_a_manifest_may_not_take_the_name_of_another_one_of_the_project(project: Path, suffix: str) -> None:
-    Path("sub").mkdir()
-    for file in Path().iterdir():
-        if file.is_file():
-            Path("sub", file.name).write_bytes(file.read_bytes())
-    Path(f"m{suffix}").write_text(GOOD)
-    Path("sub/m.yaml").write_text(GOOD)
-    with pytest.raises(ManifestError) as caught:
-        load("sub/m.yaml", project)
-    assert caught.value.problems == (
-        f"sub/m.yaml: would share artifacts/m with m{suffix}, which is another manifest; rename this file",
-    )
-    assert load("sub/m.yaml", project / "elsewhere").name == load(f"./m{suffix}", project).name == "m"
-    Path("sub/n.yaml").write_text(GOOD)
-    assert load("sub/n.yaml", project).name == "n"
-
-
-def test_a_link_to_a_manifest_of_the_project_is_that_manifest(project: Path) -> None:
-    loaded(project, GOOD)
-    link = project / "m.yaml"
-    link.symlink_to(project / "manifests" / "m.yaml")
-    for name in ("toy.json", "toy_tokenizer.json", "scene.png"):
-        (project / name).write_bytes(b"x")
-    assert load(str(link), project).name == "m"
-
-
 def test_a_file_that_only_the_projects_manifests_have_is_to_be_given_by_name(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -940,6 +913,170 @@ def test_removing_what_is_not_there_is_an_error(project: Path) -> None:
         "m.yaml:2: targets.adda: null removes a key of the extended manifest, which has no 'adda' here; "
         "did you mean 'ada'?",
     )
+
+
+# ------------------------------------------------------------------ narrowing
+
+
+def narrowed(project: Path, over: str, **others: str) -> Manifest:
+    """Load a manifest of the lines `over` that extends GOOD, or what one of `others` is called that does."""
+    Path("base.yaml").write_text(GOOD)
+    for name, text in others.items():
+        Path(f"{name}.yaml").write_text(f"extends: base.yaml\n{text}\n")
+    return loaded(project, f"extends: {next(iter(others), 'base')}.yaml\n{over}\n")
+
+
+def test_a_list_selects_from_what_is_extended_in_its_own_order_with_all_options(project: Path) -> None:
+    whole = narrowed(project, "")
+    manifest = narrowed(project, "components: [head]\ntargets: [ada, cpu]\nshape_profiles: [large, small]")
+    assert dict(manifest.components) == {"head": whole.components["head"]}
+    assert list(manifest.targets.items()) == [("ada", whole.targets["ada"]), ("cpu", manifest.targets["cpu"])]
+    assert list(manifest.shape_profiles) == ["large", "small"]
+    assert manifest.targets["cpu"].shape_profiles == ("large", "small"), "all of them, in the order of the manifest"
+    assert manifest.tolerances == whole.tolerances
+
+
+def test_options_and_tolerances_of_precisions_that_are_not_selected_are_not_inherited(project: Path) -> None:
+    manifest = narrowed(project, "precisions: [fp32]")
+    assert (manifest.precisions, manifest.components["head"].precisions, manifest.tolerances) == (("fp32",), {}, {})
+    assert manifest.components["head"].opset == 19, "which belongs to the component and stays"
+
+
+def test_tolerances_of_the_baseline_are_inherited_where_it_is_not_selected(project: Path) -> None:
+    Path("base.yaml").write_text(edited(("{fp16: {head", "{fp32: {head"), ("{fp16: {keep", "{fp32: {keep")))
+    manifest = loaded(project, "extends: base.yaml\nprecisions: [fp16]\n")
+    assert (list(manifest.tolerances), manifest.components["head"].precisions) == (["fp32"], {})
+
+
+@pytest.mark.parametrize("how", ["components: [encoder]", "components: {head: null}"])
+def test_tolerances_of_components_that_are_not_selected_are_not_inherited(project: Path, how: str) -> None:
+    manifest = narrowed(project, how)
+    assert list(manifest.components) == ["encoder"]
+    assert manifest.tolerances == {"fp16": {}}
+
+
+@pytest.mark.parametrize("how", ["shape_profiles: [large]", "shape_profiles: {small: null}"])
+def test_a_target_picks_no_profile_that_is_not_selected(project: Path, how: str) -> None:
+    assert narrowed(project, how).targets["ada"].shape_profiles == ("large",), "nothing of its pick is left: all"
+    both = "targets: {ada: {shape_profiles: [small, large]}}"
+    assert narrowed(project, how, middle=both).targets["ada"].shape_profiles == ("large",)
+
+
+def test_what_people_wrote_null_for_before_they_could_select_may_stay_null(project: Path) -> None:
+    over = "precisions: [fp32]\ncomponents: {head: {precisions: {fp16: null}}}\ntolerances: {fp16: null}"
+    assert narrowed(project, over).tolerances == {}
+
+
+NARROWED_WRONGLY = {
+    "options of a precision that the same file does not select": (
+        "precisions: [fp32]\ncomponents: {head: {precisions: {fp16: {keep_fp32: [a]}}}}",
+        "m.yaml:3: components.head.precisions.fp16: has options, but 'precisions' does not select it (selected: fp32)",
+    ),
+    "a tolerance of a precision that the same file does not select": (
+        "precisions: [fp32]\ntolerances: {fp16: {head: {masks: {cosine: 0.9}}}}",
+        "m.yaml:3: tolerances.fp16: unknown precision 'fp16' of this manifest; allowed: fp32",
+    ),
+    "a tolerance of a component that the same file does not select": (
+        "components: [encoder]\ntolerances: {fp16: {head: {masks: {cosine: 0.9}}}}",
+        "m.yaml:3: tolerances.fp16.head: unknown component 'head' of this manifest; allowed: encoder",
+    ),
+    "a pick of a profile that the same file does not select": (
+        "shape_profiles: [large]\ntargets: {ada: {shape_profiles: [small]}}",
+        "m.yaml:3: targets.ada.shape_profiles[0]: unknown shape profile 'small'; allowed: large",
+    ),
+    "components that are not there": (
+        "components: [haed, head, head]",
+        "m.yaml:2: components[0]: unknown component 'haed' of the extended manifest, from which a list selects "
+        "(allowed: encoder, head); did you mean 'head'?",
+        'm.yaml:2: components[2]: component "head" is listed twice',
+    ),
+    "a target that is not there, of which nothing else is judged": (
+        "targets: [blackwell]",
+        "m.yaml:2: targets[0]: unknown target 'blackwell' of the extended manifest, from which a list selects; "
+        "allowed: ada, cpu",
+    ),
+    "options in a list": (
+        "components: [head: {opset: 20}]",
+        "m.yaml:2: components[0]: must be the name of a component of the extended manifest, found a mapping; "
+        "to give options, write a mapping and no list",
+    ),
+    "nothing": ("targets: []", "m.yaml:2: targets: is empty; list at least one"),
+}
+
+
+@pytest.mark.parametrize("case", NARROWED_WRONGLY)
+def test_a_file_that_contradicts_itself_or_selects_what_is_not_there_is_refused(project: Path, case: str) -> None:
+    over, *expected = NARROWED_WRONGLY[case]
+    with pytest.raises(ManifestError) as caught:
+        narrowed(project, over)
+    assert caught.value.problems == tuple(expected)
+
+
+def test_names_that_mean_nothing_are_mistakes_whoever_wrote_them(project: Path) -> None:
+    Path("base.yaml").write_text(edited(("{fp16: {keep", "{fp61: {keep"), ("{fp16: {head: {m", "{fp16: {haed: {m")))
+    assert problems(project, "extends: base.yaml\nprecisions: [fp32, fp16]\ncomponents: [head]\n") == (
+        "base.yaml:10: components.head.precisions.fp61: unknown precision 'fp61' (allowed: fp16, fp32); "
+        "did you mean 'fp16'?",
+        "base.yaml:24: tolerances.fp16.haed: unknown component 'haed' of this manifest (allowed: head); "
+        "did you mean 'head'?",
+    )
+
+
+def test_narrowing_reaches_through_a_file_in_between(project: Path) -> None:
+    for over, middle in (("precisions: [fp32]", "opset: 18"), ("opset: 18", "precisions: [fp32]")):
+        manifest = narrowed(project, over, middle=middle)
+        assert (manifest.opset, manifest.components["head"].precisions, manifest.tolerances) == (18, {}, {})
+    for over, middle in (("components: [encoder]", "opset: 18"), ("opset: 18", "components: [encoder]")):
+        assert narrowed(project, over, middle=middle).tolerances == {"fp16": {}}
+
+
+def test_who_selects_again_what_a_file_in_between_left_out_gets_its_options_back(project: Path) -> None:
+    manifest = narrowed(project, "precisions: [fp16]", middle="precisions: [fp32]")
+    assert manifest.components["head"].precisions["fp16"].keep_fp32 == ("*norm*",), "or FP16 would lose them unseen"
+    assert manifest.tolerances == loaded(project, GOOD).tolerances
+
+
+def test_options_for_what_an_extended_file_left_out_are_a_mistake(project: Path) -> None:
+    tolerance = "tolerances: {fp16: {head: {masks: {cosine: 0.9}}}}"
+    with pytest.raises(ManifestError, match=r"^m\.yaml:2: tolerances\.fp16: unknown precision 'fp16' of this manifest"):
+        narrowed(project, tolerance, middle="precisions: [fp32]")
+    with pytest.raises(ManifestError, match=r"^m\.yaml:2: tolerances\.fp16\.head: unknown component 'head' of this"):
+        narrowed(project, tolerance, middle="components: {head: null}")
+
+
+# ------------------------------------------------------------------ a home folder
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = project / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("toy.json", "toy_tokenizer.json", "scene.png", "w.safetensors"):
+        (home / name).write_bytes(b"x")
+    (home / "base.yaml").write_text(
+        edited(
+            ("config: toy.json", "config: ~/toy.json"),
+            ("tokenizer: toy_tokenizer.json", "tokenizer: ~/toy_tokenizer.json"),
+            ("{image: scene.png, text", "{image: ~/scene.png, text"),
+        )
+    )
+    over = "extends: ~/base.yaml\ncheckpoint: {random: null, path: ~/w.safetensors, config: ~/toy.json}\n"
+    (home / "n.yaml").write_text(over)
+    drawn, manifest = load("~/base.yaml", project), load("~/n.yaml", project)
+    assert manifest.path == home / "n.yaml"
+    assert drawn.checkpoint.files == {"config": home / "toy.json"}
+    assert manifest.checkpoint.files == {"config": home / "toy.json", "weights": home / "w.safetensors"}
+    assert manifest.tokenizer == home / "toy_tokenizer.json"
+    assert manifest.samples[0].image == home / "scene.png"
+
+
+def test_a_home_that_nobody_has_is_no_file(project: Path) -> None:
+    assert problems(project, edited(("toy_tokenizer.json", "~nobody-has-this-name"))) == (
+        "m.yaml:4: tokenizer: no such file '~nobody-has-this-name'; known: "
+        "bare.safetensors, m.yaml, scene.png, sharded, toy.json, toy_tokenizer.json",
+    )
+    with pytest.raises(ManifestError, match=r"no such file 'x\.yaml'"):
+        load("~nobody-has-this-name/x.yaml", project)
 
 
 @pytest.mark.parametrize(

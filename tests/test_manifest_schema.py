@@ -169,6 +169,22 @@ tolerances: null
     assert accepts(json_schema(), plain(text, tmp_path), json_schema())
 
 
+def test_a_list_selects_only_where_there_is_something_to_select_from(tmp_path: Path) -> None:
+    lists = "components: [decoder]\ntargets: [cpu]\nshape_profiles: [default]\n"
+    assert accepts(json_schema(), plain(f"extends: sam3_mini.yaml\n{lists}", tmp_path), json_schema())
+    for wrong in ("components: [decodr]", "targets: [1]", "shape_profiles: [A b]"):
+        assert not accepts(json_schema(), plain(f"extends: sam3_mini.yaml\n{wrong}\n", tmp_path), json_schema())
+    alone = (ROOT / "manifests" / "sam3_image.yaml").read_text()
+    assert accepts(json_schema(), plain(alone, tmp_path), json_schema())
+    for line in lists.splitlines():
+        key = line.partition(":")[0]
+        start = alone.index(f"{key}:")
+        after = re.search(r"^\w", alone[start + 1 :], re.MULTILINE)
+        assert after is not None
+        text = f"{alone[:start]}{line}\n{alone[start + 1 + after.start() :]}"
+        assert not accepts(json_schema(), plain(text, tmp_path), json_schema()), line
+
+
 def test_what_no_machine_can_build_is_an_error_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("m.yaml").write_text(f"""\

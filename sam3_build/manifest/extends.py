@@ -6,14 +6,20 @@ It alone reads manifest files.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from sam3_build.errors import did_you_mean
-from sam3_build.manifest.problems import kind, no_file
+from sam3_build.manifest.narrow import Removed, narrowed
+from sam3_build.manifest.paths import expanded
+from sam3_build.manifest.problems import found, kind, no_file, unknown
 from sam3_build.manifest.types import SourceFile
 from sam3_build.manifest.yaml_tree import Keys, Place, Problem, Value, read_yaml
+
+# Mappings of which a list selects entries, where an extended manifest has them, and what an entry is called.
+SELECTABLE: Mapping[str, str] = {"components": "component", "shape_profiles": "shape profile", "targets": "target"}
 
 
 class Source(NamedTuple):
@@ -25,56 +31,102 @@ class Source(NamedTuple):
 
 
 def read(file: Path) -> Source:
-    """Read `file` and what it extends. Mappings merge, lists and scalars replace, null removes."""
-    problems: list[Problem] = []
-    files: list[SourceFile] = []
-    root = _read(file, (), files, problems)
-    return Source(root, tuple(files), tuple(problems))
+    """Read `file` and what it extends. Mappings merge, lists and scalars replace, null removes.
+
+    A list in the place of a mapping that SELECTABLE has selects from it. What was inherited and belongs to nothing that
+    is selected is left out (see narrow.py).
+    """
+    reader = _Reader()
+    root = reader.read(file, ())
+    if root is not None:
+        root = narrowed(root, [source.path for source in reader.files], reader.removed)
+    return Source(root, tuple(reader.files), tuple(reader.problems))
 
 
-def _read(file: Path, chain: tuple[Path, ...], files: list[SourceFile], problems: list[Problem]) -> Value | None:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        problems.append(Problem(Place(file, 0), (), f"cannot be read: {error.strerror}"))
-        return None
-    files.append(SourceFile(file, hashlib.sha256(data).hexdigest()))
-    tree = read_yaml(file, data, problems)
-    if tree is None or not isinstance(tree.data, dict) or "extends" not in tree.data:
-        return tree
-    extends, place = tree.data["extends"], tree.keys["extends"]
-    over = Value({k: v for k, v in tree.data.items() if k != "extends"}, tree.place, tree.keys)
-    chain = (*chain, file.resolve())
-    if not isinstance(extends.data, str) or not extends.data:
-        problems.append(Problem(place, ("extends",), "must be the path of another manifest, relative to this file"))
-        return None
-    base_file = file.parent / extends.data
-    if kind(base_file) != "file":
-        problems.append(Problem(extends.place, ("extends",), no_file(base_file, extends.data, "*.y*ml")))
-        return None
-    if base_file.resolve() in chain:
-        circle = [*chain[chain.index(base_file.resolve()) :], base_file.resolve()]
-        names = " -> ".join(p.name for p in circle)
-        problems.append(Problem(extends.place, ("extends",), f"a manifest cannot extend itself: {names}"))
-        return None
-    base = _read(base_file, chain, files, problems)
-    return None if base is None else _merge(base, over, (), problems)
+class _Reader:
+    """Reads a manifest and what it extends, and notes the files, what is wrong, and what was removed where."""
 
+    def __init__(self) -> None:
+        self.files: list[SourceFile] = []
+        self.problems: list[Problem] = []
+        self.removed: Removed = {}
 
-def _merge(base: Value, over: Value, keys: Keys, problems: list[Problem]) -> Value:
-    if not isinstance(base.data, dict) or not isinstance(over.data, dict):
-        return over
-    data, places = dict(base.data), dict(base.keys)
-    for key, value in over.data.items():
-        if value.data is None and any(p.keys == (*keys, key) and p.place == value.place for p in problems):
-            continue  # not null: nothing can be read there
-        if value.data is None:
-            if data.pop(key, None) is None:
-                problems.append(Problem(over.keys[key], (*keys, key), _nothing_to_remove(key, base.data)))
-            continue
-        data[key] = _merge(data[key], value, (*keys, key), problems) if key in data else value
-        places[key] = over.keys[key]
-    return Value(data, over.place, places)
+    def read(self, file: Path, chain: tuple[Path, ...]) -> Value | None:
+        """Return the merged tree of `file`, which those of `chain` extend one after another."""
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            self._add(Place(file, 0), (), f"cannot be read: {error.strerror}")
+            return None
+        self.files.append(SourceFile(file, hashlib.sha256(data).hexdigest()))
+        tree = read_yaml(file, data, self.problems)
+        if tree is None or not isinstance(tree.data, dict) or "extends" not in tree.data:
+            return tree
+        extends, place = tree.data["extends"], tree.keys["extends"]
+        over = Value({k: v for k, v in tree.data.items() if k != "extends"}, tree.place, tree.keys)
+        chain = (*chain, file.resolve())
+        if not isinstance(extends.data, str) or not extends.data:
+            self._add(place, ("extends",), "must be the path of another manifest, relative to this file")
+            return None
+        base_file = file.parent / expanded(extends.data)
+        if kind(base_file) != "file":
+            self._add(extends.place, ("extends",), no_file(base_file, extends.data, "*.y*ml"))
+            return None
+        if base_file.resolve() in chain:
+            circle = [*chain[chain.index(base_file.resolve()) :], base_file.resolve()]
+            names = " -> ".join(p.name for p in circle)
+            self._add(extends.place, ("extends",), f"a manifest cannot extend itself: {names}")
+            return None
+        base = self.read(base_file, chain)
+        return None if base is None else self._merge(base, over, ())
+
+    def _merge(self, base: Value, over: Value, keys: Keys) -> Value:
+        if isinstance(base.data, dict) and isinstance(over.data, tuple) and keys in [(name,) for name in SELECTABLE]:
+            return self._select(base.data, over.data, over.place, keys)
+        if not isinstance(base.data, dict) or not isinstance(over.data, dict):
+            return over
+        data, places = dict(base.data), dict(base.keys)
+        for key, value in over.data.items():
+            at = (*keys, key)
+            if value.data is None and any(p.keys == at and p.place == value.place for p in self.problems):
+                continue  # not null: nothing can be read there
+            if value.data is None:
+                if (gone := data.pop(key, None)) is None:
+                    self._add(over.keys[key], at, _nothing_to_remove(key, base.data))
+                else:
+                    self._remove(gone, over.keys[key], at)
+                continue
+            data[key] = self._merge(data[key], value, at) if key in data else value
+            places[key] = over.keys[key]
+        return Value(data, over.place, places)
+
+    def _select(self, base: Mapping[str, Value], names: tuple[Value, ...], place: Place, keys: Keys) -> Value:
+        """Return the entries of `base` that `names` lists, in the order of the list."""
+        what, data, places = SELECTABLE[str(keys[0])], dict[str, Value](), dict[str, Place]()
+        for i, item in enumerate(names):
+            name = item.data
+            if not isinstance(name, str):
+                text = f"must be the name of a {what} of the extended manifest, found {found(item.plain())}"
+                self._add(item.place, (*keys, i), f"{text}; to give options, write a mapping and no list")
+            elif name not in base:
+                text = unknown(what, name, base, " of the extended manifest, from which a list selects")
+                self._add(item.place, (*keys, i), text)
+            elif name in data:
+                self._add(item.place, (*keys, i), f"{what} {json.dumps(name)} is listed twice")
+            else:
+                data[name], places[name] = base[name], item.place
+        for name in base.keys() - data.keys():
+            self._remove(base[name], place, (*keys, name))
+        return Value(data, place, places)
+
+    def _remove(self, value: Value, place: Place, keys: Keys) -> None:
+        """Note that `place` removes the value at `keys`, and with it what it holds."""
+        self.removed[keys] = place
+        for key, part in value.data.items() if isinstance(value.data, dict) else ():
+            self._remove(part, place, (*keys, key))
+
+    def _add(self, place: Place, keys: Keys, text: str) -> None:
+        self.problems.append(Problem(place, keys, text))
 
 
 def _nothing_to_remove(key: str, known: Mapping[str, Value]) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from sam3_build import registry
 from sam3_build.manifest.checks import METRICS, PAIRS, TASK_METRICS
+from sam3_build.manifest.extends import SELECTABLE
 from sam3_build.manifest.rules import NAME
 from sam3_build.manifest.shape import (
     RANGE,
@@ -25,6 +26,8 @@ from sam3_build.manifest.shape import (
 from sam3_build.spec import INSTANCES, PIPELINE, Json
 
 Schema = Mapping[str, Json]
+
+NAMES: Schema = {"type": "string", "pattern": f"^{NAME}$"}
 
 
 def write_schema(path: Path) -> None:
@@ -67,16 +70,19 @@ def json_schema() -> Schema:
             "layout": _enum(layout for family in families for layout in family.layouts),
             "checkpoint": _mapping(CheckpointFile, {"random": _mapping(RandomFile, {})}),
             "reference": _enum(reference for family in families for reference in family.references),
-            "components": _named({name: _ref("component") for name in outputs}),
-            "shape_profiles": _chosen(_ref("profile")),
+            "components": _or_list(_named({name: _ref("component") for name in outputs}), _enum(outputs)),
+            "shape_profiles": _or_list(_chosen(_ref("profile")), NAMES),
             "precisions": _list(_enum(precisions)),
-            "targets": _chosen(_ref("target")),
+            "targets": _or_list(_chosen(_ref("target")), NAMES),
             "samples": _list(_ref("sample")),
             "task": _mapping(TaskFile, {}),
             "tolerances": _named({p: _ref("gates") for p in precisions}),
         },
     )
-    extends = "Another manifest, relative to this file: mappings merge, lists and scalars replace, null removes"
+    selects = "a list of components, targets or shape profiles selects from its mapping"
+    extends = (
+        f"Another manifest, relative to this file: mappings merge, lists and scalars replace, null removes; {selects}"
+    )
     properties = whole["properties"]
     assert isinstance(properties, Mapping)
     return {
@@ -86,7 +92,10 @@ def json_schema() -> Schema:
         "type": "object",
         "properties": {"extends": {"description": extends, "type": "string"}, **properties},
         "if": {"not": {"required": ["extends"]}},
-        "then": {"required": [name for name, field in ManifestFile.model_fields.items() if field.is_required()]},
+        "then": {
+            "required": [name for name, field in ManifestFile.model_fields.items() if field.is_required()],
+            "properties": {name: {"type": "object"} for name in SELECTABLE},
+        },
         "definitions": definitions,
     }
 
@@ -144,8 +153,12 @@ def _named(entries: Mapping[str, Schema]) -> Schema:
 
 def _chosen(entry: Schema) -> Schema:
     """Return a mapping whose keys the user chooses."""
-    names: Schema = {"pattern": f"^{NAME}$"}
-    return {"type": ["object", "null"], "additionalProperties": entry, "propertyNames": names}
+    return {"type": ["object", "null"], "additionalProperties": entry, "propertyNames": NAMES}
+
+
+def _or_list(mapping: Schema, name: Schema) -> Schema:
+    """Return a mapping in whose place a list of names selects from that of the extended manifest."""
+    return {**mapping, "type": ["object", "array", "null"], "items": name}
 
 
 def _list(item: Schema) -> Schema:

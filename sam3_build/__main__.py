@@ -21,6 +21,7 @@ from sam3_build.errors import BuildError, ManifestError
 from sam3_build.manifest.lock import manifest_files
 from sam3_build.plan_engines import Machine
 from sam3_build.plan_text import free_bytes, readable_size, render_plan, render_record
+from sam3_build.sample_problems import refuse_wrong_samples
 from sam3_build.session import Session, open_session, this_gpu
 
 app = typer.Typer(
@@ -50,8 +51,9 @@ def _session(manifest: str | None) -> Session:
 
 @app.command()
 def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
-    """Show every action: fresh, stale (and why), pending or blocked. Runs nothing."""
+    """Show every action: fresh, stale (and why), pending or blocked. Runs nothing; refuses samples that are wrong."""
     session = _session(manifest)
+    refuse_wrong_samples(session)
     found = explaining.explain_plan(session.plan, session.store, session.resolver, session.view)
     if as_json:
         keys = ("action", "state", "because", "bytes_needed")

@@ -22,8 +22,8 @@ PACKAGE = Path(__file__).parent
 CORE = frozenset({
     "__main__", "device", "digest", "errors", "executor", "explain", "frontend", "gc", "hub", "inspect", "localize",
     "machine", "manifest", "memory", "nvidia", "on_demand", "plan", "plan_engines", "plan_search", "plan_segment",
-    "plan_text", "plugins", "progress", "publishing", "registry", "report", "report_html", "resolve", "search",
-    "session", "spec", "store", "toolchain", "verdicts", "view", "worker",
+    "plan_text", "plugins", "progress", "publishing", "registry", "report", "report_html", "resolve", "sample_problems",
+    "search", "session", "spec", "store", "toolchain", "verdicts", "view", "worker",
 })
 # fmt: on
 KEY_VERSION = 1

@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+# A path into a manifest: mapping keys and list positions.
+Keys = tuple[str | int, ...]
+
+
 class BuildError(Exception):
     """Anything a user can cause or must fix. `str(error)` is the whole message; no traceback is ever shown for it."""
 
@@ -21,6 +25,18 @@ class ManifestError(BuildError):
         super().__init__("\n".join(self.problems))
 
 
+class InputError(BuildError):
+    """What a manifest names turned out wrong when it was looked into: pairs of keys, such as ("samples", 1), and what.
+
+    The keys lead into the manifest. Whoever tells it looks up file and line; neither may be known to what is keyed.
+    """
+
+    def __init__(self, problems: Iterable[tuple[Keys, str]]) -> None:
+        """Make one message of all `problems`, a line each."""
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{shown(keys)}: {text}" for keys, text in self.problems))
+
+
 class ActionError(BuildError):
     """An action failed: names the action and its log file, and carries the end of the log."""
 
@@ -31,6 +47,11 @@ class NoDeviceError(BuildError):
 
 class StoreError(BuildError):
     """The artifact store cannot be read or written (no space, no permission)."""
+
+
+def shown(keys: Keys) -> str:
+    """Return `("samples", 1, "boxes")` as `samples[1].boxes`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -13,16 +13,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from sam3_build import device
-from sam3_build.errors import ActionError
+from sam3_build.errors import ActionError, Keys
+from sam3_build.manifest.types import Manifest
 from sam3_build.memory import Running, expected_peak
 from sam3_build.resolve import Answer
+from sam3_build.sample_problems import located
 from sam3_build.session import Session, device_file
 from sam3_build.spec import Action, Json
 from sam3_build.store import Record, writing
@@ -109,7 +111,7 @@ def _build(action: Action, answer: Answer, session: Session, locks: tuple[int, .
             out.mkdir()
         with session.admission.admit(expected, lambda free: _say_too_large(action, expected, free)) as entry:
             began = time.time()
-            result = _work(action, resolver.input_paths(action), session.view.root.parent, out, log, locks, entry)
+            result = _work(action, session, out, log, locks, entry)
         provenance: dict[str, Json] = {
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
             "seconds": round(time.time() - began, 3),
@@ -133,15 +135,10 @@ def _build(action: Action, answer: Answer, session: Session, locks: tuple[int, .
 
 
 def _work(
-    action: Action,
-    inputs: dict[str, Path],
-    artifacts: Path,
-    out: Path,
-    log: Path,
-    locks: tuple[int, ...],
-    entry: Running,
+    action: Action, session: Session, out: Path, log: Path, locks: tuple[int, ...], entry: Running
 ) -> dict[str, Json]:
     """Run the stage in a worker process and return its result; the worker's output goes to the log."""
+    inputs, artifacts = session.resolver.input_paths(action), session.view.root.parent
     gpu: dict[str, Json] | None = None
     if action.gpu:
         gpu = {"uuid": action.gpu, "fields": action.device, "file": str(device_file(artifacts).absolute())}
@@ -180,7 +177,7 @@ def _work(
         os.close(reader)
         if writer >= 0:
             os.close(writer)
-    return _judge_exit(action, process.returncode, said, log, out)
+    return _judge_exit(action, process.returncode, said, log, out, session.manifest)
 
 
 def _converse(process: subprocess.Popen[bytes], request: bytes, reader: int) -> bytes:
@@ -209,7 +206,7 @@ def _say_too_large(action: Action, need: int, free: int) -> None:
     sys.stderr.write(f"  wait  {action.name}: needs about {need / 1e9:.1f} GB of memory, {left}\n")
 
 
-def _judge_exit(action: Action, code: int, said: bytes, log: Path, out: Path) -> dict[str, Json]:
+def _judge_exit(action: Action, code: int, said: bytes, log: Path, out: Path, manifest: Manifest) -> dict[str, Json]:
     result: dict[str, Json] = json.loads(said) if said and code >= 0 else {}
     if code == 0 and "facts" in result:
         return result
@@ -218,11 +215,20 @@ def _judge_exit(action: Action, code: int, said: bytes, log: Path, out: Path) ->
         why += " (out of memory?)" if code == -signal.SIGKILL else ""
     else:
         why = str(result.get("error", f"its worker exited with {code} and gave no result"))
+        if problems := _problems(result):
+            count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''} in the manifest"
+            why = "\n".join([f"{count}:", *located(manifest.path, problems)])
     if shutil.disk_usage(log.parent).free < _LITTLE_SPACE or shutil.disk_usage(out).free < _LITTLE_SPACE:
         why += f"; the disk of {readable(out)} is full: free some space or set SAM3_STORE to another disk"
     message = f"{action.name}: {why}\n  log: {readable(log)}"
     message += "".join(f"\n  | {line}" for line in _tail(log))
     raise ActionError(message)
+
+
+def _problems(result: Mapping[str, Json]) -> list[tuple[Keys, str]]:
+    """Return what the worker says of an InputError: JSON has no tuples."""
+    problems = cast("Sequence[tuple[Sequence[str | int], str]]", result.get("problems", ()))
+    return [(tuple(keys), text) for keys, text in problems]
 
 
 def readable(path: Path) -> str:

@@ -138,7 +138,8 @@ def _leaf(session: Session, action: Action, outcomes: dict[str, Outcome]) -> Tas
     task = ViewTask(
         action.name,
         [_run(session, action, outcomes)],
-        task_dep=list(dict.fromkeys(source.action for source in action.inputs.values())),
+        # What it waits for stands first: doit begins with it.
+        task_dep=list(dict.fromkeys((*action.after, *(source.action for source in action.inputs.values())))),
         uptodate=[_freshness(session, action)],
         doc=summary,
         subtask_of=stage if rest else None,

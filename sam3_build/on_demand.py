@@ -28,9 +28,9 @@ def session_of(session: Session, plan: Plan, asked: Sequence[Action]) -> Session
     return replace(session, plan=plan, resolver=Resolver(plan, session.store, toolchain.version))
 
 
-def _sources(action: Action) -> Iterator[str]:
+def _sources(action: Action) -> tuple[str, ...]:
     read = (source for source in action.reads.values() if isinstance(source, Input))
-    return (source.action for source in (*action.inputs.values(), *read))
+    return (*action.after, *(source.action for source in (*action.inputs.values(), *read)))
 
 
 def stale(session: Session) -> Iterator[Action]:

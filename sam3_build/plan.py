@@ -14,15 +14,16 @@ from dataclasses import asdict
 
 from sam3_build import plan_engines as engines
 from sam3_build import plan_search, plan_segment, plan_torch, registry
+from sam3_build.manifest.samples import as_json
 from sam3_build.manifest.types import Manifest
 from sam3_build.spec import (
     BASELINE,
+    SAMPLES,
     Action,
     Comparison,
     ComponentSpec,
     DeviceFingerprint,
     Input,
-    Json,
     ModelFamily,
     Plan,
 )
@@ -87,17 +88,9 @@ def _checkpoint(manifest: Manifest, family: ModelFamily) -> Action:
 
 
 def _samples(manifest: Manifest, family: ModelFamily) -> Action:
-    images = {path: f"image{i}" for i, path in enumerate(dict.fromkeys(s.image for s in manifest.samples))}
-    samples: list[Json] = [
-        {
-            "image": images[s.image],
-            "text": s.text,
-            "boxes": [{"label": b.label, "xywh": [b.x, b.y, b.w, b.h]} for b in s.boxes],
-        }
-        for s in manifest.samples
-    ]
+    samples, images = as_json(manifest.samples)
     return Action(
-        name="samples",
+        name=SAMPLES,
         stage="samples",
         params={
             "family": family.name,
@@ -110,10 +103,7 @@ def _samples(manifest: Manifest, family: ModelFamily) -> Action:
             "config": Input("checkpoint", "config.json"),
             **({} if manifest.tokenizer else {"tokenizer": Input("checkpoint", "tokenizer.json")}),
         },
-        files={
-            **({"tokenizer": manifest.tokenizer} if manifest.tokenizer else {}),
-            **{role: path for path, role in images.items()},
-        },
+        files={**({"tokenizer": manifest.tokenizer} if manifest.tokenizer else {}), **images},
         recipe=("stages.samples", f"families.{family.name}.prompts"),
         tools=registry.stage("samples").tools,
     )

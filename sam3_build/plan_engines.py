@@ -19,6 +19,7 @@ from sam3_build.manifest.types import Manifest, Target
 from sam3_build.spec import (
     BASELINE,
     FILE,
+    SAMPLES,
     TYPES,
     Action,
     Comparison,
@@ -103,6 +104,7 @@ def build(manifest: Manifest, spec: ComponentSpec, precision: str, name: str, he
             "profiles": _profiles(manifest, spec, target) if backend.uses_profiles else [],
         },
         inputs={"onnx": Input(f"precision:{stem}")},
+        after=(SAMPLES,),
         recipe=("stages.build", f"backends.{backend.name}"),
         tools=(*registry.stage("build").tools, *backend.tools(target.options)),
         device=backend.device_fields(target.options, here.device),

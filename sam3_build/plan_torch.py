@@ -9,7 +9,7 @@ from pathlib import Path
 from sam3_build import chain, registry
 from sam3_build.manifest.types import Manifest
 from sam3_build.plan_engines import dims
-from sam3_build.spec import Action, ComponentSpec, Contrast, Input, Json, ModelFamily, TensorSpec
+from sam3_build.spec import SAMPLES, Action, ComponentSpec, Contrast, Input, Json, ModelFamily, TensorSpec
 
 
 def source(manifest: Manifest) -> dict[str, Json]:
@@ -20,7 +20,7 @@ def source(manifest: Manifest) -> dict[str, Json]:
 
 def reference(manifest: Manifest, family: ModelFamily, spec: ComponentSpec) -> Action:
     """Return the action that records a component's inputs and outputs in PyTorch."""
-    inputs = {"samples": Input("samples"), **_recorded(family, spec)}
+    inputs = {"samples": Input(SAMPLES), **_recorded(family, spec)}
     return _action(manifest, family, "reference", spec, {"feeds": _feeds(family, spec)}, inputs)
 
 
@@ -29,7 +29,8 @@ def export(manifest: Manifest, family: ModelFamily, spec: ComponentSpec) -> Acti
     own = dims(spec)
     dynamic: list[Json] = [dim for dim in family.dynamic_dims if dim in own]
     opset = manifest.components[spec.name].opset or manifest.opset
-    return _action(manifest, family, "export", spec, {"opset": opset, "dynamic_dims": dynamic}, {})
+    action = _action(manifest, family, "export", spec, {"opset": opset, "dynamic_dims": dynamic}, {})
+    return replace(action, after=(SAMPLES,))
 
 
 def contrasts(manifest: Manifest, family: ModelFamily) -> Iterator[tuple[Action, Contrast]]:
@@ -45,7 +46,7 @@ def contrasts(manifest: Manifest, family: ModelFamily) -> Iterator[tuple[Action,
     whole, spec = able[0]
     owners = [c for c in family.components if c.name != spec.name and set(c.modules) & set(spec.modules)]
     inputs = {
-        "samples": Input("samples"),
+        "samples": Input(SAMPLES),
         "recorded": Input(f"reference:{spec.name}"),
         **_recorded(whole, spec),
         **{f"tensors_{c.name}": Input("checkpoint", f"{c.name}.json") for c in owners},

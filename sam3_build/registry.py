@@ -54,6 +54,12 @@ def finds_instances(family_name: str) -> bool:
 
 
 @cache
+def judges_samples(family_name: str) -> bool:
+    """Tell whether a family has a `prompts.py`, whose `problems` looks into pictures and texts."""
+    return (PACKAGE / "families" / family_name / "prompts.py").is_file()
+
+
+@cache
 def patch(name: str) -> Patch:
     """Return the patch declared in `patches/<name>.py`."""
     return _load("patches", name, "PATCH", f"patches.{name}", Patch)

@@ -9,6 +9,9 @@ from pathlib import Path
 # What a canonical JSON document is made of. Floats must be finite.
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
+# The action that looks into the samples. What takes long waits for it: a mistake in a sample costs no hour of building.
+SAMPLES = "samples"
+
 # Every other precision is compared with this one, so it is planned and measured even where it is not selected.
 BASELINE = "fp32"
 
@@ -199,12 +202,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Action:
-    """One step of a plan. Everything but `name`, `reads`, `gpu`, `view`, `env` and `blocked` enters its key.
+    """One step of a plan. Everything but `name`, `reads`, `after`, `gpu`, `view`, `env` and `blocked` enters its key.
 
     recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.forward`)
     files:  role -> source file outside the store; its content digest enters the key, never its path
     reads:  role -> what another input already digests (a checkpoint, by its inventory of tensors): a source file, or
             a file of an action that stands among `inputs`
+    after:  actions of which it reads nothing, and which must not have failed before it runs; they enter no key
     device: the device fields that the backend asked for; empty for actions that no device matters to
     gpu:    the UUID of the GPU that the action works on, whose lock it holds; enters no key
     view:   output file -> readable path relative to `artifacts/<manifest>/`
@@ -218,6 +222,7 @@ class Action:
     inputs: Mapping[str, Input] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     reads: Mapping[str, Path | Input] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
     device: Mapping[str, Json] = field(default_factory=dict)
     gpu: str | None = None
     view: Mapping[str, str] = field(default_factory=dict)

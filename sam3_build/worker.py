@@ -19,14 +19,14 @@ from types import ModuleType
 from typing import NoReturn
 
 from sam3_build import device, registry
-from sam3_build.errors import BuildError, NoDeviceError
+from sam3_build.errors import BuildError, InputError, NoDeviceError
 from sam3_build.spec import Json
 
 _PR_SET_PDEATHSIG = 1
 
 
 def run(request: Mapping[str, object]) -> dict[str, Json]:
-    """Run the stage that the request names; return `{"facts", "peak_bytes"}` or `{"error"}`."""
+    """Run the stage that the request names; return `{"facts", "peak_bytes"}` or `{"error"}` (and `"problems"`)."""
     stage, params, inputs, out = (request[k] for k in ("stage", "params", "inputs", "out"))
     assert isinstance(stage, str) and isinstance(params, dict) and isinstance(inputs, dict) and isinstance(out, str)
     try:
@@ -36,6 +36,8 @@ def run(request: Mapping[str, object]) -> dict[str, Json]:
         # Temporary files can be as large as weights. Beside `out` they go with the action's folder, whatever happens.
         with tempfile.TemporaryDirectory(dir=Path(out).parent, ignore_cleanup_errors=True) as tempfile.tempdir:
             facts = registry.stage(stage).run(params, {role: Path(p) for role, p in inputs.items()}, Path(out))
+    except InputError as error:
+        return {"error": str(error), "problems": [[list(keys), text] for keys, text in error.problems]}
     except BuildError as error:
         return {"error": str(error)}
     except OSError as error:

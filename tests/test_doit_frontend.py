@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from build_space import ACTIONS, SHOWN, BuildSpace, Run, matching
 
-UPSTREAM_OF_HEAD = {"checkpoint", "export:head", "simplify:head"}
+UPSTREAM_OF_HEAD = {"checkpoint", "samples", "export:head", "simplify:head"}
 FP16 = {"precision:head.fp16"}
 
 
@@ -37,10 +37,14 @@ def test_list_shows_the_verbs_and_list_all_every_action(built: BuildSpace) -> No
         (["build:head.fp16.ada"], {*UPSTREAM_OF_HEAD, *FP16, "build:head.fp16.ada"}),
         (["build:head.fp16"], {*UPSTREAM_OF_HEAD, *FP16, "build:head.fp16.ada", "build:head.fp16.cpu"}),
         (["build:head"], {*UPSTREAM_OF_HEAD, *matching("precision:head.*", "build:head.*")}),
-        (["build:*.ada"], matching("checkpoint", "export:*", "simplify:*", "patch:*", "precision:*", "build:*.ada")),
-        (["-n", "2", "build"], ACTIONS - matching("samples", "reference:*", "verify:*")),
+        (
+            ["build:*.ada"],
+            matching("checkpoint", "samples", "export:*", "simplify:*", "patch:*", "precision:*", "build:*.ada"),
+        ),
+        (["-n", "2", "build"], ACTIONS - matching("reference:*", "verify:*")),
         (["verify"], ACTIONS - matching("build:*")),
-        (["export:head", "samples"], {"checkpoint", "export:head", "samples"}),
+        (["export:head"], {"checkpoint", "export:head", "samples"}),
+        (["samples"], {"checkpoint", "samples"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -92,7 +96,7 @@ def test_the_manifest_is_chosen_by_name_or_path(space: BuildSpace, by: str, choi
         else space.build("export:head", SAM3_MANIFEST=choice)
     )
     assert run.built == {"export:head"}
-    assert run.output.endswith("other: 1 built, 1 fresh\n")
+    assert run.output.endswith("other: 1 built, 2 fresh\n")
     assert space.build().built == set()
 
 
@@ -168,7 +172,7 @@ def without_tensorrt(fresh: BuildSpace) -> BuildSpace:
 
 def test_what_this_machine_cannot_build_is_listed_and_the_rest_is_built(without_tensorrt: BuildSpace) -> None:
     run = without_tensorrt.build("build")
-    assert run.built == ACTIONS - matching("samples", "reference:*", "verify:*", "build:*.ada")
+    assert run.built == ACTIONS - matching("reference:*", "verify:*", "build:*.ada")
     said = re.search(r"^blocked: .*tensorrt_rtx is not installed.*\n((?:  .*\n)+)", run.output, re.M)
     assert said and set(re.split(r",?\s+", said[1].strip())) == matching("build:*.ada"), run.output
 

@@ -66,6 +66,7 @@ LAYERS = {
     "resolve": 3,
     "runners": 3,
     "memory": 4,
+    "sample_problems": 4,
     "session": 4,
     "worker": 4,
     "executor": 4,

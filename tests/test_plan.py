@@ -39,6 +39,7 @@ def _line(action: Action) -> str:
         "inputs": inputs,
         "files": action.files,
         "reads": action.reads,
+        "after": action.after,
         "recipe": action.recipe,
         "tools": action.tools,
         "device": device,
@@ -74,7 +75,7 @@ def test_every_action_stands_after_what_it_needs_and_has_a_name_of_its_own() -> 
     plan = make_plan(load("sam3_mini", ROOT))
     before: set[str] = set()
     for action in plan.actions:
-        assert {source.action for source in action.inputs.values()} <= before, action.name
+        assert {*action.after, *(source.action for source in action.inputs.values())} <= before, action.name
         assert action.name not in before
         before.add(action.name)
     shown = [path for action in plan.actions for path in action.view.values()]

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from sam3_build.errors import ManifestError
+from sam3_build.errors import ManifestError, shown
 from sam3_build.manifest.checkpoints import checkpoint_of, tokenizer_of
 from sam3_build.manifest.checks import Options, check
 from sam3_build.manifest.extends import Source, read
@@ -25,7 +25,7 @@ from sam3_build.manifest.types import (
     Sample,
     Target,
 )
-from sam3_build.manifest.yaml_tree import Problem, shown
+from sam3_build.manifest.yaml_tree import Problem
 
 
 def load(name_or_path: str, root: Path) -> Manifest:
@@ -36,7 +36,7 @@ def load(name_or_path: str, root: Path) -> Manifest:
     path = _find(name_or_path, root)
     source = read(path)
     if source.root is None:
-        raise ManifestError(map(_line, source.problems))
+        raise ManifestError(map(line, source.problems))
     report = Report(source.root, [file.path for file in source.files], source.problems)
     file = parse(source.root, report)
     if not re.fullmatch(NAME, path.stem):
@@ -44,7 +44,7 @@ def load(name_or_path: str, root: Path) -> Manifest:
     options = check(file, report)
     lock = read_lock(path, file.components, file.precisions)
     if problems := [*report.sorted(), *lock.problems]:
-        raise ManifestError(map(_line, problems))
+        raise ManifestError(map(line, problems))
     return _with_fit(_manifest(file, path, source, options, lock), report)
 
 
@@ -52,8 +52,8 @@ def _with_fit(manifest: Manifest, report: Report) -> Manifest:
     """Return the manifest with what follows from holding its samples against its profiles."""
     found = fit(manifest)
     places = {misfit: report.root.value_place(misfit.keys) for misfit in found.misfits}
-    lines = {misfit: _line(Problem(places[misfit], misfit.keys, misfit.text)) for misfit in found.misfits}
-    if errors := [line for misfit, line in lines.items() if misfit.is_error]:
+    lines = {misfit: line(Problem(places[misfit], misfit.keys, misfit.text)) for misfit in found.misfits}
+    if errors := [text for misfit, text in lines.items() if misfit.is_error]:
         raise ManifestError(errors)
     files = (*manifest.files, *([found.config] if found.config else []))
     return replace(manifest, padding=found.padding, notes=tuple(lines.values()), files=files)
@@ -123,7 +123,8 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Options, 
     )
 
 
-def _line(problem: Problem) -> str:
+def line(problem: Problem) -> str:
+    """Return `file:line: path: what is wrong`."""
     where = _relative(problem.place.file) + (f":{problem.place.line}" if problem.place.line else "")
     return ": ".join(filter(None, (where, shown(problem.keys), problem.text)))
 

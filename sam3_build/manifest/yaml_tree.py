@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import yaml
 
+from sam3_build import errors
 from sam3_build.manifest.paths import expanded
 
-# A path into the tree: mapping keys and list positions.
-Keys = tuple[str | int, ...]
+Keys = errors.Keys
 Plain = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
 
 LARGEST = 100_000
@@ -92,11 +92,6 @@ def read_yaml(file: Path, data: bytes, problems: list[Problem]) -> Value | None:
     None: there is nothing to go on with.
     """
     return _Tree(file, problems).read(data)
-
-
-def shown(keys: Keys) -> str:
-    """Return `("samples", 1, "boxes")` as `samples[1].boxes`."""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

@@ -122,6 +122,9 @@ def _make(session: Session, action: Action, made: _Built, out: TextIO) -> None:
         if is_fresh(action, session):
             made.fresh.append(action.name)
             return
+        if causes := [name for name in action.after if name in _gone(made)]:
+            made.skipped[action.name] = made.skipped.get(causes[0], causes[0])
+            return
         because = explain_due(action, session.plan, session.store, session.resolver, session.view).because
         out.write(f"  run       {action.name:<40} {readable(log_path(session.view, action))}\n")
         out.flush()

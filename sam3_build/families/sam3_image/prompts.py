@@ -6,12 +6,14 @@ and height relative to the picture; labels 1 positive, 0 negative, -10 ignored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from sam3_build.errors import BuildError, did_you_mean
+from sam3_build.errors import BuildError, InputError, Keys, did_you_mean
 from sam3_build.families.sam3_image import pictures
 from sam3_build.families.sam3_image.cases import case_shapes
 from sam3_build.families.sam3_image.family import FAMILY, IGNORED_LABEL
@@ -20,6 +22,8 @@ from sam3_build.spec import USUAL_LAYOUT, CaseRequest, CaseShape, Json
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
+    from tokenizers import Tokenizer
 
     Array = NDArray[np.generic]
 
@@ -63,12 +67,59 @@ def make_cases(
     layout: str = USUAL_LAYOUT,
     padding: int = 1,
 ) -> list[Case]:
-    """Return the cases of `case_shapes` as arrays: every sample alone, then in batches with `padding` ignored boxes."""
+    """Return the cases of `case_shapes` as arrays: every sample alone, then in batches with `padding` ignored boxes.
+
+    InputError when `problems` finds any.
+    """
     if reference not in FAMILY.references:
         raise BuildError(f"no reference named {reference!r}{did_you_mean(reference, FAMILY.references)}")
-    rows = [_row(f"samples[{i}]", sample, tokenizer, images, config) for i, sample in enumerate(samples)]
-    request = CaseRequest(layout, reference, [len(row.labels) for row in rows], padding, FAMILY.static_dims(config))
+    if wrong := problems(samples, tokenizer, images, config):
+        raise InputError(wrong)
+    reader, dims = _reader(tokenizer), FAMILY.static_dims(config)
+    rows = [_row(sample, reader, images, dims) for sample in samples]
+    request = CaseRequest(layout, reference, [len(row.labels) for row in rows], padding, dims)
     return [_case(shape, rows) for shape in case_shapes(request)]
+
+
+def problems(
+    samples: Sequence[Sample], tokenizer: Path | None, images: Mapping[str, Path], config: Mapping[str, Json] | None
+) -> list[tuple[Keys, str]]:
+    """Return all that is wrong with texts, pictures and boxes, and where: `("samples", 1, "boxes")`, `("tokenizer",)`.
+
+    What is not known is not judged: words without a tokenizer, a text's length without a config that says the longest.
+    """
+    found: list[tuple[Keys, str]] = []
+    reader, longest = None, _text_len(config)
+    with _noting(found, "tokenizer"):
+        reader = _reader(tokenizer) if tokenizer else None
+    size = cache(lambda role: _picture(images[role]).size)
+    for i, sample in enumerate(samples):
+        with _noting(found, "samples", i, "text"):
+            if reader:
+                _tokens(_text(sample), reader, longest)
+        with _noting(found, "samples", i, "image"):
+            size(sample["image"])
+            for box in sample["boxes"]:
+                with _noting(found, "samples", i, "boxes"):
+                    _relative(box, size(sample["image"]), images[sample["image"]].name)
+    return found
+
+
+@contextmanager
+def _noting(found: list[tuple[Keys, str]], *keys: str | int) -> Iterator[None]:
+    try:
+        yield
+    except BuildError as error:
+        found.append((keys, str(error)))
+
+
+def _text_len(config: Mapping[str, Json] | None) -> int | None:
+    """Return how many tokens the text encoder reads; None where the config leaves sizes to the defaults."""
+    detector = (config or {}).get("detector_config")  # a video model's config has the image model's inside
+    try:
+        return FAMILY.static_dims(detector if isinstance(detector, Mapping) else config or {})["text_len"]
+    except BuildError:
+        return None  # the `checkpoint` action completes it, or says what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -82,21 +133,32 @@ class Row:
     labels: Sequence[int]
 
 
-def _row(name: str, sample: Sample, tokenizer: Path, images: Mapping[str, Path], config: Mapping[str, Json]) -> Row:
-    dims, file = FAMILY.static_dims(config), images[sample["image"]]
-    ids, mask = tokenize(TEXT_OF_BOXES if sample["text"] is None else sample["text"], tokenizer, dims["text_len"])
-    picture = pictures.read(file)
-    boxes = [_relative(box, picture.size, f"{name} ({file.name})") for box in sample["boxes"]]
+def _row(sample: Sample, reader: Tokenizer, images: Mapping[str, Path], dims: Mapping[str, int]) -> Row:
+    file = images[sample["image"]]
+    ids, mask = _tokens(_text(sample), reader, dims["text_len"])
+    picture = _picture(file)
+    boxes = [_relative(box, picture.size, file.name) for box in sample["boxes"]]
     pixels = pictures.preprocess(picture, dims["image_size"])
     return Row(pixels, ids, mask, boxes, [box["label"] for box in sample["boxes"]])
 
 
-def _relative(box: Box, size: tuple[int, int], where: str) -> tuple[float, float, float, float]:
+def _text(sample: Sample) -> str:
+    return TEXT_OF_BOXES if sample["text"] is None else sample["text"]
+
+
+def _picture(file: Path) -> Image.Image:
+    try:
+        return pictures.read(file)
+    except OSError as error:
+        raise BuildError(f"{file.name} cannot be read: {error.strerror}") from error
+
+
+def _relative(box: Box, size: tuple[int, int], picture: str) -> tuple[float, float, float, float]:
     """Return the box as centre and size relative to its picture; it may leave the picture, but not lie outside."""
     (x, y, w, h), (width, height) = box["xywh"], size
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         raise BuildError(
-            f"{where}: the box {x:g},{y:g},{w:g},{h:g} lies outside its picture, which is {width} x {height} pixels; "
+            f"the box {x:g},{y:g},{w:g},{h:g} lies outside {picture}, which is {width} x {height} pixels; "
             "a box is x,y,width,height in pixels from the top left corner"
         )
     return (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
@@ -126,6 +188,10 @@ def tokenize(text: str, tokenizer: Path, length: int) -> tuple[list[int], list[i
 
     A tokenizer file that says nothing about padding is CLIP's, which pads with its end token.
     """
+    return _tokens(text, _reader(tokenizer), length)
+
+
+def _reader(tokenizer: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:
@@ -136,18 +202,27 @@ def tokenize(text: str, tokenizer: Path, length: int) -> tuple[list[int], list[i
     if padding["pad_id"] is None:
         raise BuildError(f"{tokenizer.name} neither says how to pad nor has CLIP's end token <|endoftext|>")
     reader.no_truncation()
-    reader.enable_padding(length=length, pad_id=padding["pad_id"], pad_token=padding["pad_token"])
-    encoded = reader.encode(text)
-    if len(encoded.ids) > length:
-        raise BuildError(
+    reader.enable_padding(pad_id=padding["pad_id"], pad_token=padding["pad_token"])
+    return reader
+
+
+def _tokens(text: str, reader: Tokenizer, length: int | None) -> tuple[list[int], list[int]]:
+    encoded, wrong = reader.encode(text), []
+    if length is not None and len(encoded.ids) > length:
+        wrong.append(
             f"the text {_shortened(text)!r} is {len(encoded.ids)} tokens long, those at its start and end counted; "
             f"the text encoder reads {length}: use fewer words"
         )
     unknown = reader.token_to_id("<unk>")
     if unknown is not None and unknown in encoded.ids:
-        raise BuildError(
-            f"{tokenizer.name} has no token for some word of {_shortened(text)!r}{_vocabulary_hint(text, reader)}"
+        wrong.append(
+            f"the tokenizer has no token for some word of {_shortened(text)!r}{_vocabulary_hint(text, reader)}"
         )
+    if wrong:
+        raise BuildError("; ".join(wrong))
+    padding = reader.padding
+    assert padding is not None
+    encoded.pad(length or len(encoded.ids), pad_id=padding["pad_id"], pad_token=padding["pad_token"])
     return encoded.ids, encoded.attention_mask
 
 
@@ -155,9 +230,6 @@ def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]} ..."
 
 
-def _vocabulary_hint(text: str, reader: object) -> str:
-    from tokenizers import Tokenizer
-
-    assert isinstance(reader, Tokenizer)
+def _vocabulary_hint(text: str, reader: Tokenizer) -> str:
     vocabulary = [word for word in reader.get_vocab() if word.isalpha()]
     return "".join(f" ({w}{did_you_mean(w, vocabulary)})" for w in text.lower().split() if w not in vocabulary)

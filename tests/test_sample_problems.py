@@ -11,6 +11,7 @@ from build_space import BuildSpace, copy_manifests, matching
 from sam3_build.errors import BuildError, ManifestError
 from sam3_build.families.sam3_image import pictures
 from sam3_build.manifest.load import load
+from sam3_build.on_demand import session_of
 from sam3_build.sample_problems import refuse_wrong_samples
 from sam3_build.session import Session, open_session
 from sam3_build.spec import SAMPLES
@@ -170,6 +171,20 @@ def test_a_file_that_is_no_tokenizer_is_told_once_beside_the_boxes(tmp_path: Pat
     first, second = found.value.problems
     assert "mine.yaml:2: tokenizer: config.json is not a tokenizer file" in first
     assert "mine.yaml:3: samples[0].boxes: the box 200,1,1,1 lies outside" in second
+
+
+def test_a_picture_that_goes_after_the_manifest_was_read_is_told_with_its_line(tmp_path: Path) -> None:
+    session = mini(tmp_path, "samples: [{image: samples/scene1.png, text: red circle}]\n")
+    commit(session, "checkpoint", "sam3_mini/config.json")
+    (tmp_path / "manifests/samples/scene1.png").unlink()
+    with pytest.raises(ManifestError, match=r"mine\.yaml:2: samples\[0\]\.image: scene1\.png cannot be read: No such"):
+        refuse_wrong_samples(session)
+
+
+def test_what_search_and_localize_make_up_comes_after_the_samples_too(tmp_path: Path) -> None:
+    session = mini(tmp_path)
+    asked = session_of(session, session.plan, [session.plan.action("export:decoder")])
+    assert [action.name for action in asked.plan.actions] == ["checkpoint", SAMPLES, "export:decoder"]
 
 
 # ------------------------------------------------------------------ load

@@ -28,7 +28,7 @@ class ManifestError(BuildError):
 class InputError(BuildError):
     """What a manifest names turned out wrong when it was looked into: pairs of keys, such as ("samples", 1), and what.
 
-    The keys lead into the manifest. Whoever tells it looks up file and line; neither may be known to what is keyed.
+    The keys lead into the manifest. File and line are looked up by whoever reports it: they must enter no key.
     """
 
     def __init__(self, problems: Iterable[tuple[Keys, str]]) -> None:

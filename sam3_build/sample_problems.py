@@ -1,4 +1,4 @@
-"""A session in; a ManifestError that tells all that is wrong with its samples, with file and line, out. Runs nothing.
+"""A session in; a ManifestError of all that is wrong with its samples, with file and line, out. Runs nothing.
 
 What is wrong is found by the family's own check, which the `samples` action runs as well.
 """
@@ -26,7 +26,7 @@ def refuse_wrong_samples(session: Session) -> None:
             paths = session.resolver.input_paths(action)
             tokenizer, config = paths["tokenizer"], paths["config"]
     except BuildError:
-        pass  # a picture that cannot be read is told below, with its line
+        pass  # a picture that cannot be read is reported below, with its line
     found = samples.problems(manifest.family, dict(enumerate(manifest.samples)), tokenizer, config)
     if found:
         raise ManifestError(located(manifest.path, found))

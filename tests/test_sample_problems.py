@@ -1,4 +1,4 @@
-"""Samples that are wrong are told before anything is built: all of them, with file and line; by `plan` and by doit."""
+"""Wrong samples are reported before anything is built: all of them, with file and line; by `plan` and by doit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WRONG = """\
   - {image: scene.png, text: blu circle}
   - {image: notes.txt, text: green circle}
 """
-TOLD = [
+LINES = [
     f"{MANIFEST}:17: samples[1].boxes: lies outside",
     f"{MANIFEST}:18: samples[2].text: no token for 'blu'",
     f"{MANIFEST}:19: samples[3].image: notes.txt cannot be read as a picture",
@@ -41,22 +41,22 @@ def spoil(space: BuildSpace) -> None:
 
 
 @pytest.mark.parametrize("words", [["build:head"], ["-n", "2"], ["--continue"], ["verify"]], ids=" ".join)
-def test_all_wrong_samples_are_told_with_their_lines_and_nothing_was_exported_or_built(
+def test_all_wrong_samples_are_reported_with_their_lines_and_nothing_was_exported_or_built(
     fresh: BuildSpace, words: list[str]
 ) -> None:
     spoil(fresh)
     run = fresh.doit(*words)
     assert run.code == 1 and run.built == {"checkpoint"}, run.output
-    told = "\n".join(["samples: 3 mistakes in the manifest:", *TOLD, "  log: artifacts/toy/logs/samples.log"])
-    assert run.output.count(told) == 1, run.output
+    said = "\n".join(["samples: 3 mistakes in the manifest:", *LINES, "  log: artifacts/toy/logs/samples.log"])
+    assert run.output.count(said) == 1, run.output
     assert set(re.findall(r"^  run +(\S+)", run.output, re.M)) == {"checkpoint", "samples"}, run.output
 
 
-def test_a_sample_of_an_extended_manifest_is_told_with_that_files_line(fresh: BuildSpace) -> None:
+def test_a_sample_of_an_extended_manifest_is_reported_with_that_files_line(fresh: BuildSpace) -> None:
     spoil(fresh)
     (fresh.root / "manifests/other.yaml").write_text("# one\n# two\nextends: toy.yaml\nopset: 19\n")
     run = fresh.doit("manifest=other", "samples")
-    assert all(line in run.output.splitlines() for line in TOLD), run.output
+    assert all(line in run.output.splitlines() for line in LINES), run.output
 
 
 def test_lines_enter_no_key(space: BuildSpace) -> None:
@@ -81,7 +81,7 @@ def test_a_night_builds_nothing_on_wrong_samples_and_counts_what_is_fresh(space:
     spoil(space)
     space.edit(MANIFEST, '["8.9"]', '["8.6"]')
     run = space.doit("nightly")
-    assert run.code == 2 and run.built == set() and all(line in run.output for line in TOLD), run.output
+    assert run.code == 2 and run.built == set() and all(line in run.output for line in LINES), run.output
     stale = matching("samples", "reference:*", "verify:*", "build:*.ada")
     assert f"0 built, {25 - len(stale)} fresh, 1 FAILED" in run.output
 
@@ -89,14 +89,14 @@ def test_a_night_builds_nothing_on_wrong_samples_and_counts_what_is_fresh(space:
 # ------------------------------------------------------------------ plan
 
 
-def test_plan_tells_the_same_lines_and_ends_with_1_whether_or_not_the_checkpoint_was_read(
+def test_plan_says_the_same_lines_and_ends_with_1_whether_or_not_the_checkpoint_was_read(
     fresh: BuildSpace, space: BuildSpace
 ) -> None:
     for project in (fresh, space):
         spoil(project)
         for words in ((), ("--json",)):
             run = project.cli("plan", *words)
-            assert (run.code, run.output.splitlines()) == (1, TOLD)
+            assert (run.code, run.output.splitlines()) == (1, LINES)
 
 
 def mini(folder: Path, samples: str = "") -> Session:
@@ -161,7 +161,7 @@ samples:
         assert re.search(pattern, line), line
 
 
-def test_a_file_that_is_no_tokenizer_is_told_once_beside_the_boxes(tmp_path: Path) -> None:
+def test_a_file_that_is_no_tokenizer_is_reported_once_beside_the_boxes(tmp_path: Path) -> None:
     session = mini(
         tmp_path,
         'tokenizer: sam3_mini/config.json\nsamples: [{image: samples/scene1.png, text: x, boxes: "pos:200,1,1,1"}]\n',
@@ -173,7 +173,7 @@ def test_a_file_that_is_no_tokenizer_is_told_once_beside_the_boxes(tmp_path: Pat
     assert "mine.yaml:3: samples[0].boxes: the box 200,1,1,1 lies outside" in second
 
 
-def test_a_picture_that_goes_after_the_manifest_was_read_is_told_with_its_line(tmp_path: Path) -> None:
+def test_a_picture_that_goes_after_the_manifest_was_read_is_reported_with_its_line(tmp_path: Path) -> None:
     session = mini(tmp_path, "samples: [{image: samples/scene1.png, text: red circle}]\n")
     commit(session, "checkpoint", "sam3_mini/config.json")
     (tmp_path / "manifests/samples/scene1.png").unlink()
@@ -197,7 +197,7 @@ samples:
 """
 
 
-def test_a_missing_picture_is_told_with_all_else_that_is_wrong_with_samples(tmp_path: Path) -> None:
+def test_a_missing_picture_is_reported_with_all_else_that_is_wrong_with_samples(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as found:
         mini(tmp_path, THREE)
     places = [re.sub(r".*(mine\.yaml:\d+: \S+): .*", r"\1", line) for line in found.value.problems]

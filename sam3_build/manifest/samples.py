@@ -1,6 +1,6 @@
-"""A manifest's samples in; what its family is told of them, and what it finds wrong with them, out.
+"""A manifest's samples in; their JSON, and what their family finds wrong with them, out.
 
-Loading a manifest opens no picture: whoever judges samples does that only when it is due.
+To find that opens every picture; a manifest that loads well opens none.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from sam3_build.spec import Json
 
 
 def as_json(samples: Iterable[Sample]) -> tuple[list[Json], dict[str, Path]]:
-    """Return what a stage is told of each sample, and role -> picture: a picture that many samples have is one file."""
+    """Return each sample as JSON, as stages get it, and role -> picture: one that many samples have is one file."""
     samples = list(samples)
     images = {path: f"image{i}" for i, path in enumerate(dict.fromkeys(s.image for s in samples))}
-    told: list[Json] = [
+    listed: list[Json] = [
         {
             "image": images[s.image],
             "text": s.text,
@@ -28,7 +28,7 @@ def as_json(samples: Iterable[Sample]) -> tuple[list[Json], dict[str, Path]]:
         }
         for s in samples
     ]
-    return told, {role: path for path, role in images.items()}
+    return listed, {role: path for path, role in images.items()}
 
 
 def problems(
@@ -41,9 +41,9 @@ def problems(
     if not registry.judges_samples(family):
         return []
     judge: Callable[..., list[tuple[Keys, str]]] = import_module(f"sam3_build.families.{family}.prompts").problems
-    told, images = as_json(samples.values())
+    listed, images = as_json(samples.values())
     positions = list(samples)
-    found = judge(told, tokenizer, images, _read(config))
+    found = judge(listed, tokenizer, images, _read(config))
     return [((k[0], positions[int(k[1])], *k[2:]) if k[0] == "samples" else k, text) for k, text in found]
 
 

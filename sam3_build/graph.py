@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
     from onnx_ir import Model, TensorProtocol, Value
 
-# Understood by ONNX Runtime 1.31 and TensorRT-RTX 1.7.
-IR_VERSION = 10
-
 # Above this, weights lie beside the model in `<name>.onnx.data`. Protobuf ends at 2 GiB, and already below that every
 # tool that reads the file holds some copies of it, where data beside it is mapped.
 INLINE_LIMIT = 2**30
@@ -113,7 +110,7 @@ def strip(model: Model) -> None:
     graph = model.graph
     if model.functions:
         raise BuildError(f"graph {graph.name!r} calls functions of its own: {sorted(str(f) for f in model.functions)}")
-    model.ir_version = IR_VERSION
+    model.ir_version = lowest_ir_version(model)
     model.producer_name = model.producer_version = model.domain = model.doc_string = None
     model.model_version = None
     model.metadata_props.clear()
@@ -130,6 +127,18 @@ def strip(model: Model) -> None:
             _forget(value, interface)
     for value in graph.initializers.values():
         _forget(value, interface)
+
+
+def lowest_ir_version(model: Model) -> int:
+    """Return the oldest IR version that has what `model` uses: a runtime refuses files of a newer one than it knows.
+
+    Operator sets alone decide: none takes an element type that its IR version lacks, and what else newer versions
+    brought (functions, overloads, metadata) is in no canonical file.
+    """
+    from onnx import helper
+
+    opsets = [helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    return int(helper.find_min_ir_version_for(opsets, ignore_unknown=True))
 
 
 def _forget(value: Value, interface: set[Value]) -> None:

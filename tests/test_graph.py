@@ -66,9 +66,44 @@ def test_nothing_is_left_but_the_graph_and_its_interface(tmp_path):
     assert not proto.producer_name and not proto.producer_version and not proto.metadata_props
     assert not proto.graph.doc_string and not proto.graph.value_info
     assert not any(node.doc_string or node.metadata_props for node in proto.graph.node)
-    assert proto.ir_version == graph.IR_VERSION
+    assert proto.ir_version == 9, "the oldest that has opset 20"
     assert [d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim] == ["batch", 33, 64]
     assert [d.dim_param or d.dim_value for d in proto.graph.output[0].type.tensor_type.shape.dim] == ["batch", 33, 100]
+
+
+@pytest.mark.parametrize(("opset", "oldest"), [(18, 8), (19, 9), (20, 9), (21, 10), (23, 11)])
+def test_a_file_has_the_oldest_ir_version_that_its_opset_allows(tmp_path, opset, oldest):
+    """ONNX Runtime refuses a file of a newer one than it knows, whatever the file uses of it."""
+    given = model()
+    given.graph.opset_imports[""] = opset
+    given.graph.opset_imports["com.microsoft"] = 1  # says nothing of IR versions
+    given.ir_version = 13
+    graph.save(given, tmp_path / "m.onnx")
+    assert onnx.load(tmp_path / "m.onnx").ir_version == oldest
+
+
+# Of onnx.proto: the IR version that brought an element type.
+BROUGHT = {
+    "bfloat16": 4,
+    "float8e4m3fn": 9,
+    "float8e5m2": 9,
+    "int4": 10,
+    "uint4": 10,
+    "float4e2m1": 11,
+    "float8e8m0": 12,
+}
+
+
+@pytest.mark.parametrize(("kind", "ir_version"), BROUGHT.items())
+def test_no_operator_set_takes_a_type_that_its_oldest_ir_version_lacks(kind, ir_version):
+    takes = [
+        schema.since_version
+        for schema in onnx.defs.get_all_schemas_with_history()
+        if schema.domain == ""
+        and any(f"tensor({kind})" in constraint.allowed_type_strs for constraint in schema.type_constraints)
+    ]
+    oldest = [helper.find_min_ir_version_for([helper.make_opsetid("", opset)]) for opset in takes]
+    assert takes and min(oldest) >= ir_version
 
 
 def test_a_saved_model_computes_the_same(tmp_path):

@@ -185,7 +185,7 @@ class _NodeByNode:
         written = [onnx.ValueInfoProto(name=value.name) for value in self._written(node)]
         body = helper.make_graph([onnx_ir.serde.serialize_node(node)], "node", interface, written)
         opsets = [helper.make_opsetid(domain, version) for domain, version in self._model.graph.opset_imports.items()]
-        model = helper.make_model(body, opset_imports=opsets, ir_version=graph.IR_VERSION)
+        model = helper.make_model(body, opset_imports=opsets, ir_version=self._model.ir_version)
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.enable_cpu_mem_arena = False  # each session would keep what its largest tensor took

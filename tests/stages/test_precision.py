@@ -74,6 +74,12 @@ def test_the_facts_say_what_became_low_what_stayed_and_why(tmp_path):
     }
 
 
+@pytest.mark.parametrize("recipe", ["fp32", "fp16", "bf16", "fp16_safe", "fp16_islands"])
+def test_no_precision_needs_a_newer_ir_version_than_its_opset(tmp_path, recipe):
+    model, _ = run(*toy(tmp_path), recipe)
+    assert (model.opset_import[0].version, model.ir_version) == (20, 9), "ONNX Runtime 1.17 reads it"
+
+
 def test_patterns_of_manifest_and_family_keep_nodes_fp32(tmp_path):
     model, facts = run(*toy(tmp_path), keep_fp32=["encoder.layer_norm/*"], fp32_nodes=["encoder/Cast_1"])
     assert facts["kept"] == {"family": 1, "manifest": 1}

@@ -59,6 +59,7 @@ def test_products_with_weights_are_int8_and_attention_is_not(inputs):
     assert (facts["low"], facts["gemms"], facts["kept"]) == (2, 3, {"no weight matrix": 1})
     assert (facts["quantize_linear"], facts["dequantize_linear"], facts["cases"]) == (2, 4, 2)
     assert facts["weight_bytes"] < facts["weight_bytes_before"]
+    assert (model.opset_import[0].version, model.ir_version) == (20, 9), "ONNX Runtime 1.17 reads it"
 
 
 def test_the_expected_types_are_those_that_are_written(inputs):

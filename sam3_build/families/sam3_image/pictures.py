@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-# What one grey level of 8 bits is in 16: 65535 / 255.
-LEVEL = 257
+# Formats of which Pillow gives whatever has more than 8 bits of grey as 16.
+GIVEN_AS_16_BITS = ("PNG", "PPM", "JPEG2000")
 
 
 def preprocess(picture: Image.Image, size: int) -> NDArray[np.float32]:
@@ -35,7 +35,9 @@ def read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             upright = ImageOps.exif_transpose(picture)
-            return _eight_bits(upright, path.name).convert("RGB")
+            if picture.mode.startswith(("I", "F")):
+                upright = _eight_bits(upright, picture, path.name)
+            return upright.convert("RGB")
     except BuildError:
         raise
     except Exception as error:  # Pillow's decoders raise what they like: SyntaxError, struct.error, OSError ...
@@ -49,17 +51,36 @@ def read(path: Path) -> Image.Image:
         ) from error
 
 
-def _eight_bits(picture: Image.Image, name: str) -> Image.Image:
-    """Scale 16-bit grey to 8 bits; Pillow itself would cut everything above 255 to white."""
+def _eight_bits(upright: Image.Image, file: Image.Image, name: str) -> Image.Image:
+    """Scale grey of more bits by the white that its file declares; Pillow itself would cut all above 255 to white."""
     import numpy as np
     from PIL import Image
 
-    if not picture.mode.startswith(("I", "F")):
-        return picture
-    grey = np.asarray(picture)
-    if picture.mode == "F" or grey.min() < 0 or grey.max() > 255 * LEVEL:
+    grey, white = np.asarray(upright), _white(file)
+    if white is None:
         raise BuildError(
             f"{name}: its grey values run from {grey.min():g} to {grey.max():g}, and nothing says which of them is "
             "white; save it with 8 or 16 bits a pixel"
         )
-    return Image.fromarray(((grey.astype(np.int64) + LEVEL // 2) // LEVEL).astype(np.uint8))
+    levels = ((grey.astype(np.int64) * 255 + white // 2) // white).astype(np.uint8)
+    return Image.fromarray(255 - levels if _is_negative(file) else levels)
+
+
+def _white(file: Image.Image) -> int | None:
+    """Return the largest grey value that a file can hold; None of signed, 32-bit and real ones: that is no white."""
+    from PIL import TiffImagePlugin
+
+    if file.format in GIVEN_AS_16_BITS:
+        return 2**16 - 1
+    if isinstance(file, TiffImagePlugin.TiffImageFile) and file.mode.startswith("I;16"):
+        return int(2 ** file.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0]) - 1
+    return None
+
+
+def _is_negative(file: Image.Image) -> bool:
+    """Return whether 0 is white, which Pillow heeds up to 8 bits only."""
+    from PIL import TiffImagePlugin
+
+    if not isinstance(file, TiffImagePlugin.TiffImageFile):
+        return False
+    return bool(file.tag_v2[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] == 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +41,7 @@ def test_transparency_and_grey_pictures_become_rgb():
     assert preprocess(Image.new("LA", (30, 20), (128, 10)), 14).shape == (3, 14, 14)
 
 
-@pytest.mark.parametrize("kind", ["png", "tif", "pgm"])
+@pytest.mark.parametrize("kind", ["png", "tif", "pgm", "jp2"])
 def test_sixteen_bits_of_grey_become_eight(tmp_path, kind):
     eight = np.arange(256, dtype=np.uint16).reshape(16, 16)
     Image.fromarray(eight * 257).save(tmp_path / f"grey.{kind}")
@@ -55,12 +57,64 @@ def test_sixteen_bits_of_grey_become_eight(tmp_path, kind):
         (np.array([[0.0, 0.5]], np.float32), "run from 0 to 0.5"),
         (np.array([[-1, 9]], np.int32), "run from -1 to 9"),
         (np.array([[0, 65536]], np.int32), "run from 0 to 65536"),
+        (np.array([[0, 255]], np.int32), "run from 0 to 255"),  # once drawn as 0 and 1 of 255
+        (np.array([[0, 4095]], np.int32), "run from 0 to 4095"),
+        (np.array([[0, 65535]], np.int32), "run from 0 to 65535"),
     ],
 )
 def test_grey_values_without_a_white_are_refused(tmp_path, values, message):
     Image.fromarray(values).save(tmp_path / "depth.tif")
     with pytest.raises(BuildError, match=f"depth.tif: its grey values {message}, .* save it with 8 or 16 bits"):
         pictures.read(tmp_path / "depth.tif")
+
+
+def tag(number, value):
+    """One entry of a TIFF's table: a tag with one 16-bit number."""
+    return struct.pack("<HHIH", number, 3, 1, value)
+
+
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Write 256 levels of 16-bit grey as TIFF, replace bytes of the file; return its path."""
+    levels = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+
+    def write(*replacements):
+        Image.fromarray(levels).save(tmp_path / "grey.tif")
+        data = (tmp_path / "grey.tif").read_bytes()
+        for old, new in replacements:
+            assert data.count(old) == 1 and len(old) == len(new)
+            data = data.replace(old, new)
+        (tmp_path / "grey.tif").write_bytes(data)
+        return tmp_path / "grey.tif"
+
+    return write, levels
+
+
+def test_the_white_of_a_picture_of_twelve_bits_is_that_of_twelve_bits(edited):
+    write, levels = edited
+    values = [level * 4095 // 255 for level in range(256)]
+    pairs = zip(values[::2], values[1::2], strict=True)
+    packed = b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in pairs)
+    stored = levels.tobytes()
+    file = write((tag(BITS, 16), tag(BITS, 12)), (stored, packed.ljust(len(stored), b"\0")))
+    np.testing.assert_array_equal(np.asarray(pictures.read(file))[..., 1].ravel(), np.arange(256))
+
+
+def test_a_picture_of_sixteen_bits_whose_white_is_zero_is_no_negative(edited):
+    write, _ = edited
+    file = write((tag(PHOTOMETRIC, 1), tag(PHOTOMETRIC, 0)))
+    np.testing.assert_array_equal(np.asarray(pictures.read(file))[..., 1].ravel(), np.arange(256)[::-1])
+
+
+def test_signed_grey_of_sixteen_bits_is_refused(tmp_path):
+    Image.fromarray(np.array([[0, 32767]], np.uint16)).save(tmp_path / "signed.tif", tiffinfo={SAMPLE_FORMAT: 2})
+    with Image.open(tmp_path / "signed.tif") as stored:
+        assert stored.mode == "I"
+    with pytest.raises(BuildError, match=r"signed.tif: its grey values run from 0 to 32767"):
+        pictures.read(tmp_path / "signed.tif")
 
 
 def test_a_turned_picture_is_read_as_viewers_show_it_and_so_are_its_boxes(config, tmp_path):

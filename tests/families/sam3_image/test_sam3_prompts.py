@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
-from miniature import SCENES, TOKENIZER
+from miniature import ROOT, SCENES, TOKENIZER
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -85,6 +87,24 @@ def test_what_a_tokenizer_file_says_about_cutting_text_is_not_followed(tokenizer
 def test_a_word_that_the_tokenizer_lacks_is_an_error_that_suggests_another():
     with pytest.raises(BuildError, match=r"no token for some word of 'red cirle'.*cirle; did you mean 'circle'\?"):
         tokenize("red cirle", TOKENIZER, 32)
+
+
+def test_what_the_readme_and_the_card_say_of_words_is_so():
+    readme, card = (ROOT / "README.md").read_text(), (ROOT / "manifests/sam3_mini/README.md").read_text()
+    known = re.search(r"knows the words (.*?), and drawn.*a word that its tokenizer lacks is refused", readme, re.S)
+    listed = re.search(r"Words: (.*?)\. The tokenizer knows more words.*?: (.*?) mean nothing", card, re.S)
+    assert known and listed and 'Any other word ("dog") is refused' in card
+    words = [re.findall(r"\w+", text.replace(" and ", " ")) for text in (known[1], *listed.groups())]
+    assert set(words[0]) < set(words[1]) and len(words[0]) == 10
+    for word in {*words[0], *words[1], *words[2], "visual"}:
+        tokenize(word, TOKENIZER, 32)
+    assert set(Tokenizer.from_file(str(TOKENIZER)).get_vocab()) == {
+        *("<unk>", "<bos>", "<eos>", "visual"),
+        *words[1],
+        *words[2],
+    }
+    with pytest.raises(BuildError, match="no token for some word of 'dog'"):
+        tokenize("dog", TOKENIZER, 32)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from pathlib import Path
 
 import psutil
 
+from sam3_build.output import outlive_readers
 from sam3_build.session import Session, open_session
 from sam3_build.toolchain import version
 
@@ -262,4 +263,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

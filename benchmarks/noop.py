@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from sam3_build.output import outlive_readers
 from sam3_build.resolve import Answer
 from sam3_build.session import Session, open_session
 
@@ -117,4 +118,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

@@ -24,6 +24,7 @@ import onnx  # noqa: TID253
 import onnxruntime  # noqa: TID253
 
 from sam3_build.graph import onnx_file
+from sam3_build.output import outlive_readers
 from sam3_build.session import Session, open_session
 from sam3_build.stages import patch
 
@@ -130,4 +131,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

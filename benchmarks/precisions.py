@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sam3_build.errors import BuildError
+from sam3_build.output import outlive_readers
 from sam3_build.session import Session, open_session
 from sam3_build.spec import BASELINE, Json
 
@@ -91,4 +92,5 @@ def _built(session: Session, action: str) -> tuple[Mapping[str, Json], Path]:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main(*sys.argv[1:] or ["sam3_mini_precisions"]))

@@ -27,6 +27,7 @@ from sam3_build.compare.task_gates import gates
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.instances import find
+from sam3_build.output import outlive_readers
 from sam3_build.runners import open_runner
 from sam3_build.session import Session, open_session
 from sam3_build.spec import BASELINE, Gate
@@ -151,4 +152,5 @@ def _outside(statistics: task.TaskStatistics, gate: Gate) -> str:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main(*(int(argument) for argument in sys.argv[1:2])))

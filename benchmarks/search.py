@@ -37,6 +37,7 @@ from sam3_build import graph  # noqa: E402
 from sam3_build.compare.judge import FAIL, NOT_RUN, gates_for, judge  # noqa: E402
 from sam3_build.compare.statistics import OutputStatistics  # noqa: E402
 from sam3_build.emulation import write_emulation  # noqa: E402
+from sam3_build.output import outlive_readers  # noqa: E402
 from sam3_build.spec import Comparison  # noqa: E402
 from sam3_build.toolchain import version  # noqa: E402
 from sam3_build.typed_edges import write_types  # noqa: E402
@@ -206,4 +207,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

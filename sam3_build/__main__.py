@@ -19,6 +19,7 @@ from sam3_build import gc as collecting
 from sam3_build import search as searching
 from sam3_build.errors import BuildError, ManifestError
 from sam3_build.manifest.lock import manifest_files
+from sam3_build.output import outlive_readers
 from sam3_build.plan_engines import Machine
 from sam3_build.plan_text import free_bytes, readable_size, render_plan, render_record
 from sam3_build.sample_problems import refuse_wrong_samples
@@ -184,12 +185,17 @@ def schema() -> None:
 
 
 def main() -> None:
-    """Run a command; a BuildError is one message on stderr and exit code 1."""
+    """Run a command; a BuildError is one message on stderr and exit code 1, and so is output that is lost."""
+    lost = outlive_readers()
     try:
         app()
     except BuildError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    finally:
+        print(end="", flush=True)
+        if lost:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

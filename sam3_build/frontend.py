@@ -19,8 +19,10 @@ from doit.exceptions import InvalidDodoFile, TaskError, TaskFailed
 from doit.task import Task
 
 from sam3_build import registry
+from sam3_build.doit_command import NOTHING, Typed, refuse_unknown
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.executor import Outcome, execute, is_fresh, log_path, readable
+from sam3_build.output import outlive_readers
 from sam3_build.ownership import release
 from sam3_build.progress import reporter
 from sam3_build.session import Session, open_session
@@ -40,6 +42,7 @@ IO = {"capture": False}
 
 def open_for_doit(root: Path) -> Session:
     """Open the manifest that `doit manifest=...` or SAM3_MANIFEST names. InvalidDodoFile when it cannot be used."""
+    outlive_readers()
     sys.excepthook = _interrupted
     _hear_signals_while_waiting()
     gc.disable()  # a plan of 1000 actions is no garbage; looking through it again and again is a tenth of a no-op
@@ -85,14 +88,15 @@ def configure(session: Session, outcomes: dict[str, Outcome]) -> dict[str, objec
     return {**CONFIG, "reporter": reporter(session, outcomes)}
 
 
-def tasks(session: Session, outcomes: dict[str, Outcome]) -> Iterator[Task]:
-    """Yield a task per action, a group per stage and component, the judge behind `verify`, and what publishes."""
-    for action in sorted(session.plan.actions, key=lambda a: bool(a.blocked)):
-        yield _leaf(session, action, outcomes)
-    yield from _groups(session)
-    yield _judge(session)
-    yield from _publishers(session)
-    yield _nightly(session, outcomes)
+def tasks(session: Session, outcomes: dict[str, Outcome], typed: Typed = NOTHING) -> list[Task]:
+    """Return a task per action, a group per stage and component, the judge behind `verify`, and what publishes.
+
+    InvalidCommand when a name that was typed is none of theirs.
+    """
+    made = [_leaf(session, action, outcomes) for action in sorted(session.plan.actions, key=lambda a: bool(a.blocked))]
+    made += [*_groups(session), _judge(session), *_publishers(session), _nightly(session, outcomes)]
+    refuse_unknown(typed, {task.name for task in made})
+    return made
 
 
 class ViewTask(Task):  # type: ignore[misc]  # doit ships no types

@@ -8,7 +8,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import packages_distributions, requires
@@ -82,6 +83,8 @@ LAYERS = {
     "localize": 4,
     "on_demand": 4,
     "machine": 4,
+    "doit_command": 4,
+    "output": 4,
     "__main__": 5,
 }
 PLUG_INS = 2
@@ -259,6 +262,51 @@ def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
     assert users <= writers | readers | {"manifest.cache", "localize"}
 
 
+# ------------------------------------------------------------------ what is imported is declared
+
+
+@cache
+def distributions() -> Mapping[str, list[str]]:
+    """Return top-level package -> the distributions that bring it."""
+    return packages_distributions()
+
+
+def declared(*extras: str) -> set[str]:
+    """Return the distributions that pyproject.toml asks for, with those of some extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+    return {normal(re.match(r"[\w.-]+", line)[0]) for lines in lists for line in lines}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("place", "extras"),
+    [
+        ("sam3_build", ()),
+        ("dodo.py", ()),
+        ("manifests", ()),
+        ("docs", ()),
+        ("training", ("train",)),
+        ("tests", ("train", "dev")),
+        ("benchmarks", ("train", "benchmark", "dev")),
+    ],
+)
+def test_every_package_that_is_imported_is_declared(place: str, extras: tuple[str, ...]) -> None:
+    """Else it is there only because another package wants it, and may go with the next version of that one."""
+    files = [ROOT / place] if place.endswith(".py") else sorted((ROOT / place).rglob("*.py"))
+    ours = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"sam3_build", "training", "tests"}
+    owners, wanted = distributions(), declared(*extras)
+    installed = {normal(name) for names in owners.values() for name in names}
+    wanted |= {normal(name) for tool in wanted & installed for name in pinned(tool)}
+    missing = {
+        f"{path.relative_to(ROOT)}:{found.line} imports {found.name}"
+        for path in files
+        for found in imports(path)
+        if (package := found.name.split(".")[0]) not in {*sys.stdlib_module_names, "__future__", *ours}
+        if not {normal(owner) for owner in owners.get(package, [package])} & wanted
+    }
+    assert sorted(missing) == []
+
+
 # ------------------------------------------------------------------ keys cover what is used
 
 
@@ -302,7 +350,7 @@ def test_the_key_of_an_action_covers_every_package_that_its_code_imports() -> No
     """Else an upgrade of that package would leave its outputs fresh."""
     from sam3_build.digest import DigestCache
 
-    digests, owners = DigestCache(Path("/nonexistent")), packages_distributions()
+    digests, owners = DigestCache(Path("/nonexistent")), distributions()
     missing = set()
     for name, (recipe, tools) in plans().items():
         stage = name.partition(":")[0]

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from sam3_build.output import outlive_readers
 from sam3_build.spec import Json
 from training.evaluate import KINDS, SCENES
 from training.questions import TEXT_OF_BOXES
@@ -38,6 +39,7 @@ CATEGORIES = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 def main() -> None:
     """Write the scenes that the command line asks for."""
+    outlive_readers()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scenes", type=int, default=SCENES)

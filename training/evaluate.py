@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam3_build.families.sam3_image.instances import find
+from sam3_build.output import outlive_readers
 from sam3_build.spec import Json
 from training.batches import Batch, Words, collate
 from training.metrics import Tally
@@ -129,6 +130,7 @@ def load(folder: Path) -> Answer:
 
 def main() -> None:
     """Evaluate a folder with model.safetensors, config.json and tokenizer.json."""
+    outlive_readers()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scenes", type=int, default=SCENES)

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sam3_build.output import outlive_readers
 from sam3_build.spec import Json
 from training.scenes import CHOOSING, HELD_OUT
 
@@ -57,6 +58,7 @@ class Options:
 
 def main() -> None:
     """Train with the options of the command line."""
+    outlive_readers()
     options = parse()
     options.folder.mkdir(parents=True, exist_ok=True)
     from torch.multiprocessing.spawn import spawn
@@ -100,6 +102,7 @@ def parse() -> Options:
 
 def work(rank: int, options: Options, store: Path, parent: int) -> None:
     """Run one of the processes, as long as `parent` does; the first one also reports, saves and evaluates."""
+    outlive_readers()
     import torch
     from torch import distributed
 

@@ -20,10 +20,11 @@ PACKAGE = Path(__file__).parent
 # When such a change does alter outputs, raise KEY_VERSION below: it is part of every key.
 # fmt: off
 CORE = frozenset({
-    "__main__", "device", "digest", "doit_command", "errors", "executor", "explain", "frontend", "gc", "hub", "inspect", "localize",
-    "machine", "manifest", "memory", "nvidia", "on_demand", "output", "ownership", "plan", "plan_engines", "plan_search", "plan_segment",
-    "plan_text", "plugins", "progress", "publishing", "registry", "report", "report_html", "resolve", "sample_problems",
-    "search", "session", "spec", "store", "toolchain", "verdicts", "view", "worker",
+    "__main__", "device", "digest", "doit_command", "errors", "executor", "explain", "frontend", "gc", "hub",
+    "inspect", "localize", "machine", "manifest", "memory", "nvidia", "on_demand", "output", "ownership", "plan",
+    "plan_engines", "plan_search", "plan_segment", "plan_text", "plugins", "progress", "publishing", "registry",
+    "report", "report_html", "resolve", "sample_problems", "search", "session", "spec", "store", "toolchain",
+    "verdicts", "view", "worker",
 })
 # fmt: on
 KEY_VERSION = 1

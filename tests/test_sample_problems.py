@@ -46,7 +46,7 @@ def test_all_wrong_samples_are_reported_with_their_lines_and_nothing_was_exporte
 ) -> None:
     spoil(fresh)
     run = fresh.doit(*words)
-    assert run.code == 1 and run.built == {"checkpoint"}, run.output
+    assert run.code != 0 and run.built == {"checkpoint"}, run.output
     said = "\n".join(["samples: 3 mistakes in the manifest:", *LINES, "  log: artifacts/toy/logs/samples.log"])
     assert run.output.count(said) == 1, run.output
     assert set(re.findall(r"^  run +(\S+)", run.output, re.M)) == {"checkpoint", "samples"}, run.output

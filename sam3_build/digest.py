@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,13 +33,17 @@ KEY_VERSION = 1
 # Fields of a Stage that say something about it and change nothing that it writes.
 NO_RECIPE = ("summary", "memory")
 
-# A file whose ctime is younger than this may still change without its stat changing; its digest is not remembered yet.
+# A file whose times are younger than this may still change without its stat changing; its digest is not remembered yet.
 _RACY_NS = 100_000_000
+# The same where times may be whole seconds (HFS+, ext4 with small inodes, some servers) or every second one (FAT).
+_COARSE_RACY_NS = 2_000_000_000 + _RACY_NS
 _BLOCK = 1 << 22
 # A source file above this size is read in blocks of that size by several threads: a touched checkpoint costs a second.
 _LARGE, _PART = 1 << 28, 1 << 25
 # Inodes come and go; a cache that grew past this starts anew.
 _MOST_ENTRIES = 50_000
+# Raise it when what an earlier version remembered cannot be trusted any more.
+_CACHE_VERSION = 2
 
 
 def canonical(document: Json) -> bytes:
@@ -81,8 +86,9 @@ def _block_digest(descriptor: int, start: int) -> str:
 class DigestCache:
     """Digests of files and modules, remembered by device and inode with (size, mtime_ns, ctime_ns).
 
-    ctime cannot be set back, so an edit that keeps size and mtime is still seen. No path is stored: the cache
-    survives a rename and is useless, never wrong, in a copied checkout.
+    ctime cannot be set back, so an edit that keeps size and mtime is still seen. A file that was saved a moment ago may
+    be saved again and keep its times: it is read each time that it is asked for, until it is older than a step of them.
+    No path is stored: the cache survives a rename and is useless, never wrong, in a copied checkout.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,44 +100,37 @@ class DigestCache:
 
     def _read(self) -> dict[str, list[Json]]:
         try:
-            known = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
+            cache = json.loads(self._path.read_bytes())
+            known = cache["files"] if cache["version"] == _CACHE_VERSION else {}
+        except (OSError, ValueError, KeyError, TypeError):
             return {}
         return known if isinstance(known, dict) else {}
 
-    def _recall(self, kind: str, stat: os.stat_result) -> tuple[str, list[Json] | None]:
+    def _look_up(self, kind: str, stat: os.stat_result, read: Callable[[], list[Json]]) -> list[Json]:
+        """Return what is remembered of a file whose stat is `stat`, else what `read` returns, and remember that."""
         slot = f"{kind}:{stat.st_dev}:{stat.st_ino}"
+        state: list[Json] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         entry = self._known.get(slot)
-        if entry and entry[:3] == [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]:
-            return slot, entry[3:]
-        return slot, None
-
-    def _remember(self, slot: str, stat: os.stat_result, value: list[Json]) -> None:
-        if time.time_ns() - stat.st_ctime_ns > _RACY_NS:
-            entry = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, *value]
+        if entry and entry[:3] == state:
+            return entry[3:]
+        settled = _is_settled(stat, time.time_ns())  # before reading, which may take long enough for another save
+        found = read()
+        if settled:
             with self._lock:
-                self._known[slot] = self._new[slot] = entry
+                self._known[slot] = self._new[slot] = [*state, *found]
+        return found
 
     def file(self, path: Path | str) -> str:
         """Return the sha256 of the file at `path`, reading it only when its stat changed. OSError when it is gone."""
         stat = os.stat(path)  # noqa: PTH116  (Path.stat costs twice as much, and this is the no-op's inner loop)
-        slot, known = self._recall("file", stat)
-        if known:
-            return str(known[0])
-        found = file_digest(Path(path))
-        self._remember(slot, stat, [found])
-        return found
+        return str(self._look_up("file", stat, lambda: [file_digest(Path(path))])[0])
 
     def source(self, path: Path) -> str:
         """Return what stands for the bytes of a source file in a key: their sha256, of a large file its tree digest."""
         stat = path.stat()
         if stat.st_size <= _LARGE:
             return self.file(path)
-        slot, known = self._recall("tree", stat)
-        if known is None:
-            known = [tree_digest(path)]
-            self._remember(slot, stat, known)
-        return str(known[0])
+        return str(self._look_up("tree", stat, lambda: [tree_digest(path)])[0])
 
     def module(self, name: str) -> tuple[str, tuple[str, ...]]:
         """Return (digest of the syntax tree without docstrings, the sam3_build modules it imports).
@@ -139,15 +138,7 @@ class DigestCache:
         `name` is relative to the package, e.g. `stages.export`. Comments and layout do not count.
         """
         path = _module_path(name)
-        stat = path.stat()
-        slot, known = self._recall("module", stat)
-        if known is None:
-            try:
-                tree = ast.parse(path.read_bytes())
-            except SyntaxError as error:
-                raise BuildError(f"{path}:{error.lineno}: this is not Python: {error.msg}") from error
-            known = [_tree_digest(tree), *_imports(tree)]
-            self._remember(slot, stat, known)
+        known = self._look_up("module", path.stat(), lambda: _read_module(path))
         return str(known[0]), tuple(str(k) for k in known[1:])
 
     def recipe(self, names: tuple[str, ...]) -> dict[str, str]:
@@ -172,7 +163,7 @@ class DigestCache:
                 merged = self._new
             scratch = self._path.with_name(f"{self._path.name}.{os.getpid()}")
             try:
-                scratch.write_bytes(canonical(merged))
+                scratch.write_bytes(canonical({"version": _CACHE_VERSION, "files": merged}))
                 scratch.replace(self._path)
             except OSError:
                 with suppress(OSError):  # on a read-only disk even this is refused
@@ -184,6 +175,23 @@ class DigestCache:
 def _module_path(name: str) -> Path:
     path = PACKAGE.joinpath(*name.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _is_settled(stat: os.stat_result, now: int) -> bool:
+    """Whether whoever saves the file after `now` (nanoseconds) must leave it with other times than `stat` has.
+
+    A time that lies ahead is some other clock's, and tells nothing. Old Linux has no ctime on FAT, so that both count.
+    """
+    coarse = stat.st_ctime_ns % 1_000_000_000 == 0 or stat.st_mtime_ns % 1_000_000_000 == 0
+    return now - max(stat.st_ctime_ns, stat.st_mtime_ns) > (_COARSE_RACY_NS if coarse else _RACY_NS)
+
+
+def _read_module(path: Path) -> list[Json]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise BuildError(f"{path}:{error.lineno}: this is not Python: {error.msg}") from error
+    return [_tree_digest(tree), *_imports(tree)]
 
 
 def _tree_digest(tree: ast.Module) -> str:

@@ -183,7 +183,10 @@ def test_an_edit_that_keeps_size_and_mtime_is_seen(tmp_path: Path, how: str) -> 
     assert cache.file(path) != before
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"file:1:2": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"\xff", b'{"file:1:2": 3}', b'{"version": 2}', b'{"version": 2, "files": []}'],
+)
 def test_a_cache_that_cannot_be_read_is_empty(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cache").write_bytes(content)
     path = tmp_path / "file"
@@ -203,6 +206,129 @@ def test_two_processes_that_save_keep_what_both_learnt(tmp_path: Path) -> None:
     entries = DigestCache(tmp_path / "cache")._known
     assert len(entries) == 2
     assert str(tmp_path).encode() not in (tmp_path / "cache").read_bytes()
+
+
+def test_what_an_earlier_version_remembered_is_not_believed(tmp_path: Path) -> None:
+    """It remembered files too early."""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    stat = path.stat()
+    entry = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, "0" * 64]
+    (tmp_path / "cache").write_bytes(canonical({f"file:{stat.st_dev}:{stat.st_ino}": entry}))
+    assert DigestCache(tmp_path / "cache").file(path) == hashlib.sha256(b"content").hexdigest()
+
+
+# ------------------------------------------------------------------ file systems with coarse times
+
+
+class CoarseDisk:
+    """Files whose times are what the clock `now` (ns) says when they are saved, cut to a multiple of `step` ns."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, *, has_ctime: bool = True) -> None:
+        self.now = self._made = 1_700_000_000 * SECOND
+        self._step, self._has_ctime = step, has_ctime
+        self._saved: dict[str, int] = {}
+        self._stat = os.stat
+        monkeypatch.setattr(os, "stat", self.stat)
+        monkeypatch.setattr(time, "time_ns", lambda: self.now)
+
+    def save(self, path: Path, data: bytes) -> None:
+        path.write_bytes(data)
+        self._saved[str(path)] = self.now // self._step * self._step
+
+    def stat(self, path: object, *args: object, **kwargs: object) -> os.stat_result:
+        real = self._stat(path, *args, **kwargs)  # type: ignore[arg-type]
+        if (saved := self._saved.get(str(path))) is None:
+            return real
+        changed = saved if self._has_ctime else self._made
+        return os.stat_result(tuple(real)[:10], {"st_mtime_ns": saved, "st_ctime_ns": changed})
+
+
+SECOND = 1_000_000_000
+ASK = {
+    "file": lambda cache, path: cache.file(path),
+    "source": lambda cache, path: cache.source(path),
+    "module": lambda cache, path: cache.module(path.stem),
+}
+
+
+@pytest.fixture(params=ASK)
+def ask(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One of the questions that a cache answers from what it remembers; files above 1 byte are large."""
+    monkeypatch.setattr(digests, "PACKAGE", tmp_path)
+    monkeypatch.setattr(digests, "_LARGE", 1)
+    return ASK[request.param]
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("has_ctime", [True, False])
+def test_a_file_saved_twice_within_one_step_of_its_times_is_read_again(
+    ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, has_ctime: bool
+) -> None:
+    disk, path = CoarseDisk(monkeypatch, step * SECOND, has_ctime=has_ctime), tmp_path / "file.py"
+    disk.now += 6 * SECOND
+    disk.save(path, b"x = 1")
+    disk.now += step * SECOND - 20_000_000
+    cache = DigestCache(tmp_path / "cache")
+    first, before = ask(cache, path), path.stat()
+    cache.save()
+    disk.now += 10_000_000
+    disk.save(path, b"x = 2")
+    assert path.stat() == before
+    again = DigestCache(tmp_path / "cache")
+    disk.now += 60 * SECOND
+    assert first != ask(cache, path) == ask(again, path) == ask(DigestCache(tmp_path / "none"), path)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_file_saved_once_more_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Reading a checkpoint takes longer than any margin."""
+    disk, path = CoarseDisk(monkeypatch, step * SECOND), tmp_path / "file"
+    disk.save(path, b"1")
+    cache = DigestCache(tmp_path / "cache")
+    real = file_digest
+
+    def slowly(path: Path) -> str:
+        found = real(path)
+        disk.now += SECOND // 2
+        disk.save(path, b"2")
+        disk.now += 60 * SECOND
+        return found
+
+    monkeypatch.setattr(digests, "file_digest", slowly)
+    first = cache.file(path)
+    monkeypatch.setattr(digests, "file_digest", real)
+    assert first != cache.file(path) == hashlib.sha256(b"2").hexdigest()
+
+
+@pytest.mark.parametrize(("age", "reads"), [(1.9, 2), (2.05, 2), (2.2, 1)])
+def test_where_times_are_whole_seconds_a_file_is_remembered_when_it_is_older_than_the_coarsest_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, reads: int
+) -> None:
+    disk, path = CoarseDisk(monkeypatch, SECOND), tmp_path / "file"
+    disk.save(path, b"1")
+    disk.now += int(age * SECOND)
+    read: list[Path] = []
+    monkeypatch.setattr(digests, "file_digest", lambda p: (read.append(p), file_digest(Path(p)))[1])
+    cache = DigestCache(tmp_path / "cache")
+    assert cache.file(path) == cache.file(path) == hashlib.sha256(b"1").hexdigest()
+    assert len(read) == reads
+
+
+@pytest.mark.parametrize("step", [1, SECOND])
+def test_a_file_whose_times_lie_ahead_of_the_clock_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    disk, path = CoarseDisk(monkeypatch, step), tmp_path / "file"
+    disk.now += 5 * SECOND + 1  # the server's clock
+    disk.save(path, b"1")
+    disk.now -= 5 * SECOND
+    cache = DigestCache(tmp_path / "cache")
+    cache.file(path)
+    cache.save()
+    assert not (tmp_path / "cache").exists()
 
 
 # ------------------------------------------------------------------ recipes

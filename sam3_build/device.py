@@ -18,6 +18,8 @@ from pathlib import Path
 from sam3_build import nvidia
 from sam3_build.digest import canonical, digest
 from sam3_build.errors import BuildError, NoDeviceError
+from sam3_build.folders import share
+from sam3_build.locks import take
 from sam3_build.spec import DeviceFingerprint, Json
 
 # One place for all users and checkouts of a machine. It is not TMPDIR, which may differ between them.
@@ -89,6 +91,7 @@ def _remember(path: Path, guard: str, found: DeviceFingerprint) -> None:
     try:
         path.parent.mkdir(exist_ok=True)
         scratch.write_bytes(canonical(data))
+        share(scratch, path.parent)
         scratch.replace(path)
     except OSError:
         with suppress(OSError):  # it will be asked again; a folder that cannot be written is reported later
@@ -122,13 +125,16 @@ def lock(uuid: str, waiting: Callable[[], None]) -> Iterator[int]:
 
     `waiting` is called once when somebody else builds or measures there; then this waits.
     """
-    descriptor = _open(LOCKS / f"sam3_build.{uuid}.lock")
+    path = LOCKS / f"sam3_build.{uuid}.lock"
+    descriptor = _open(path)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            take(descriptor, fcntl.LOCK_EX, waiting)
+        except OSError as error:
+            why = (
+                "runs take a GPU one after another, and need a file system with locks there: mount a local one (tmpfs)"
+            )
+            raise BuildError(f"{path.parent}: the GPU's lock cannot be taken: {error.strerror}; {why}") from error
         yield descriptor
     finally:
         os.close(descriptor)

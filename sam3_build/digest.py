@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sam3_build.errors import BuildError
+from sam3_build.folders import share
 from sam3_build.spec import Json
 
 PACKAGE = Path(__file__).parent
@@ -21,11 +22,11 @@ PACKAGE = Path(__file__).parent
 # When such a change does alter outputs, raise KEY_VERSION below: it is part of every key.
 # fmt: off
 CORE = frozenset({
-    "__main__", "device", "digest", "doit_command", "errors", "executor", "explain", "frontend", "gc", "hub",
-    "inspect", "localize", "machine", "manifest", "memory", "nvidia", "on_demand", "output", "ownership", "plan",
-    "plan_engines", "plan_search", "plan_segment", "plan_text", "plugins", "progress", "publishing", "registry",
-    "report", "report_html", "resolve", "sample_problems", "search", "session", "spec", "store", "toolchain",
-    "verdicts", "view", "worker",
+    "__main__", "device", "digest", "doit_command", "errors", "executor", "explain", "folders", "frontend", "gc",
+    "hub", "inspect", "localize", "locks", "machine", "manifest", "memory", "nvidia", "on_demand", "output",
+    "ownership", "plan", "plan_engines", "plan_search", "plan_segment", "plan_text", "plugins", "progress",
+    "publishing", "registry", "report", "report_html", "resolve", "sample_problems", "search", "session", "spec",
+    "store", "toolchain", "verdicts", "view", "worker",
 })
 # fmt: on
 KEY_VERSION = 1
@@ -164,6 +165,7 @@ class DigestCache:
             scratch = self._path.with_name(f"{self._path.name}.{os.getpid()}")
             try:
                 scratch.write_bytes(canonical({"version": _CACHE_VERSION, "files": merged}))
+                share(scratch, scratch.parent)
                 scratch.replace(self._path)
             except OSError:
                 with suppress(OSError):  # on a read-only disk even this is refused

@@ -46,7 +46,11 @@ class NoDeviceError(BuildError):
 
 
 class StoreError(BuildError):
-    """The artifact store cannot be read or written (no space, no permission)."""
+    """The artifact store cannot be read or written (no space, no locks)."""
+
+
+class DeniedError(StoreError):
+    """The artifact store, or a part of it, may not be read or written by this account."""
 
 
 def shown(keys: Keys) -> str:

@@ -14,13 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
 from sam3_build import device
 from sam3_build.errors import ActionError, Keys
+from sam3_build.folders import make_folder, share
 from sam3_build.manifest.types import Manifest
 from sam3_build.memory import Running, expected_peak
 from sam3_build.resolve import Answer
@@ -108,7 +109,7 @@ def _build(action: Action, answer: Answer, session: Session, locks: tuple[int, .
     try:
         out = work / "out"
         with writing(out):
-            out.mkdir()
+            make_folder(out, store.root)
         with session.admission.admit(expected, lambda free: _say_too_large(action, expected, free)) as entry:
             began = time.time()
             result = _work(action, session, out, log, locks, entry)
@@ -143,6 +144,8 @@ def _work(
     if action.gpu:
         gpu = {"uuid": action.gpu, "fields": action.device, "file": str(device_file(artifacts).absolute())}
         inputs = inputs | {"scratch": artifacts / ".timing"}
+        with suppress(OSError):  # where it cannot be made, only time is lost
+            make_folder(artifacts / ".timing", artifacts)
     request = {
         "gpu": gpu,
         "stage": action.stage,
@@ -151,8 +154,9 @@ def _work(
         "out": str(out.absolute()),
     }
     with writing(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(log.parent, artifacts)
         log_file = log.open("wb")
+        share(log, log.parent)
     reader, writer = os.pipe()
     try:
         with log_file:

@@ -75,6 +75,8 @@ def _abandoned(store: Store) -> Iterator[Path]:
     for path in (store.root / "tmp").glob("*"):
         try:
             descriptor = os.open(store.root / "locks" / path.name, os.O_RDWR)
+        except PermissionError:
+            continue  # another account's: nothing tells whether it builds there
         except OSError:
             yield path
             continue

@@ -10,6 +10,7 @@ from pathlib import Path
 from sam3_build import device, toolchain
 from sam3_build.digest import DigestCache
 from sam3_build.errors import NoDeviceError
+from sam3_build.folders import share
 from sam3_build.manifest.cache import load
 from sam3_build.manifest.paths import expanded, identity
 from sam3_build.manifest.types import Manifest
@@ -83,6 +84,7 @@ def checkout_name(artifacts: Path) -> str:
     try:
         artifacts.mkdir(exist_ok=True)
         path.write_text(name)
+        share(path, artifacts)
     except OSError:
         return "unnamed"
     return name

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sam3_build.digest import DigestCache
+from sam3_build.folders import make_folder
 from sam3_build.spec import Action
 from sam3_build.store import Record, Store, hold, write_atomically, writing
 
@@ -56,7 +57,7 @@ class View:
     def _show(self, action: Action, record: Record, name: str, shown: str) -> None:
         path = self.root / shown
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent, self.root.parent)
             for abandoned in path.parent.glob(f".{path.name}.*"):
                 abandoned.unlink()  # by a run that was killed: publishing is done under a lock
             place(self._store.object_path(record.object) / name, path)

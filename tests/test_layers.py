@@ -25,6 +25,8 @@ LAYERS = {
     "errors": 0,
     "plugins": 0,
     "spec": 0,
+    "folders": 1,
+    "locks": 1,
     "nvidia": 1,
     "device": 1,
     "digest": 1,

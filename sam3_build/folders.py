@@ -1,0 +1,51 @@
+"""Folders of a group: what is made below one that its group may write to is the group's too, whatever the umask.
+
+The group is that of the folder on top, which need not hand it down by itself (setgid).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+
+def make_folder(path: Path, top: Path) -> None:
+    """Make `path`, which lies below `top`, and what is missing on the way; all of it is shared as `top` is.
+
+    A new `top` is shared as the folder that it lies in.
+    """
+    if not top.is_dir():
+        top.mkdir(parents=True, exist_ok=True)
+        share(top, top.parent)
+    folder = top
+    for part in path.relative_to(top).parts:
+        folder /= part
+        folder.mkdir(exist_ok=True)
+        share(folder, top)
+
+
+def is_shared(folder: Path) -> bool:
+    """Whether there is such a folder, and its group may write to it."""
+    try:
+        mode = folder.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISDIR(mode) and bool(mode & stat.S_IWGRP)
+
+
+def share(path: Path, top: Path) -> None:
+    """Let the group of `top` read and write `path`, and enter it, where it may write to `top`; else leave it alone.
+
+    Only its owner can do so: another account's is left alone too, and so is what the file system has no modes for.
+    """
+    if not is_shared(top):
+        return
+    wanted, found = top.stat(), path.stat()
+    mode = found.st_mode | (0o070 if stat.S_ISDIR(found.st_mode) else 0o060)
+    with suppress(OSError):
+        if found.st_gid != wanted.st_gid:
+            os.chown(path, -1, wanted.st_gid)
+        if mode != found.st_mode:
+            path.chmod(stat.S_IMODE(mode))

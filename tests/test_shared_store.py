@@ -41,10 +41,13 @@ def shared(built: BuildSpace, tmp_path: Path) -> Iterator[Path]:
             folder.chmod(0o755)
 
 
+@pytest.mark.parametrize("lock", [0o444, 0o000], ids=oct)
 def test_a_store_of_which_only_the_top_may_be_written_is_read_and_that_is_said_once(
-    fresh: BuildSpace, shared: Path
+    fresh: BuildSpace, shared: Path, lock: int
 ) -> None:
+    """Its lock may be read, and so taken, or not even that."""
     only_readable(*shared.iterdir())
+    (shared / "locks" / "gc").chmod(lock)
     space = replace(fresh, prefix=obedient())
     run = space.build(SAM3_STORE=str(shared))
     assert (run.built, run.restored) == (set(), SHOWN), run.output

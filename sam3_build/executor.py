@@ -149,7 +149,7 @@ def _work(
     request = {
         "gpu": gpu,
         "stage": action.stage,
-        "params": action.params,
+        "params": {**action.params, **action.checks},
         "inputs": {role: str(path.absolute()) for role, path in inputs.items()},
         "out": str(out.absolute()),
     }

@@ -21,33 +21,42 @@ MOST_LISTED = 8
 
 def describe_checkpoint(path: Path) -> dict[str, Json]:
     """Describe a checkpoint. BuildError when it cannot be read, or is that of another model."""
-    weights = main_file(_snapshot(path))
-    if not weights.is_file():
-        raise BuildError(f"{path}: holds none of {', '.join(USUAL)}")
+    folder = _snapshot(path)
+    weights = main_file(folder)
     try:
-        files = weight_files(weights, None)
+        files = weight_files(folder, None)
     except ValueError as error:
         raise BuildError(f"{path}: {error}") from error
+    if not weights.is_file():
+        raise BuildError(f"{path}: holds none of {', '.join(USUAL)}")
     if missing := [file.name for file in files.values() if not file.is_file()]:
         raise BuildError(f"{path}: {weights.name} names files that are not there: {', '.join(missing)}")
     family = next(_families(), None)
     if family is None:
         raise BuildError("no model family here reads checkpoints")
-    found = import_module(f"sam3_build.families.{family}.checkpoint_file").read(weights)
+    package = f"sam3_build.families.{family}"
+    found = import_module(f"{package}.checkpoint_file").read(weights)
+    finite, stored = import_module(f"{package}.finite"), import_module(f"{package}.stored")
     owners = {module: c.name for c in registry.family(family).components for module in c.modules}
     groups: dict[str, list[str]] = {}
     for key in found.tensors:
         groups.setdefault(owners.get(key.split(".")[0], "other"), []).append(key)
     unknown: list[Json] = list(found.unknown[:MOST_LISTED])
+    special = {key: stored.not_finite(tensor) for key, tensor in found.tensors.items()}
+    wrong = [
+        finite.say(key, found.keys[key], found.tensors[key].shape, count) for key, count in special.items() if count
+    ]
     return {
         "file": str(weights),
         "kind": "checkpoint",
-        "format": found.format.title,
+        **found.facts(),
         "files": {file.name: file.stat().st_size for file in files.values()},
         "components": {name: _summary([found.tensors[key] for key in groups[name]]) for name in sorted(groups)},
         "left_out": len(found.left_out),
         "unexpected": len(found.unknown),
         **({"unexpected_names": unknown} if unknown else {}),
+        "not_finite": len(wrong),
+        **({"not_finite_names": finite.shortened(wrong)} if wrong else {}),
     }
 
 

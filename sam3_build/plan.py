@@ -75,12 +75,16 @@ def _needed(family: ModelFamily, specs: list[ComponentSpec]) -> list[ComponentSp
 
 def _checkpoint(manifest: Manifest, family: ModelFamily) -> Action:
     source, hub = plan_torch.source(manifest), manifest.checkpoint.hub
+    used = _needed(family, [spec for spec in family.components if spec.name in manifest.components])
     if hub:
         source = {"hub": hub.repo, "revision": hub.revision, "tokenizer": manifest.tokenizer is None}
+    if manifest.checkpoint.weights is not None:
+        source["weights"] = manifest.checkpoint.weights
     return Action(
         name="checkpoint",
         stage="checkpoint",
         params={"family": family.name, "layout": family.layout, "source": source},
+        checks={"used": [spec.name for spec in used]},
         files=manifest.checkpoint.files,
         recipe=("stages.checkpoint", f"families.{family.name}.weights"),
         tools=registry.stage("checkpoint").tools,

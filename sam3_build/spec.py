@@ -202,9 +202,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Action:
-    """One step of a plan. Everything but `name`, `reads`, `after`, `gpu`, `view`, `env` and `blocked` enters its key.
+    """One step of a plan. All but `name`, `checks`, `reads`, `after`, `gpu`, `view`, `env` and `blocked` enters its key.
 
     recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.forward`)
+    checks: what the stage is given beside its params that decides whether it refuses, and nothing that it writes
     files:  role -> source file outside the store; its content digest enters the key, never its path
     reads:  role -> what another input already digests (a checkpoint, by its inventory of tensors): a source file, or
             a file of an action that stands among `inputs`
@@ -220,6 +221,7 @@ class Action:
     recipe: tuple[str, ...]
     tools: tuple[str, ...]
     inputs: Mapping[str, Input] = field(default_factory=dict)
+    checks: Mapping[str, Json] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     reads: Mapping[str, Path | Input] = field(default_factory=dict)
     after: tuple[str, ...] = ()

@@ -32,6 +32,7 @@ def check_checkpoint(file: ManifestFile, report: Report) -> None:
         return
     if file.checkpoint.revision is not None and given != ["hub"]:
         report.add_key((*KEYS, "revision"), f"stands beside 'hub' only; '{given[0]}' has no revisions")
+    _check_state_dict(file.checkpoint, report)
     if file.checkpoint.random:
         check_file((*KEYS, "random", "config"), report)
         if file.checkpoint.config is not None:
@@ -42,6 +43,20 @@ def check_checkpoint(file: ManifestFile, report: Report) -> None:
     else:
         _check_path(file.checkpoint, report)
     check_file((*KEYS, "config"), report)
+
+
+def _check_state_dict(checkpoint: CheckpointFile, report: Report) -> None:
+    """Report `weights` beside what holds one state dict only. Which ones a file holds, the `checkpoint` action says."""
+    at: Keys = (*KEYS, "weights")
+    if checkpoint.weights is None:
+        return
+    if checkpoint.weights == "":
+        report.add(at, "is empty; name a state dict of the file, such as 'ema', or leave it out")
+    if checkpoint.random:
+        report.add_key(at, "stands beside 'path' or 'hub'; 'random' has no state dicts")
+    if checkpoint.path is not None and (weights := main_file(report.root.path((*KEYS, "path")))).suffix not in TORCH:
+        what = f"chooses a state dict of a file that torch.save wrote ({', '.join(TORCH)})"
+        report.add_key(at, f"{what}; {weights.name!r} holds one only: leave it out")
 
 
 def _check_hub(checkpoint: CheckpointFile, report: Report) -> None:
@@ -100,9 +115,9 @@ def checkpoint_of(file: CheckpointFile, root: Value) -> Checkpoint:
         return Checkpoint(file.random.seed, None, None, drawn_for, {"config": drawn_for})
     if file.hub:
         hub = Hub(file.hub, file.revision or DEFAULT_REVISION)
-        return Checkpoint(None, hub, None, config, {"config": config} if config else {})
+        return Checkpoint(None, hub, None, config, {"config": config} if config else {}, file.weights)
     path = root.path((*KEYS, "path"))
-    return Checkpoint(None, None, path, config, weight_files(path, config))
+    return Checkpoint(None, None, path, config, weight_files(path, config), file.weights)
 
 
 def tokenizer_of(file: ManifestFile, root: Value) -> Path | None:

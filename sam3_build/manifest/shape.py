@@ -109,6 +109,9 @@ class CheckpointFile(_Mapping):
     )
     hub: str | None = Field(None, description="A model at the Hugging Face hub, such as facebook/sam3")
     revision: str | None = Field(None, description="Commit (best), tag or branch at the hub; main when not given")
+    weights: str | None = Field(
+        None, description="The state dict to take of a file that torch.save wrote and that holds several, such as ema"
+    )
     config: str | None = Field(None, description="Config for `path` or `hub`, when it is not config.json beside them")
 
 

@@ -32,7 +32,8 @@ class Checkpoint:
     """Where weights come from: drawn from a `seed`, a model at the `hub`, or a file or folder at `path`, as declared.
 
     The other two are None. `config` is the model's as declared, if it was. `files` are the files of this machine that
-    all this leads to, by role (see weight_files.py); those at a path are looked for anew on every start.
+    all this leads to, by role (see weight_files.py); those at a path are looked for anew on every start. `weights` is
+    the name of a state dict in the file, if it was declared.
     """
 
     seed: int | None
@@ -40,6 +41,7 @@ class Checkpoint:
     path: Path | None
     config: Path | None
     files: Mapping[str, Path]
+    weights: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from sam3_build import hub
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
+from sam3_build.manifest.weight_files import ADAPTER, not_merged
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 
@@ -29,21 +30,24 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     """Write `config.json` and, for each component of the family, `<component>.json`: `{"tensors": {key: ...}}`.
 
     From the hub also `weights.json`, which points to the weights, and `tokenizer.json` when it is asked for.
+    BuildError when a component that is `used` holds NaN or infinity; of any other, the inventory says so.
     """
-    source, files = params["source"], dict(inputs)
+    source, used, files = params["source"], params.get("used"), dict(inputs)
     facts: dict[str, Json] = {}
-    assert isinstance(source, Mapping)
+    assert isinstance(source, Mapping) and (used is None or isinstance(used, list))
     if "hub" in source:
         files, facts = _from_hub(source, inputs, out)
     weights = import_module(f"sam3_build.families.{params['family']}.weights")
     given = _read_config(files["config"]) if "config" in files else weights.OFFICIAL_CONFIG
     config = _without_provenance(weights.complete_config(given))
-    inventory: dict[str, dict[str, Json]] = weights.inventory(source, config, files.get("weights"), params["layout"])
+    file = files.get("weights")
+    inventory: dict[str, dict[str, Json]] = weights.inventory(source, config, file, params["layout"], used)
     (out / "config.json").write_bytes(canonical(config))
     for component, tensors in inventory.items():
         (out / f"{component}.json").write_bytes(canonical({"tensors": tensors}))
         logging.getLogger(__name__).info("%s: %d tensors", component, len(tensors))
-    return {component: len(tensors) for component, tensors in inventory.items()} | facts
+    understood: dict[str, Json] = weights.describe(source, file)
+    return {component: len(tensors) for component, tensors in inventory.items()} | understood | facts
 
 
 def _from_hub(
@@ -58,6 +62,8 @@ def _from_hub(
         return {*wanted, *names} == {*names} and (WEIGHTS[0] in names or WEIGHTS[-1] in names or INDEX in names)
 
     snapshot = hub.look_up(repo, revision, is_enough)
+    if adapter := next((name for name in ADAPTER if name in snapshot.names), None):
+        raise BuildError(f"{repo} at {revision} {not_merged(adapter)}")
     main = next((name for name in WEIGHTS if name in snapshot.names), None)
     if main is None:
         has = ", ".join(snapshot.names[:8]) or "nothing"

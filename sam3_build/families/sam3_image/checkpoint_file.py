@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import safetensors_file, torch_file
-from sam3_build.families.sam3_image.key_map import FORMATS, Renamed, recognise, rename, stranger
+from sam3_build.families.sam3_image import safetensors_file, torch_file, wrapped_names
+from sam3_build.families.sam3_image.key_map import FORMATS, OTHERS, Format, is_known, recognise, rename, stranger
 from sam3_build.families.sam3_image.stored import Stored
+from sam3_build.spec import Json
 
-READERS: Mapping[str, Callable[[Path], dict[str, Stored]]] = {
-    ".safetensors": safetensors_file.read_header,
-    ".index.json": safetensors_file.read_index,
-    ".pt": torch_file.read_header,
-    ".pth": torch_file.read_header,
-    ".bin": torch_file.read_header,
+StateDicts = Mapping[str, Mapping[str, Stored]]
+
+# Each returns the state dicts of a file by name; a safetensors file is one, which has none.
+READERS: Mapping[str, Callable[[Path], StateDicts]] = {
+    ".safetensors": lambda path: {torch_file.BARE: safetensors_file.read_header(path)},
+    ".index.json": lambda path: {torch_file.BARE: safetensors_file.read_index(path)},
+    **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), torch_file.read_header),
 }
 
 # What a download leaves that is no checkpoint: the first bytes, what they are, and what to do.
@@ -27,20 +31,69 @@ SHAM = (
 )
 
 
-def read(path: Path) -> Renamed:
-    """Return the tensors of a checkpoint. BuildError when it cannot be read, or is that of another model."""
-    stored = tensors(path)
-    wanted = f"wanted is SAM 3's image model, as {', '.join(form.title for form in FORMATS)}"
-    if other := stranger(stored):
-        raise BuildError(f"{path.name} holds {other}, by the names of its tensors ({_sample(stored)}); {wanted}")
-    form = recognise(stored)
-    if form is None:
-        raise BuildError(f"{path.name} holds no tensor of SAM 3: its names are {_sample(stored)}; {wanted}")
-    return rename(stored, form)
+@dataclass(frozen=True)
+class Found:
+    """A file's tensors by the names of Sam3Model, and how it was understood.
+
+    keys:       Sam3Model's name -> the file's own, in which what was left out and what is unknown is spelled, too
+    state_dict: the name of the one that was taken, empty where it has none; `others` are those that were not
+    prefix:     what stood in front of all names; `wrappers`, what stood inside some
+    """
+
+    format: Format
+    tensors: Mapping[str, Stored]
+    keys: Mapping[str, str]
+    left_out: tuple[str, ...]
+    unknown: tuple[str, ...]
+    state_dict: str
+    others: tuple[str, ...]
+    prefix: str
+    wrappers: tuple[str, ...]
+
+    def facts(self) -> dict[str, Json]:
+        """Return how the file was understood; what was nothing out of the ordinary is left out."""
+        told: dict[str, Json] = {
+            "state_dict": self.state_dict,
+            "other_state_dicts": list(self.others),
+            "prefix": self.prefix,
+            "wrappers": list(self.wrappers),
+        }
+        return {"format": self.format.title, **{name: value for name, value in told.items() if value}}
 
 
-def tensors(path: Path) -> dict[str, Stored]:
-    """Return where each tensor of a file, or of all files of an index, lies, by the file's own keys."""
+def read(path: Path, state_dict: str | None = None) -> Found:
+    """Return the tensors of a checkpoint, and say how it was understood.
+
+    state_dict: the one to take of a file that holds several; None for the usual one
+    BuildError when it cannot be read, or is that of another model.
+    """
+    dicts = tensors(path)
+    found = _understood(path, dicts, torch_file.choose(path.name, dicts, state_dict))
+    logger = logging.getLogger(__name__)
+    if found.others:
+        logger.info(
+            "%s: took the state dict %r, and not %s; `weights:` beside `path:` in the manifest chooses",
+            *(path.name, found.state_dict, ", ".join(map(repr, found.others))),
+        )
+    if found.prefix:
+        logger.info("%s: every name begins with %r, which was taken off", path.name, found.prefix)
+    if found.wrappers:
+        logger.info("%s: names hold %s, which was taken out", path.name, ", ".join(map(repr, found.wrappers)))
+    return found
+
+
+def read_each(path: Path) -> Iterator[Found]:
+    """Yield the tensors of each state dict of a file that holds a model of this family, the usual one first."""
+    dicts = tensors(path)
+    for name in sorted(dicts, key=lambda name: name not in torch_file.USUAL):
+        try:
+            yield _understood(path, dicts, name)
+        except BuildError:
+            continue
+
+
+def tensors(path: Path) -> StateDicts:
+    """Return where each tensor of a file, or of all files of an index, lies, by state dict and the file's own keys."""
     reader = next((reader for suffix, reader in READERS.items() if path.name.endswith(suffix)), None)
     if reader is None:
         raise BuildError(f"{path.name} is no checkpoint by its name; known are {', '.join(READERS)}")
@@ -48,9 +101,38 @@ def tensors(path: Path) -> dict[str, Stored]:
         start = file.read(64)
     # Of a safetensors file, the ninth byte is the first of its header; an index is JSON.
     sham = [what for begin, what in SHAM if start.lstrip().lower().startswith(begin) and start[8:9] != b"{"]
-    if sham and reader is not safetensors_file.read_index:
+    if sham and not path.name.endswith(".index.json"):
         raise BuildError(f"{path.name} is {sham[0]}")
     return reader(path)
+
+
+def _understood(path: Path, dicts: StateDicts, name: str) -> Found:
+    stored = dicts[name]
+    file = f"{path.name}, {name!r}," if len(dicts) > 1 else path.name
+    wanted = f"wanted is SAM 3's image model, as {', '.join(form.title for form in FORMATS)}"
+    try:
+        names = wrapped_names.unwrap(stored, is_known, OTHERS)
+    except BuildError as error:
+        raise BuildError(f"{file} {error}") from error
+    form = recognise(names.own)
+    spellings = [[*names.own, *names.outside], *(() if form else wrapped_names.shortened(stored, OTHERS))]
+    if other := next(filter(None, map(stranger, spellings)), None):
+        raise BuildError(f"{file} holds {other}, by the names of its tensors ({_sample(stored)}); {wanted}")
+    if form is None:
+        raise BuildError(f"{file} holds no tensor of SAM 3: its names are {_sample(stored)}; {wanted}")
+    renamed = rename({short: stored[key] for short, key in names.own.items()}, form)
+    computed = [key for key in names.outside if wrapped_names.is_computed(key)]
+    return Found(
+        format=form,
+        tensors=renamed.tensors,
+        keys={ours: names.own[short] for ours, short in renamed.keys.items()},
+        left_out=(*(names.own[short] for short in renamed.left_out), *computed),
+        unknown=(*(names.own[short] for short in renamed.unknown), *(k for k in names.outside if k not in computed)),
+        state_dict=name,
+        others=tuple(other for other in dicts if other != name),
+        prefix=names.prefix,
+        wrappers=names.wrappers,
+    )
 
 
 def _sample(keys: Collection[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sam3_build.families.sam3_image.stored import Stored
+from sam3_build.families.sam3_image.wrapped_names import is_computed
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ FORMATS = (
     Format("official SAM 3, image model", "", ("inst_interactive_predictor.",), is_metas=True),
 )
 
+# Beginnings of what is no part of the image model in any format.
+OTHERS = tuple(dict.fromkeys(other for form in FORMATS for other in form.others))
+
 # What a file is when a key of it matches: first come, first served.
 STRANGERS = (
     ("SAM 3.1 (multiplex)", r"tracker\.model\."),
@@ -57,7 +61,10 @@ STRANGERS = (
     ("SAM (the first), transformers'", r"vision_encoder\.(layers|patch_embed)\.|shared_image_embedding\."),
     ("SAM 3 LiteText", r"(detector_model\.)?text_encoder\.layers\."),
     ("the tracker of SAM 3 alone", r"memory_attention\.|mask_decoder\.transformer\."),
-    ("LoRA or another adapter, without the model it adapts", r"(.*\.)?lora_[AB]\.|base_model\.model\."),
+    (
+        "LoRA or another adapter, which must be merged into its model (merge_and_unload, then save_pretrained)",
+        r"(.*\.)?(lora_(embedding_)?[AB]|lora_magnitude_vector|(ia3|oft|boft|vera|hada|lokr)_\w+)\b|base_model\.model\.",
+    ),
 )
 
 # ------------------------------------------------------------------ Meta's names
@@ -183,11 +190,9 @@ SECTIONS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ),
 )
 
-# What Meta's detector has and transformers' has not: point prompts, tables that are computed, the tracker's neck.
+# What Meta's detector has and transformers' has not: point prompts and the tracker's neck.
 LEFT_OUT = (
-    r"geometry_encoder\.points_(direct|pool|pos_enc)_project\.(weight|bias)"
-    r"|backbone\.vision_backbone\.trunk\.blocks\.\d+\.attn\.freqs_cis"
-    r"|backbone\.vision_backbone\.sam2_convs\..*"
+    r"geometry_encoder\.points_(direct|pool|pos_enc)_project\.(weight|bias)|backbone\.vision_backbone\.sam2_convs\..*"
 )
 
 # ------------------------------------------------------------------ reading
@@ -195,13 +200,21 @@ LEFT_OUT = (
 
 @dataclass(frozen=True)
 class Renamed:
-    """A file's tensors by the names of Sam3Model, and its keys that have no such name (in the file's own spelling)."""
+    """A file's tensors by the names of Sam3Model, and its keys that have no such name (in the file's own spelling).
+
+    keys: Sam3Model's name -> the file's own
+    """
 
     format: Format
     tensors: Mapping[str, Stored]
     keys: Mapping[str, str]
     left_out: tuple[str, ...]
     unknown: tuple[str, ...]
+
+
+def is_known(name: str) -> bool:
+    """Whether any format has tensors of the image model under such a name."""
+    return any(form.holds(name) for form in FORMATS)
 
 
 def stranger(keys: Collection[str]) -> str | None:
@@ -223,6 +236,9 @@ def rename(stored: Mapping[str, Stored], form: Format) -> Renamed:
     left_out: list[str] = []
     unknown: list[str] = []
     for key, tensor in stored.items():
+        if is_computed(key):
+            left_out.append(key)
+            continue
         if not key.startswith(form.prefix) or (form.others and key.startswith(form.others)):
             (left_out if form.others and key.startswith(form.others) else unknown).append(key)
             continue

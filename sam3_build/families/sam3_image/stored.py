@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
+from sam3_build.families.sam3_image.finite import Count, count
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -68,13 +69,25 @@ def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def entry(tensor: Stored) -> dict[str, Json]:
-    """Return the inventory's line for a stored tensor; its digest is that of its bytes, elements in order."""
+    """Return the inventory's line for a stored tensor; its digest is that of its bytes, elements in order.
+
+    `{"dtype", "shape", "digest"}`, and the numbers of `nan` and `inf` elements where there are any.
+    """
     if not tensor.is_contiguous:
         return read(tensor)[1]
-    sha = hashlib.sha256()
+    sha, special = hashlib.sha256(), Count()
     for block in _blocks(tensor):
         sha.update(block)
-    return _line(tensor, sha.hexdigest())
+        special += count(tensor.dtype, block)
+    return _line(tensor, sha.hexdigest(), special)
+
+
+def not_finite(tensor: Stored) -> Count:
+    """Return how many elements of a stored tensor are NaN and how many infinite; none of a type that cannot be."""
+    total = Count()
+    for block in _blocks(tensor):
+        total += count(tensor.dtype, block)
+    return total
 
 
 def read(tensor: Stored) -> tuple[Tensor, dict[str, Json]]:
@@ -88,8 +101,9 @@ def read(tensor: Stored) -> tuple[Tensor, dict[str, Json]]:
             raise _cut_short(tensor)
     flat = torch.frombuffer(held, dtype=getattr(torch, DTYPES[tensor.dtype])) if held else torch.empty(0)
     found = flat.as_strided(tensor.shape, tensor.strides).contiguous()
-    digest = hashlib.sha256(found.flatten().view(torch.uint8).numpy().data).hexdigest()
-    return found.to(torch.float32), _line(tensor, digest)
+    elements = found.flatten().view(torch.uint8).numpy().data
+    line = _line(tensor, hashlib.sha256(elements).hexdigest(), count(tensor.dtype, elements))
+    return found.to(torch.float32), line
 
 
 def _blocks(tensor: Stored) -> Iterator[bytes]:
@@ -98,7 +112,7 @@ def _blocks(tensor: Stored) -> Iterator[bytes]:
         file.seek(tensor.offset)
         while left:
             block = file.read(min(BLOCK, left))
-            if not block:
+            if len(block) < min(BLOCK, left):
                 raise _cut_short(tensor)
             left -= len(block)
             yield block
@@ -108,5 +122,5 @@ def _cut_short(tensor: Stored) -> BuildError:
     return BuildError(f"{tensor.file.name} was cut short while it was read; get the file again")
 
 
-def _line(tensor: Stored, digest: str) -> dict[str, Json]:
-    return {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "digest": digest}
+def _line(tensor: Stored, digest: str, special: Count) -> dict[str, Json]:
+    return {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "digest": digest, **special.as_json()}

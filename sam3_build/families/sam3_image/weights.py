@@ -1,6 +1,7 @@
 """The weights of this family: an inventory of every tensor without its bytes, and a component's tensors themselves.
 
-Sources: `{"random": {"seed": 0}}`, or `{"path": true}` with a file that `checkpoint_file` can read.
+Sources: `{"random": {"seed": 0}}`, or `{"path": true}` with a file that `checkpoint_file` can read; `"weights"` names the
+state dict to take of one that holds several.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import checkpoint_file, random_weights, stored
+from sam3_build.families.sam3_image import checkpoint_file, finite, random_weights, stored
+from sam3_build.families.sam3_image.checkpoint_file import Found
 from sam3_build.families.sam3_image.config_keys import image_config, refuse_misspelt
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import sam3_config, skeleton
-from sam3_build.families.sam3_image.key_map import Renamed
 from sam3_build.families.sam3_image.modules import modeling
+from sam3_build.families.sam3_image.stored import Stored
 from sam3_build.spec import USUAL_LAYOUT, Json
 
 if TYPE_CHECKING:
@@ -62,11 +64,17 @@ def _culprit(config: Mapping[str, Json]) -> str:
 
 
 def inventory(
-    source: Mapping[str, Json], config: Mapping[str, Json], weights: Path | None, layout: str = USUAL_LAYOUT
+    source: Mapping[str, Json],
+    config: Mapping[str, Json],
+    weights: Path | None,
+    layout: str = USUAL_LAYOUT,
+    used: Collection[str] | None = None,
 ) -> dict[str, dict[str, Json]]:
     """Return component -> checkpoint key -> `{"dtype", "shape", "digest"}` for exactly the tensors that outputs need.
 
-    The digest is that of the tensor's bytes; with random weights, of all that determines them.
+    The digest is that of the tensor's bytes; with random weights, of all that determines them. A tensor that is not
+    finite also has the numbers of its elements that are `nan` and `inf`: BuildError when one of the `used` components
+    (None: of all) has any.
     """
     components = FAMILY.laid_out(layout).components
     skeletons = {c.name: skeleton(c.network(next(iter(FAMILY.references))), config) for c in components}
@@ -76,12 +84,19 @@ def inventory(
             name: {recipe.key: random_weights.entry(recipe, seed) for recipe in random_weights.recipes(model)}
             for name, model in skeletons.items()
         }
-    found = checkpoint_file.read(weights)
+    found = checkpoint_file.read(weights, _state_dict(source))
     problems = [problem for model in skeletons.values() for problem in _mismatches(model, found)]
     _refuse(problems + _strangers(found, whole_model(config)), weights, found)
-    return {
+    listed = {
         name: {key: stored.entry(found.tensors[key]) for key in model.state_dict()} for name, model in skeletons.items()
     }
+    _refuse_not_finite({name: lines for name, lines in listed.items() if used is None or name in used}, weights, found)
+    return {name: {**lines} for name, lines in listed.items()}
+
+
+def describe(source: Mapping[str, Json], weights: Path | None) -> dict[str, Json]:
+    """Return how a checkpoint was understood: its format, and of the file what was taken, and taken off."""
+    return {} if weights is None else checkpoint_file.read(weights, _state_dict(source)).facts()
 
 
 def load(
@@ -93,19 +108,39 @@ def load(
 ) -> dict[str, Tensor]:
     """Return the tensors of `network` as FP32, by checkpoint key; nothing else is read or drawn.
 
-    `listed` is its component's inventory, which stands for these tensors in every key: BuildError when they differ.
+    `listed` is its component's inventory, which stands for these tensors in every key: BuildError when they differ, or
+    are not finite. Of a file with several state dicts it tells which one was taken, so that no key needs its name.
     """
     model = skeleton(network, config)
+    if wrong := finite.in_inventory(listed, {}):
+        raise BuildError(f"{network} has tensors that are not finite: " + ", ".join(finite.shortened(wrong)))
     if weights is None:
         seed = _seed(source)
         recipes = random_weights.recipes(model)
         _recheck(listed, {recipe.key: random_weights.entry(recipe, seed) for recipe in recipes}, f"seed {seed}")
         return {recipe.key: recipe.draw(seed) for recipe in recipes}
-    found = checkpoint_file.read(weights)
+    found = _listed_in(weights, listed)
     _refuse(_mismatches(model, found), weights, found)
     read = {key: stored.read(found.tensors[key]) for key in model.state_dict()}
     _recheck(listed, {key: line for key, (_, line) in read.items()}, weights.name)
     return {key: tensor for key, (tensor, _) in read.items()}
+
+
+def _listed_in(weights: Path, listed: Mapping[str, Mapping[str, Json]]) -> Found:
+    """Return the state dict of the file that holds exactly the listed tensors; the usual one where none does."""
+    found = list(checkpoint_file.read_each(weights))
+    if len(found) != 1:
+        for each in found:
+            if all(_is_line(each.tensors.get(key), line) for key, line in listed.items()):
+                return each
+        return checkpoint_file.read(weights)
+    return found[0]
+
+
+def _is_line(tensor: Stored | None, line: Mapping[str, Json]) -> bool:
+    """Whether a tensor is that of an inventory's line. Reads its bytes only where type and shape are right."""
+    alike = tensor and stored.DTYPES.get(tensor.dtype) == line["dtype"] and list(tensor.shape) == line["shape"]
+    return bool(alike and tensor and stored.entry(tensor) == line)
 
 
 def whole_model(config: Mapping[str, Json]) -> dict[str, tuple[int, ...]]:
@@ -117,6 +152,12 @@ def whole_model(config: Mapping[str, Json]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
 
+def _state_dict(source: Mapping[str, Json]) -> str | None:
+    name = source.get("weights")
+    assert name is None or isinstance(name, str)
+    return name
+
+
 def _seed(source: Mapping[str, Json]) -> int:
     random = source.get("random")
     seed = random.get("seed") if isinstance(random, Mapping) else None
@@ -125,7 +166,7 @@ def _seed(source: Mapping[str, Json]) -> int:
     return seed
 
 
-def _mismatches(model: nn.Module, file: Renamed) -> list[str]:
+def _mismatches(model: nn.Module, file: Found) -> list[str]:
     problems = []
     for key, tensor in model.state_dict().items():
         shape, found = tuple(tensor.shape), file.tensors.get(key)
@@ -140,6 +181,16 @@ def _mismatches(model: nn.Module, file: Renamed) -> list[str]:
     return problems
 
 
+def _refuse_not_finite(listed: Mapping[str, Mapping[str, Mapping[str, Json]]], weights: Path, file: Found) -> None:
+    wrong = [f"{name}: {line}" for name, lines in listed.items() for line in finite.in_inventory(lines, file.keys)]
+    if wrong:
+        what = f"{len(wrong)} tensors are" if len(wrong) > 1 else "a tensor is"
+        raise BuildError(
+            f"{weights.name}: {what} not finite, and nothing is exported from that; take a checkpoint from before "
+            "training went wrong, or leave the component out:\n  " + "\n  ".join(finite.shortened(wrong))
+        )
+
+
 def _recheck(listed: Mapping[str, Mapping[str, Json]], found: Mapping[str, Mapping[str, Json]], origin: str) -> None:
     """Refuse tensors that are not those of the inventory: a file that was swapped after it was listed."""
     differing = sorted(key for key in listed.keys() | found.keys() if listed.get(key) != found.get(key))
@@ -151,12 +202,12 @@ def _recheck(listed: Mapping[str, Mapping[str, Json]], found: Mapping[str, Mappi
         )
 
 
-def _strangers(file: Renamed, known: Collection[str]) -> list[str]:
+def _strangers(file: Found, known: Collection[str]) -> list[str]:
     unknown = {*file.unknown, *(file.keys[key] for key in file.tensors if key not in known)}
     return [f"unexpected: {key}" for key in sorted(unknown)]
 
 
-def _refuse(problems: list[str], weights: Path, file: Renamed) -> None:
+def _refuse(problems: list[str], weights: Path, file: Found) -> None:
     lines: list[str] = []
     for kind in dict.fromkeys(problem.split(":")[0] for problem in problems):
         same = [problem for problem in problems if problem.startswith(f"{kind}:")]

@@ -1,0 +1,333 @@
+"""Checkpoints as training leaves them: wrapped names, several state dicts, tables, adapters, TorchScript, NaN."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+import pytest
+import torch
+from official import official_names, to_official
+from safetensors.torch import save_file
+
+from sam3_build.errors import BuildError
+from sam3_build.families.sam3_image import checkpoint_file, finite, stored, torch_file, weights, wrapped_names
+from sam3_build.families.sam3_image.stored import Stored, contiguous
+from sam3_build.inspect import describe, render
+
+PATH = {"path": True}
+
+
+@pytest.fixture(scope="module")
+def state(config):
+    generator = torch.Generator().manual_seed(2)
+    shapes = weights.whole_model(config)
+    return {key: torch.randn(shape, generator=generator) * 0.05 for key, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def official(state):
+    return to_official(state)
+
+
+@pytest.fixture(scope="module")
+def wanted(state, config, tmp_path_factory):
+    """The inventory of these weights, from a file with nothing out of the ordinary."""
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_file(state, path)
+    return weights.inventory(PATH, config, path)
+
+
+# ------------------------------------------------------------------ wrapped names
+
+
+@pytest.mark.parametrize(
+    ("wrap", "prefix", "wrappers"),
+    [
+        (lambda key: f"module.{key}", "module.", ()),
+        (lambda key: f"_orig_mod.{key}", "_orig_mod.", ()),
+        (lambda key: f"model.{key}", "model.", ()),
+        (lambda key: f"sam3_net.{key}", "sam3_net.", ()),
+        (lambda key: f"model._orig_mod.module.{key}", "model._orig_mod.module.", ()),
+        (lambda key: key.replace("detector.", "detector.module."), "", ("module",)),
+        (
+            lambda key: "module." + key.replace(".blocks.", ".blocks._checkpoint_wrapped_module."),
+            "module.",
+            ("_checkpoint_wrapped_module",),
+        ),
+    ],
+)
+def test_names_that_a_wrapper_changed_are_the_same_weights(
+    official, wanted, config, tmp_path, caplog, wrap, prefix, wrappers
+):
+    path = tmp_path / "tuned.pt"
+    torch.save({wrap(key): tensor for key, tensor in official.items()}, path)
+    with caplog.at_level(logging.INFO):
+        assert weights.inventory(PATH, config, path) == wanted
+    facts = weights.describe(PATH, path)
+    assert facts["format"] == "official SAM 3, sam3.pt"
+    assert (facts.get("prefix", ""), tuple(facts.get("wrappers", ()))) == (prefix, wrappers)
+    assert repr(prefix or wrappers[0]) in caplog.text
+    loaded = weights.load("decoder", PATH, config, path, wanted["decoder"])
+    assert set(loaded) == set(wanted["decoder"])
+    assert facts.items() <= describe(path).items()
+
+
+def test_a_wrapped_detector_alone_is_the_official_detector(official, wanted, config, tmp_path):
+    alone = {f"module.{key}": tensor for key, tensor in official.items() if key.startswith("detector.")}
+    torch.save({**alone, "n_averaged": torch.tensor(3)}, tmp_path / "swa.pt")
+    assert weights.inventory(PATH, config, tmp_path / "swa.pt") == wanted
+
+
+@pytest.mark.parametrize("outer", ["", "model.", "module.detector_model."])
+def test_transformers_names_may_be_wrapped_too(state, wanted, config, tmp_path, outer):
+    save_file({f"{outer}{key}": tensor for key, tensor in state.items()}, tmp_path / "tuned.safetensors")
+    assert weights.inventory(PATH, config, tmp_path / "tuned.safetensors") == wanted
+
+
+@pytest.mark.parametrize(
+    "names", [[*official_names()], [f"detector_model.{key}" for key in ("vision_encoder.x", "detr_decoder.y")]]
+)
+def test_what_belongs_to_a_format_is_no_wrapper(names):
+    unwrapped = wrapped_names.unwrap(names, checkpoint_file.is_known, checkpoint_file.OTHERS)
+    assert (unwrapped.prefix, unwrapped.wrappers, unwrapped.outside) == ("", (), ())
+    assert list(unwrapped.own) == names
+
+
+def test_what_does_not_lie_below_the_prefix_is_unexpected(official, config, tmp_path):
+    wrapped = {f"model.{key}": tensor for key, tensor in official.items()}
+    torch.save({**wrapped, "criterion.empty_weight": torch.ones(2)}, tmp_path / "lightning.ckpt")
+    with pytest.raises(BuildError, match=r"\n  unexpected: criterion\.empty_weight$"):
+        weights.inventory(PATH, config, tmp_path / "lightning.ckpt")
+
+
+def test_a_model_that_a_file_holds_twice_is_refused(official, config, tmp_path):
+    both = {f"{outer}.{key}": tensor for outer in ("online_model", "ema_model") for key, tensor in official.items()}
+    torch.save(both, tmp_path / "ema.pt")
+    with pytest.raises(BuildError, match=r"ema\.pt holds the model twice: below '(online|ema)_model\.' and below"):
+        weights.inventory(PATH, config, tmp_path / "ema.pt")
+    twins = {**official, "module.detector.dot_prod_scoring.hs_proj.bias": torch.ones(64)}
+    twins |= {f"detector.module.{key.removeprefix('detector.')}": t for key, t in official.items() if "hs_proj" in key}
+    torch.save(twins, tmp_path / "twins.pt")
+    with pytest.raises(BuildError, match=r"twins\.pt holds detector\.dot_prod_scoring\.hs_proj\.\w+ twice"):
+        weights.inventory(PATH, config, tmp_path / "twins.pt")
+
+
+def test_another_model_is_recognised_below_a_wrapper(config, tmp_path):
+    torch.save({f"net.image_encoder.trunk.{n}": torch.ones(1) for n in "ab"}, tmp_path / "other.pt")
+    with pytest.raises(BuildError, match=r"other\.pt holds SAM 2"):
+        weights.inventory(PATH, config, tmp_path / "other.pt")
+
+
+# ------------------------------------------------------------------ tables
+
+
+TABLES = {
+    "freqs_cis": torch.zeros(4, 8, dtype=torch.complex64),
+    "freqs_cis_real": torch.zeros(4, 8),
+    "freqs_cis_imag": torch.zeros(4, 8),
+    "freqs_cos": torch.zeros(4, 8),
+    "sin_cached": torch.zeros(4, 8, dtype=torch.float64),
+    "rope.table": torch.zeros(4, 8),
+    "rotary_emb.inv_freq": torch.zeros(8),
+    "rotary_emb.rope_embeddings_cos": torch.zeros(4, 8),
+    "position_ids": torch.zeros(4, dtype=torch.int64),
+}
+
+
+def test_tables_that_every_build_computes_are_left_out_in_every_format(official, state, wanted, config, tmp_path):
+    block = "detector.backbone.vision_backbone.trunk.blocks.0.attn"
+    torch.save({**official, **{f"{block}.{name}": table for name, table in TABLES.items()}}, tmp_path / "fork.pt")
+    assert weights.inventory(PATH, config, tmp_path / "fork.pt") == wanted
+    layer = "vision_encoder.backbone.layers.0.attention"
+    tables = {f"{layer}.{name}": table.clone() for name, table in TABLES.items()}
+    save_file(
+        {**state, **tables, "text_encoder.text_model.embeddings.position_ids": torch.arange(4)},
+        tmp_path / "f.safetensors",
+    )
+    assert weights.inventory(PATH, config, tmp_path / "f.safetensors") == wanted
+    assert describe(tmp_path / "f.safetensors")["unexpected"] == 0
+
+
+def test_no_tensor_that_is_trained_counts_as_a_table(config):
+    trained = [*weights.whole_model({"model_type": "sam3"}), *(n for n in official_names() if "freqs_cis" not in n)]
+    assert [name for name in trained if wrapped_names.is_computed(name)] == []
+    assert [name for name in trained if {*name.split(".")} & wrapped_names.WRAPPERS] == []
+
+
+# ------------------------------------------------------------------ several state dicts
+
+
+@pytest.fixture(scope="module")
+def two(official, tmp_path_factory):
+    """A training checkpoint whose averaged weights differ from the trained ones in all but the text encoder."""
+    path = tmp_path_factory.mktemp("two") / "last.pt"
+    ema = {key: t if "language" in key or t.is_complex() else t + 1 for key, t in official.items()}
+    extra = {"epoch": 3, "optimizer": {"state": {0: {"step": torch.ones(1)}}, "param_groups": []}}
+    torch.save({"model": official, "ema": {"module": ema, "decay": 0.9}, **extra}, path)
+    return path
+
+
+def test_the_state_dict_that_was_taken_is_told_and_another_one_can_be_named(two, wanted, config, caplog):
+    with caplog.at_level(logging.INFO):
+        assert weights.inventory(PATH, config, two) == wanted
+    assert "took the state dict 'model', and not 'ema.module'" in caplog.text
+    facts = {"state_dict": "model", "other_state_dicts": ["ema.module"]}
+    assert facts.items() <= weights.describe(PATH, two).items() and facts.items() <= describe(two).items()
+    for name in ("ema", "ema.module"):
+        averaged = weights.inventory({**PATH, "weights": name}, config, two)
+        assert averaged["decoder"] != wanted["decoder"] and averaged["text_encoder"] == wanted["text_encoder"]
+        assert weights.describe({**PATH, "weights": name}, two)["state_dict"] == "ema.module"
+
+
+def test_a_component_is_loaded_from_the_state_dict_that_was_listed(two, wanted, config):
+    averaged = weights.inventory({**PATH, "weights": "ema"}, config, two)
+    key = "dot_product_scoring.query_proj.bias"
+    trained, smooth = (weights.load("decoder", PATH, config, two, each["decoder"])[key] for each in (wanted, averaged))
+    assert torch.equal(trained + 1, smooth)
+    changed = {name: {**line, "digest": "0" * 64} for name, line in wanted["decoder"].items()}
+    with pytest.raises(BuildError, match=r"last\.pt changed after the checkpoint action listed its tensors"):
+        weights.load("decoder", PATH, config, two, changed)
+
+
+@pytest.mark.parametrize(
+    ("names", "named", "says"),
+    [
+        (["model", "ema"], "emma", r"x\.pt has no state dict 'emma'; it holds 'model', 'ema'; did you mean 'ema'\?"),
+        (["model"], "ema", r"x\.pt has no state dict 'ema'; it holds 'model'$"),
+        ([""], "ema", r"x\.pt holds one state dict, which has no name; leave `weights: ema` out"),
+        (["net", "avg"], None, r"x\.pt holds several state dicts: 'net', 'avg'; name .*`checkpoint: \{weights: net\}`"),
+    ],
+)
+def test_a_state_dict_that_nobody_can_mean_is_refused_with_those_that_are_there(names, named, says):
+    with pytest.raises(BuildError, match=says):
+        torch_file.choose("x.pt", names, named)
+
+
+def test_the_only_state_dict_is_taken_whatever_its_name(official, wanted, config, tmp_path):
+    torch.save({"state_dict": {f"model.{k}": t for k, t in official.items()}, "epoch": 1}, tmp_path / "last.ckpt")
+    assert weights.inventory(PATH, config, tmp_path / "last.ckpt") == wanted
+    torch.save({"net": official}, tmp_path / "net.pth")
+    assert weights.inventory(PATH, config, tmp_path / "net.pth") == wanted
+
+
+# ------------------------------------------------------------------ what is no state dict
+
+
+class Empty(torch.nn.Module):
+    def forward(self, x):
+        return x
+
+
+def archive(kind, path):
+    if kind == "TorchScript":
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path)
+    elif kind == "exported":
+        torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),)), path.with_suffix(".pt2"))
+        path.with_suffix(".pt2").rename(path)
+    else:
+        import zipfile
+
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("readme.txt", "nothing")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("TorchScript", "is TorchScript, code and all, and no checkpoint; where the model was made, save a state dict"),
+        ("exported", "is an exported program of torch.export, and no checkpoint"),
+        ("zip", "is a zip file, but not one that torch.save wrote"),
+    ],
+)
+def test_another_archive_is_called_what_it_is_and_nobody_is_advised_to_unpickle(kind, says, tmp_path, config):
+    archive(kind, tmp_path / "odd.pt")
+    with pytest.raises(BuildError) as caught:
+        weights.inventory(PATH, config, tmp_path / "odd.pt")
+    assert f"odd.pt {says}" in str(caught.value)
+    assert "weights_only" not in str(caught.value) and "pickle" not in str(caught.value)
+
+
+def test_an_adapter_is_refused_with_and_without_its_model(state, config, tmp_path):
+    lora = {f"base_model.model.{n}.weight": torch.ones(2) for n in ("detr_encoder.x.lora_A", "detr_encoder.x.lora_B")}
+    base = {f"base_model.model.{key}": tensor for key, tensor in state.items()}
+    for name, content in (("adapter.safetensors", lora), ("whole.safetensors", {**base, **lora})):
+        save_file(content, tmp_path / name)
+        with pytest.raises(BuildError, match=r"holds LoRA or another adapter, which must be merged .*merge_and_unload"):
+            weights.inventory(PATH, config, tmp_path / name)
+
+
+def test_the_folder_of_an_adapter_is_not_taken_for_its_base_model(state, tmp_path):
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(BuildError, match=r"holds an adapter \(adapter_config\.json\), .*merge_and_unload\(\)"):
+        describe(tmp_path)
+
+
+# ------------------------------------------------------------------ NaN
+
+
+BAD = "detr_decoder.presence_head.layer1.weight"
+
+
+def spoilt(state, key, dtype=torch.float32):
+    tensors = {name: tensor.to(dtype) for name, tensor in state.items()}
+    tensors[key] = tensors[key].clone()
+    tensors[key].view(-1)[:3] = torch.tensor([math.nan, math.inf, -math.inf], dtype=dtype)
+    return tensors
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tensors_that_are_not_finite_are_named_and_nothing_is_loaded_from_them(state, config, tmp_path, dtype):
+    path = tmp_path / "nan.pt"
+    tuned = to_official(spoilt(state, BAD, dtype))
+    torch.save(tuned, path)
+    size = state[BAD].numel()
+    line = f"{BAD} (of detector.transformer.decoder.presence_token_head.layers.0.weight): 1 NaN and 2 Inf of {size}"
+    with pytest.raises(BuildError) as caught:
+        weights.inventory(PATH, config, path)
+    assert str(caught.value).splitlines()[1:] == [f"  decoder: {line}"]
+    assert str(caught.value).startswith("nan.pt: a tensor is not finite, and nothing is exported from that")
+    found = describe(path)
+    assert (found["not_finite"], found["not_finite_names"]) == (1, [line])
+    assert line in render(found)
+    listed = weights.inventory(PATH, config, path, used=["vision_encoder"])
+    assert {key: e for key, e in listed["decoder"].items() if "nan" in e or "inf" in e}.keys() == {BAD}
+    assert weights.load("vision_encoder", PATH, config, path, listed["vision_encoder"])
+    with pytest.raises(BuildError, match=rf"decoder has tensors that are not finite: {BAD}: 1 NaN and 2 Inf"):
+        weights.load("decoder", PATH, config, path, listed["decoder"])
+
+
+def test_many_tensors_that_are_not_finite_are_counted(state, config, tmp_path):
+    save_file({key: tensor * math.nan for key, tensor in state.items()}, tmp_path / "nan.safetensors")
+    with pytest.raises(BuildError, match=r"nan\.safetensors: \d\d\d tensors are not finite(.|\n)*\n  and \d+ more$"):
+        weights.inventory(PATH, config, tmp_path / "nan.safetensors")
+
+
+@pytest.mark.parametrize("block", [4, 64, 1 << 22])
+def test_elements_that_are_not_finite_are_counted_across_blocks(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(stored, "BLOCK", block)
+    values = torch.tensor([1.0, math.nan, -math.nan, math.inf, 3.4e38, -math.inf, 1e-45, math.nan] * 9)
+    (tmp_path / "x").write_bytes(values.numpy().tobytes())
+    tensor = Stored(tmp_path / "x", "F32", (72,), 0, contiguous((72,)))
+    line = stored.entry(tensor)
+    assert stored.not_finite(tensor) == finite.Count(27, 18)
+    assert (line["nan"], line["inf"]) == (27, 18) and stored.read(tensor)[1] == line
+
+
+def test_looking_for_nan_costs_little_beside_the_digest(tmp_path):
+    tensor = torch.randn(1 << 22)
+    (tmp_path / "x").write_bytes(tensor.numpy().tobytes())
+    at = Stored(tmp_path / "x", "F32", (1 << 22,), 0, (1,))
+
+    def best(work):
+        times = []
+        for _ in range(5):
+            began = time.process_time()
+            work()
+            times.append(time.process_time() - began)
+        return min(times)
+
+    assert best(lambda: stored.not_finite(at)) < best(lambda: stored.entry(at)) * 0.6

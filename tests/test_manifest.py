@@ -223,6 +223,23 @@ def test_a_checkpoint_can_be_a_folder_or_a_file_with_its_config_beside_it(projec
         assert (checkpoint.seed, checkpoint.hub) == (None, None)
 
 
+def test_the_folder_of_an_adapter_is_not_taken_for_its_base_model(project: Path) -> None:
+    folder = project / "manifests" / "adapter"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ManifestError) as caught:
+        loaded(project, edited((RANDOM, "{path: adapter}")))
+    assert caught.value.problems == (
+        "m.yaml:2: checkpoint.path: holds an adapter (adapter_config.json), which is no model yet, and whose base "
+        "model is not what was trained; merge them with PEFT, model.merge_and_unload().save_pretrained(...), and name that "
+        "folder",
+    )
+    (folder / "adapter_config.json").unlink()
+    assert loaded(project, edited((RANDOM, "{path: adapter}"))).checkpoint.path == folder
+
+
 def test_a_checkpoint_can_be_several_files_with_an_index(project: Path) -> None:
     folder = project / "manifests" / "several"
     folder.mkdir()
@@ -260,6 +277,7 @@ def test_sam3_pt_needs_no_config_and_takes_one_that_lies_beside_it(project: Path
     (folder / "config.json").write_text("")
     files = loaded(project, edited((RANDOM, "{path: metas}"))).checkpoint.files
     assert files == {"config": folder / "config.json", "weights": folder / "sam3.pt"}
+    assert loaded(project, edited((RANDOM, "{path: metas, weights: ema}"))).checkpoint.weights == "ema"
 
 
 def test_a_checkpoint_at_the_hub_is_a_name_and_a_revision_and_brings_its_tokenizer(project: Path) -> None:
@@ -459,6 +477,21 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
             "m.yaml:2: checkpoint.hub: must be a name at the hub such as 'facebook/sam3', found './sam3/x'; "
             "a file or folder of this machine goes under 'path'",
         ),
+    ),
+    "a state dict of a safetensors file": (
+        (("{random: {seed: 0, config: toy.json}}", "{path: bare.safetensors, config: toy.json, weights: ema}"),),
+        (
+            "m.yaml:2: checkpoint.weights: chooses a state dict of a file that torch.save wrote (.pt, .pth, .bin, "
+            ".ckpt); 'bare.safetensors' holds one only: leave it out",
+        ),
+    ),
+    "a state dict of random weights": (
+        (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, weights: ema}"),),
+        ("m.yaml:2: checkpoint.weights: stands beside 'path' or 'hub'; 'random' has no state dicts",),
+    ),
+    "a state dict without a name": (
+        (("{random: {seed: 0, config: toy.json}}", "{hub: facebook/sam3, weights: ''}"),),
+        ("m.yaml:2: checkpoint.weights: is empty; name a state dict of the file, such as 'ema', or leave it out",),
     ),
     "a revision that is none": (
         (("{random: {seed: 0, config: toy.json}}", "{hub: facebook/sam3, revision: 'a b'}"),),

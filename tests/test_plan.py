@@ -195,6 +195,27 @@ def test_a_checkpoint_file_is_in_the_inventorys_key_and_only_read_elsewhere(tmp_
         assert plan.action(name).inputs["tensors"].file == "decoder.json"
 
 
+def test_a_state_dict_is_in_the_inventorys_key_alone(tmp_path: Path) -> None:
+    for name in ("w.pt", "config.json", "tokenizer.json"):
+        (tmp_path / name).write_text("{}")
+    usual = planned(tmp_path, "checkpoint: {path: w.pt}\n")
+    named = planned(tmp_path, "checkpoint: {path: w.pt, weights: ema}\n")
+    assert named.action("checkpoint").params["source"] == {"path": True, "weights": "ema"}
+    assert [a for a in named.actions if a.name != "checkpoint"] == [a for a in usual.actions if a.name != "checkpoint"]
+    hub = planned(tmp_path, "checkpoint: {path: null, hub: o/n, weights: ema}\n")
+    source = {"hub": "o/n", "revision": "main", "tokenizer": True, "weights": "ema"}
+    assert hub.action("checkpoint").params["source"] == source
+
+
+def test_what_a_manifest_uses_is_checked_for_nan_and_enters_no_key(tmp_path: Path) -> None:
+    whole = planned(tmp_path, "").action("checkpoint")
+    assert whole.checks == {"used": list(COMPONENTS)}
+    without = "{text_encoder: null, geometry_encoder: null, decoder: null}"
+    some = planned(tmp_path, f"components: {without}\ntolerances: null\n").action("checkpoint")
+    assert some.checks == {"used": ["vision_encoder"]}
+    assert (some.params, some.files) == (whole.params, whole.files)
+
+
 # ------------------------------------------------------------------ what this machine cannot do
 
 

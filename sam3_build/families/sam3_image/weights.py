@@ -1,7 +1,7 @@
 """The weights of this family: an inventory of every tensor without its bytes, and a component's tensors themselves.
 
-Sources: `{"random": {"seed": 0}}`, or `{"path": true}` with a file that `checkpoint_file` can read; `"weights"` names the
-state dict to take of one that holds several.
+Sources: `{"random": {"seed": 0}}`, or `{"path": true}` with a file that `checkpoint_file` can read, and `"weights"`,
+the name of a state dict, where the file holds several.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import zipfile
 
 import pytest
 import torch
@@ -20,9 +21,13 @@ PATH = {"path": True}
 
 
 @pytest.fixture(scope="module")
-def state(config):
+def shapes(config):
+    return weights.whole_model(config)
+
+
+@pytest.fixture(scope="module")
+def state(shapes):
     generator = torch.Generator().manual_seed(2)
-    shapes = weights.whole_model(config)
     return {key: torch.randn(shape, generator=generator) * 0.05 for key, shape in shapes.items()}
 
 
@@ -59,19 +64,26 @@ def wanted(state, config, tmp_path_factory):
     ],
 )
 def test_names_that_a_wrapper_changed_are_the_same_weights(
-    official, wanted, config, tmp_path, caplog, wrap, prefix, wrappers
+    official, wanted, shapes, tmp_path, caplog, wrap, prefix, wrappers
 ):
     path = tmp_path / "tuned.pt"
     torch.save({wrap(key): tensor for key, tensor in official.items()}, path)
     with caplog.at_level(logging.INFO):
-        assert weights.inventory(PATH, config, path) == wanted
-    facts = weights.describe(PATH, path)
-    assert facts["format"] == "official SAM 3, sam3.pt"
-    assert (facts.get("prefix", ""), tuple(facts.get("wrappers", ()))) == (prefix, wrappers)
+        found = checkpoint_file.read(path)
     assert repr(prefix or wrappers[0]) in caplog.text
-    loaded = weights.load("decoder", PATH, config, path, wanted["decoder"])
-    assert set(loaded) == set(wanted["decoder"])
-    assert facts.items() <= describe(path).items()
+    assert (found.prefix, found.wrappers, found.format.title) == (prefix, wrappers, "official SAM 3, sam3.pt")
+    assert {key: tensor.shape for key, tensor in found.tensors.items()} == shapes
+    assert found.unknown == () and set(found.keys.values()) | set(found.left_out) == {wrap(key) for key in official}
+    assert all(stored.entry(found.tensors[key]) == line for key, line in wanted["decoder"].items())
+
+
+def test_a_wrapped_file_has_the_inventory_of_the_bare_one_and_its_facts(official, wanted, config, tmp_path):
+    path = tmp_path / "tuned.pt"
+    torch.save({f"model.module.{key}": tensor for key, tensor in official.items()}, path)
+    assert weights.inventory(PATH, config, path) == wanted
+    facts = {"format": "official SAM 3, sam3.pt", "prefix": "model.module."}
+    assert weights.describe(PATH, path) == facts and facts.items() <= describe(path).items()
+    assert set(weights.load("decoder", PATH, config, path, wanted["decoder"])) == set(wanted["decoder"])
 
 
 def test_a_wrapped_detector_alone_is_the_official_detector(official, wanted, config, tmp_path):
@@ -215,11 +227,6 @@ def test_the_only_state_dict_is_taken_whatever_its_name(official, wanted, config
 # ------------------------------------------------------------------ what is no state dict
 
 
-class Empty(torch.nn.Module):
-    def forward(self, x):
-        return x
-
-
 def archive(kind, path):
     if kind == "TorchScript":
         torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path)
@@ -227,8 +234,6 @@ def archive(kind, path):
         torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),)), path.with_suffix(".pt2"))
         path.with_suffix(".pt2").rename(path)
     else:
-        import zipfile
-
         with zipfile.ZipFile(path, "w") as file:
             file.writestr("readme.txt", "nothing")
 

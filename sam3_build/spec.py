@@ -202,7 +202,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Action:
-    """One step of a plan. All but `name`, `checks`, `reads`, `after`, `gpu`, `view`, `env` and `blocked` enters its key.
+    """One step of a plan. All but `name`, `checks`, `reads`, `after`, `gpu`, `view`, `env`, `blocked` enters its key.
 
     recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.forward`)
     checks: what the stage is given beside its params that decides whether it refuses, and nothing that it writes

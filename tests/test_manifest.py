@@ -233,8 +233,8 @@ def test_the_folder_of_an_adapter_is_not_taken_for_its_base_model(project: Path)
         loaded(project, edited((RANDOM, "{path: adapter}")))
     assert caught.value.problems == (
         "m.yaml:2: checkpoint.path: holds an adapter (adapter_config.json), which is no model yet, and whose base "
-        "model is not what was trained; merge them with PEFT, model.merge_and_unload().save_pretrained(...), and name that "
-        "folder",
+        "model is not what was trained; merge them with PEFT, model.merge_and_unload().save_pretrained(...), and name "
+        "that folder",
     )
     (folder / "adapter_config.json").unlink()
     assert loaded(project, edited((RANDOM, "{path: adapter}"))).checkpoint.path == folder

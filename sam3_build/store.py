@@ -72,6 +72,7 @@ class Store:
         self.root = root
         self.digests = digests
         self._checkout = checkout
+        self._unheld: DeniedError | None = None  # why garbage collection is not held off
         self._noted = threading.Lock()  # taken for good by who notes that not all of the store may be written
         # Strings, because joining Path objects would cost more than reading the files does.
         self._objects, self._records = f"{root}/objects", f"{root}/records"
@@ -126,13 +127,14 @@ class Store:
         """Hold off garbage collection while something is built from and into this store.
 
         A store that cannot be written is not collected either: what it has can be used without a lock. So can one whose
-        lock alone may not even be read.
+        lock alone may not even be read; nothing is built into that one.
         """
         with ExitStack() as held:
             if not self.read_only:
                 try:
                     held.enter_context(self._flock("gc", fcntl.LOCK_SH))
                 except DeniedError as error:
+                    self._unheld = error
                     self._note(error)
             yield
 
@@ -146,8 +148,10 @@ class Store:
     def lock(self, name: str, waiting: Callable[[], None] | None = None) -> Iterator[int]:
         """Hold the lock called `name` and yield its descriptor (a child that inherits it holds it too).
 
-        `waiting` is called once when somebody else holds it; then this waits.
+        `waiting` is called once when somebody else holds it; then this waits. DeniedError where the store is only read.
         """
+        if self._unheld:
+            raise self._unheld
         with self._flock(name, fcntl.LOCK_EX, waiting) as descriptor:
             yield descriptor
 
@@ -259,7 +263,8 @@ class Store:
         advice = dict.fromkeys(NO_LOCKS, _NO_LOCKS + _LOCAL_STORE)
         if is_shared(self.root):
             top = shlex.quote(str(self.root))
-            give = f"find {top} -type d -exec chgrp --reference={top} {{}} + -exec chmod g+rwx {{}} +"
+            but_objects = r"\( -type d -o ! -path '*/objects/*' \)"
+            give = f"find {top} -exec chgrp --reference={top} {{}} + {but_objects} -exec chmod g+rwX {{}} +"
             denied = f"its group may write to {self.root} and not there: let the owner run `{give}`"
             advice |= dict.fromkeys((errno.EACCES, errno.EPERM), f"{denied}, or set SAM3_STORE to a folder of yours")
         return advice

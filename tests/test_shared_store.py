@@ -68,8 +68,18 @@ def test_a_build_into_a_part_of_a_store_that_may_not_be_written_is_one_clear_err
     assert run.output.count("FAILED    ") == 1, run.output
     said = rf"\n{shared / denied}(/..)?: Permission denied; its group may write to {shared} and not there"
     assert re.search(said, run.output), run.output
-    assert f"`find {shared} -type d -exec chgrp --reference={shared} {{}} + -exec chmod g+rwx {{}} +`" in run.output
+    assert f"let the owner run `find {shared} " in run.output
     assert not (fresh.view / "logs").exists(), "a worker ran, and what it wrote was lost"
+
+
+def test_nothing_is_built_into_a_store_that_cannot_be_held_against_collection(fresh: BuildSpace, shared: Path) -> None:
+    for path in shared.glob("records/*/*"):
+        path.unlink()
+    (shared / "locks" / "gc").chmod(0o000)
+    run = replace(fresh, prefix=obedient()).doit("checkpoint", SAM3_STORE=str(shared))
+    assert run.code == 1 and "Traceback" not in run.output, run.output
+    assert f"\n{shared}/locks/gc: Permission denied; its group may write to {shared} and not there" in run.output
+    assert not (fresh.view / "logs").exists()
 
 
 COMMIT = """
@@ -111,7 +121,15 @@ def test_a_commit_that_is_denied_names_the_folder_and_what_gives_it_to_the_group
     )
     folder.parent.chmod(0o755)
     assert done.stdout.startswith(f"{folder.parent}: Permission denied; its group may write"), done.stderr
-    assert f"`find {store.root} -type d" in done.stdout
+    found = re.search("let the owner run `(.*)`, or set SAM3_STORE to a folder of yours", done.stdout)
+    assert found
+    commit(store)
+    for path in store.root.rglob("*"):
+        path.chmod(0o444 if path.name == "x" else 0o700 if path.is_dir() else 0o600)
+    subprocess.run(["sh", "-c", found[1]], check=True)
+    assert modes(folder) == {"x": "0o444"}
+    rest = [path for path in store.root.rglob("*") if path.name != "x"]
+    assert {(path.is_dir(), oct(path.stat().st_mode & 0o777)) for path in rest} == {(True, "0o770"), (False, "0o660")}
 
 
 ABANDONED = """

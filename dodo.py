@@ -6,15 +6,15 @@ from pathlib import Path
 
 from doit.task import Task
 
-from sam3_build import doit_command, frontend
-from sam3_build.executor import Outcome
+from sam3_build.commands import doit_command, doit_tasks
+from sam3_build.execution.local import Outcome
 
 OUTCOMES: dict[str, Outcome] = {}
 TYPED = doit_command.read(sys.argv[1:])
-SESSION = frontend.open_for_doit(Path(__file__).parent)
-DOIT_CONFIG = frontend.configure(SESSION, OUTCOMES)
+SESSION = doit_tasks.open_for_doit(Path(__file__).parent)
+DOIT_CONFIG = doit_tasks.configure(SESSION, OUTCOMES)
 
 
 def task_actions() -> Iterator[Task]:
     """Yield every task of the chosen manifest."""
-    yield from frontend.tasks(SESSION, OUTCOMES, TYPED)
+    yield from doit_tasks.tasks(SESSION, OUTCOMES, TYPED)

@@ -30,9 +30,9 @@ from pathlib import Path
 
 import psutil
 
-from sam3_build.output import outlive_readers
-from sam3_build.session import Session, open_session
-from sam3_build.toolchain import version
+from sam3_build.commands.output import outlive_readers
+from sam3_build.execution.session import Session, open_session
+from sam3_build.machine.toolchain import version
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ("torch", "transformers", "onnx", "onnxruntime", "onnxsim", "tensorrt-rtx", "polygraphy")

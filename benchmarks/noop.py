@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from sam3_build.output import outlive_readers
-from sam3_build.resolve import Answer
-from sam3_build.session import Session, open_session
+from sam3_build.commands.output import outlive_readers
+from sam3_build.execution.session import Session, open_session
+from sam3_build.store.resolve import Answer
 
 ROOT = Path(__file__).parents[1]
 LIMITS = {"default manifest": 0.2, "1000 actions": 0.35}

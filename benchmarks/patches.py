@@ -23,9 +23,9 @@ import numpy as np
 import onnx  # noqa: TID253
 import onnxruntime  # noqa: TID253
 
-from sam3_build.graph import onnx_file
-from sam3_build.output import outlive_readers
-from sam3_build.session import Session, open_session
+from sam3_build.commands.output import outlive_readers
+from sam3_build.execution.session import Session, open_session
+from sam3_build.graph.files import onnx_file
 from sam3_build.stages import patch
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from sam3_build.commands.output import outlive_readers
 from sam3_build.errors import BuildError
-from sam3_build.output import outlive_readers
-from sam3_build.session import Session, open_session
+from sam3_build.execution.session import Session, open_session
 from sam3_build.spec import BASELINE, Json
 
 ROOT = Path(__file__).parents[1]

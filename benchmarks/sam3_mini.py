@@ -21,22 +21,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam3_build.compare import task
+from sam3_build.commands.output import outlive_readers
+from sam3_build.compare import instances
+from sam3_build.compare.instance_gates import gates
 from sam3_build.compare.judge import condition, holds
-from sam3_build.compare.task_gates import gates
 from sam3_build.errors import BuildError
+from sam3_build.execution.session import Session, open_session
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.instances import find
-from sam3_build.output import outlive_readers
-from sam3_build.runners import open_runner
-from sam3_build.session import Session, open_session
 from sam3_build.spec import BASELINE, Gate
+from sam3_build.stages._networks import open_runner
 from training.batches import Batch
 from training.evaluate import GOALS, SCENES, THRESHOLD, Answer, Network, chained, evaluate, load, table
 from training.scenes import SIDE
 
 if TYPE_CHECKING:
-    from sam3_build.runners import Runner
+    from sam3_build.stages._networks import Runner
     from training.evaluate import Array
 
 ROOT = Path(__file__).parents[1]
@@ -124,10 +124,10 @@ def _remembering(answer: Answer, outputs: Remembered) -> Answer:
 
 def _gates(precision: str, expected: Remembered, actual: Remembered) -> Iterator[str]:
     """Yield a line per gate of the task: what `doit verify` asks of the samples, asked of all questions at once."""
-    statistics = task.TaskStatistics(THRESHOLD)
+    statistics = instances.TaskStatistics(THRESHOLD)
     for number, pair in enumerate(zip(expected, actual, strict=True)):
         for row in range(len(pair[0]["pred_logits"])):
-            place = task.Place(f"batch{number}", row, number)
+            place = instances.Place(f"batch{number}", row, number)
             here, there = ({name: array[row] for name, array in outputs.items()} for outputs in pair)
             if statistics.comparable(place, here, there):
                 statistics.add(place, *(find(one, (SIDE, SIDE), THRESHOLD) for one in (here, there)))
@@ -141,10 +141,10 @@ def _gates(precision: str, expected: Remembered, actual: Remembered) -> Iterator
         yield f"  {'pass' if good else 'FAIL'}  {gate.metric:12}  {shown:12}  {condition(gate)}  {where}".rstrip()
 
 
-def _outside(statistics: task.TaskStatistics, gate: Gate) -> str:
+def _outside(statistics: instances.TaskStatistics, gate: Gate) -> str:
     """Return how many pairs do not hold a gate of pairs, and the worst one; of other gates, the first few places."""
     where = "; ".join(statistics.where.get(gate.metric, [])[:5])
-    if gate.metric not in task.OF_PAIRS:
+    if gate.metric not in instances.OF_PAIRS:
         return where
     pairs = [pair for picture in statistics.pictures for pair in picture.get("pairs", [])]
     outside = sum(not holds(gate, pair[gate.metric]) for pair in pairs)

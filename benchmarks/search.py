@@ -33,14 +33,14 @@ sys.path += [str(ROOT), str(ROOT / "tests")]
 import planted_space  # noqa: E402
 from planted_overflow import cases, planted  # noqa: E402
 
-from sam3_build import graph  # noqa: E402
+from sam3_build.commands.output import outlive_readers  # noqa: E402
 from sam3_build.compare.judge import FAIL, NOT_RUN, gates_for, judge  # noqa: E402
 from sam3_build.compare.statistics import OutputStatistics  # noqa: E402
-from sam3_build.emulation import write_emulation  # noqa: E402
-from sam3_build.output import outlive_readers  # noqa: E402
+from sam3_build.graph import files  # noqa: E402
+from sam3_build.graph.casts import write_types  # noqa: E402
+from sam3_build.graph.emulation import write_emulation  # noqa: E402
+from sam3_build.machine.toolchain import version  # noqa: E402
 from sam3_build.spec import Comparison  # noqa: E402
-from sam3_build.toolchain import version  # noqa: E402
-from sam3_build.typed_edges import write_types  # noqa: E402
 
 SUBJECTS: dict[str, tuple[int, dict[str, str]]] = {
     "1 overflow": (6, {"layers.3.mlp": "overflow"}),
@@ -97,9 +97,9 @@ def is_sound(model: onnx.ModelProto, kept: frozenset[str], x: np.ndarray) -> boo
     with tempfile.TemporaryDirectory() as folder:
         source, typed = Path(folder) / "source.onnx", Path(folder) / "typed.onnx"
         onnx.save(model, source)
-        loaded = graph.load(source)
+        loaded = files.load(source)
         write_types(loaded, "FLOAT16", lambda name: "kept" if name in kept else None)
-        graph.save(loaded, typed)
+        files.save(loaded, typed)
         return passes(run(source, x), run_rounded(onnx.load(typed), x))
 
 

@@ -14,16 +14,17 @@ from typing import Annotated
 
 import typer
 
-from sam3_build import explain as explaining
-from sam3_build import gc as collecting
-from sam3_build import search as searching
+from sam3_build.commands import gc as collecting
+from sam3_build.commands.output import outlive_readers
+from sam3_build.commands.plan_text import render_plan, render_record
+from sam3_build.diagnose import search as searching
 from sam3_build.errors import BuildError, ManifestError
+from sam3_build.execution.sample_problems import refuse_wrong_samples
+from sam3_build.execution.session import Session, open_session, this_gpu
 from sam3_build.manifest.lock import manifest_files
-from sam3_build.output import outlive_readers
-from sam3_build.plan_engines import Machine
-from sam3_build.plan_text import free_bytes, readable_size, render_plan, render_record
-from sam3_build.sample_problems import refuse_wrong_samples
-from sam3_build.session import Session, open_session, this_gpu
+from sam3_build.plan.engines import Machine
+from sam3_build.store import explain as explaining
+from sam3_build.store.sizes import free_bytes, readable_size
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -84,7 +85,7 @@ def explain(action: str, manifest: ManifestOption = None, as_json: JsonOption = 
 @app.command()
 def inspect(file: Path, as_json: JsonOption = False) -> None:
     """Describe an ONNX file or an engine (interface, operators, how it was made), or a checkpoint by component."""
-    from sam3_build.inspect import describe, render
+    from sam3_build.commands.inspect import describe, render
 
     found = describe(file)
     print(json.dumps(found, indent=1) if as_json else render(found))
@@ -93,7 +94,7 @@ def inspect(file: Path, as_json: JsonOption = False) -> None:
 @app.command()
 def device(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
     """Say what GPU this machine has, what each backend can build and run on it, and what to install."""
-    from sam3_build import machine as machines
+    from sam3_build.commands import device as machines
 
     machine = Machine(*this_gpu(_root() / "artifacts", os.environ))
     chosen, problem = None, None
@@ -165,7 +166,7 @@ def localize(
     as_json: JsonOption = False,
 ) -> None:
     """Find the block at which COMPONENT parts from its FP32 graph; builds what that needs."""
-    from sam3_build import localize as localizing
+    from sam3_build.diagnose import localize as localizing
 
     session = _session(manifest)
     found = localizing.localize(

@@ -14,25 +14,15 @@ from pathlib import Path
 
 from sam3_build.errors import BuildError
 from sam3_build.folders import share
+from sam3_build.layers import CORE
 from sam3_build.spec import Json
 
 PACKAGE = Path(__file__).parent
 
-# A change to one of these does not change what an action produces, so an edit of the store does not rebuild the world.
-# When such a change does alter outputs, raise KEY_VERSION below: it is part of every key.
-# fmt: off
-CORE = frozenset({
-    "__main__", "device", "digest", "doit_command", "errors", "executor", "explain", "folders", "frontend", "gc",
-    "hub", "inspect", "localize", "locks", "machine", "manifest", "memory", "nvidia", "on_demand", "output",
-    "ownership", "plan", "plan_engines", "plan_search", "plan_segment", "plan_text", "plugins", "progress",
-    "publishing", "registry", "report", "report_html", "resolve", "sample_problems", "search", "session", "spec",
-    "store", "toolchain", "verdicts", "view", "worker",
-})
-# fmt: on
 KEY_VERSION = 1
 
-# Fields of a Stage that say something about it and change nothing that it writes.
-NO_RECIPE = ("summary", "memory")
+# What a plug-in declares of itself that changes nothing that is written, by the class of the declaration.
+NO_RECIPE = {"Stage": ("summary", "memory"), "Precision": ("summary", "gates")}
 
 # A file whose times are younger than this may still change without its stat changing; its digest is not remembered yet.
 _RACY_NS = 100_000_000
@@ -206,8 +196,8 @@ def _tree_digest(tree: ast.Module) -> str:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:] or [ast.Pass()]
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Stage":
-            node.keywords = [k for k in node.keywords if k.arg not in NO_RECIPE]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in NO_RECIPE:
+            node.keywords = [k for k in node.keywords if k.arg not in NO_RECIPE[node.func.id]]
         elif isinstance(node, ast.JoinedStr):  # Python 3.12 ends some f-strings with an empty constant
             node.values = [v for v in node.values if not isinstance(v, ast.Constant) or v.value != ""]
     return digest(_plain(tree))

@@ -11,9 +11,6 @@ from sam3_build.spec import DeviceFingerprint, Json
 # What a stage's run() gets: parameters, then a path per input role, then the folder to write into; it returns facts.
 StageRun = Callable[[Mapping[str, Json], Mapping[str, Path], Path], Mapping[str, Json]]
 
-# Operators that multiply matrices: what a precision is for.
-GEMMS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum")
-
 
 @dataclass(frozen=True)
 class Patch:
@@ -40,6 +37,22 @@ def _keep_nothing(model: object, options: Mapping[str, Json]) -> Mapping[str, st
 
 
 @dataclass(frozen=True)
+class TensorGates:
+    """How far an output of a reduced precision may be from the FP32 graph's: scale-free, for every floating output.
+
+    cosine: at least; max_abs_over_range: max |a - r| / (max r - min r), at most; std_ratio: std a / std r, within
+    """
+
+    cosine: float
+    max_abs_over_range: float
+    std_ratio: tuple[float, float]
+
+
+# What every sound FP16 graph stays within, and what a precision gets that declares nothing else.
+SIXTEEN_BIT = TensorGates(0.999, 0.02, (0.98, 1.02))
+
+
+@dataclass(frozen=True)
 class Precision:
     """A recipe that writes types into the graph. `onnx_type` is the ONNX element type of its low nodes: `FLOAT16`.
 
@@ -48,6 +61,8 @@ class Precision:
     options:   a frozen dataclass that the manifest boundary validates a component's keys with
     quantizes: operators whose activations and constant weights are INT8 between explicit Q/DQ pairs. Their ranges are
                calibrated on what PyTorch recorded, so that only such a precision takes `reference` as an input
+    keeps_gemms: whether the recipe itself leaves matrix products in FP32, which a backend must then have kernels for
+    gates:     the tensor gates of a reduced precision. Given by keyword, they enter no key
     """
 
     name: str
@@ -56,11 +71,14 @@ class Precision:
     keep: Callable[[object, Mapping[str, Json]], Mapping[str, str]] = _keep_nothing
     options: type = NoOptions
     quantizes: tuple[str, ...] = ()
+    keeps_gemms: bool = False
+    gates: TensorGates = SIXTEEN_BIT
 
     @property
-    def emulated(self) -> bool:
-        """Whether ONNX Runtime's CPU lacks kernels for the type, so that an emulation that rounds is run instead."""
-        return self.onnx_type in ("FLOAT16", "BFLOAT16")
+    def gemm_types(self) -> tuple[str, ...]:
+        """The ONNX element types in which its matrix products compute, the low one first."""
+        low = "INT8" if self.quantizes else self.onnx_type
+        return tuple(dict.fromkeys((low, *(("FLOAT",) if self.keeps_gemms or self.quantizes else ()))))
 
 
 @dataclass(frozen=True)
@@ -91,6 +109,16 @@ class RunRequest:
     options: Mapping[str, Json]
 
 
+def run_request(params: Mapping[str, Json], inputs: Mapping[str, Path]) -> RunRequest:
+    """Return what a backend is asked to run.
+
+    params: component, precision, options; inputs: onnx, built, the folders of what was built and of its ONNX
+    """
+    options = params["options"]
+    assert isinstance(options, Mapping)
+    return RunRequest(inputs["built"], inputs["onnx"], f"{params['component']}.{params['precision']}", options)
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way to run a component. All callables are cheap and import nothing heavy, except `build` and `runner`.
@@ -100,7 +128,7 @@ class Backend:
     tools:         (options) -> the distributions whose versions enter the build key; `name:major` for the major version
     needs_gpu:     (options) -> which of "build" and "run" an NVIDIA GPU is needed for
     runs:          (options) -> whether what it builds must be run to be judged; no where `verify` runs the same anyway
-    impossible:    (options, precision name) -> why no machine can build this, or None; an error at load
+    impossible:    (options, precision) -> why no machine can build this, or None; an error at load
     missing:       (options, device) -> why this machine cannot build, or None; the action is then *blocked*. The device
                    is there if one is needed to build
     cannot_run:    (options, device) -> why this machine cannot run what was built, or None; comparisons are then *not
@@ -123,7 +151,7 @@ class Backend:
     env: Mapping[str, str]
     needs_gpu: Callable[[Mapping[str, Json]], tuple[str, ...]]
     runs: Callable[[Mapping[str, Json]], bool]
-    impossible: Callable[[Mapping[str, Json], str], str | None]
+    impossible: Callable[[Mapping[str, Json], Precision], str | None]
     missing: Callable[[Mapping[str, Json], DeviceFingerprint | None], str | None]
     cannot_run: Callable[[Mapping[str, Json], DeviceFingerprint | None], str | None]
     device_fields: Callable[[Mapping[str, Json], DeviceFingerprint | None], Mapping[str, Json]]

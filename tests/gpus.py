@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from uuid import NAMESPACE_OID, uuid5
 
-from sam3_build.device import fingerprint
-from sam3_build.nvidia import Reading
+from sam3_build.machine.gpu import fingerprint
+from sam3_build.machine.nvidia import Reading
 from sam3_build.spec import DeviceFingerprint
 
 

@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam3_build.graph import onnx_file
-from sam3_build.session import Session, open_session
-from sam3_build.store import Record
+from sam3_build.execution.session import Session, open_session
+from sam3_build.graph.files import onnx_file
+from sam3_build.store.objects import Record
 
 if TYPE_CHECKING:
     import numpy as np

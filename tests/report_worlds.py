@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from sam3_build.compare.dependencies import Judged, of_pipeline
+from sam3_build.compare.instance_gates import REDUCED
+from sam3_build.compare.instance_gates import gates as task_gates
 from sam3_build.compare.judge import RANGE_PARITY
 from sam3_build.compare.statistics import OutputStatistics
-from sam3_build.compare.task_gates import REDUCED
-from sam3_build.compare.task_gates import gates as task_gates
-from sam3_build.compare.trust import Judged, of_pipeline
-from sam3_build.report import judged
-from sam3_build.report_html.sources import Sources
-from sam3_build.session import Session, open_session
+from sam3_build.execution.session import Session, open_session
+from sam3_build.report.html.sources import Sources
+from sam3_build.report.table import judged
 from sam3_build.spec import PIPELINE, TASK, Action, Comparison, Json
-from sam3_build.store import FileFact, Record
+from sam3_build.store.objects import FileFact, Record
 
 ROOT = Path(__file__).parents[1]
 NO_GPU = "running TensorRT-RTX engines needs a CUDA GPU; none found on this machine"
@@ -60,7 +60,7 @@ def world(
         _pipeline(p, t, gpu, informs or {}) for p in ("fp32", "fp16") for t in (None, "ampere", "ada", "blackwell")
     ]
     plan = replace(plan, comparisons=tuple(comparisons), contrasts=())
-    records = {a.name: _record(a) for a in plan.actions if a.stage not in ("verify", "segment", "chain")}
+    records = {a.name: _record(a) for a in plan.actions if a.stage not in ("verify", "compare", "chain")}
     for c in comparisons:
         if c.action:
             files = _task_files(task(c), pictures) if c.kind == TASK else _verify_files(c, noise)
@@ -97,7 +97,7 @@ def _pipeline(precision: str, target: str | None, gpu: bool, informs: Mapping[st
         label=label,
         precision=precision,
         target=target,
-        action=f"segment:{side}" if runs else None,
+        action=f"compare:{side}" if runs else None,
         not_run=None if runs else NO_GPU,
         outputs=("instances",),
         gates={"instances": TASK_GATES},
@@ -144,7 +144,7 @@ def _task_files(metrics: Mapping[str, float], pictures: int) -> dict[str, bytes]
 
 
 def overlay(*, lost: bool) -> bytes:
-    """Return a picture such as `segment` draws: as asked, the reference, the target; a lost instance is crossed out."""
+    """Return a picture such as `compare` draws: as asked, the reference, the target; a lost instance is crossed out."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (768, 192), "#8a9b87")

@@ -8,9 +8,10 @@ import miniature
 import numpy as np
 import pytest
 
-from sam3_build import chain, registry
-from sam3_build.runners import open_runner
+from sam3_build import registry
+from sam3_build.pipeline import chain
 from sam3_build.spec import ComponentSpec, Feed, TensorSpec
+from sam3_build.stages._networks import open_runner
 
 FEEDS = (
     Feed("decoder", "prompt", (("text", "words"), ("geometry", "corners"))),

@@ -22,7 +22,7 @@ def save(event, args):
 done = []
 if saved:
     os.stat, time.time_ns = stat, lambda: saved + 900_000_000
-    if "sam3_build.worker" in sys.orig_argv:
+    if "sam3_build.execution.worker" in sys.orig_argv:
         sys.addaudithook(save)
 """
 

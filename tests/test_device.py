@@ -16,10 +16,11 @@ import pytest
 from build_space import ROOT
 from gpus import A10, L4, READINGS, RTX_4090, T4
 
-from sam3_build import device, nvidia
 from sam3_build.errors import BuildError, NoDeviceError
+from sam3_build.machine import gpu as device
+from sam3_build.machine import nvidia
 from sam3_build.manifest.load import load
-from sam3_build.plan import make_plan
+from sam3_build.plan.make import make_plan
 from sam3_build.spec import DeviceFingerprint, Json, Plan
 
 # ------------------------------------------------------------------ what is read
@@ -28,7 +29,7 @@ from sam3_build.spec import DeviceFingerprint, Json, Plan
 READ = """
 import json, sys
 from dataclasses import asdict
-from sam3_build import nvidia
+from sam3_build.machine import nvidia
 from sam3_build.errors import NoDeviceError
 import ctypes, pynvml
 pynvml.nvmlLib = ctypes.CDLL(sys.argv[1])
@@ -91,7 +92,8 @@ def test_a_machine_without_a_driver_loads_nothing_to_learn_it(tmp_path: Path) ->
     if nvidia.state(os.environ) is not None:
         pytest.skip("this machine has an NVIDIA driver")
     code = (
-        "import os, sys; from pathlib import Path; from sam3_build import device; from sam3_build.errors import *\n"
+        "import os, sys; from pathlib import Path; from sam3_build.errors import *\n"
+        "from sam3_build.machine import gpu as device\n"
         "try: device.recall(os.environ, Path('x'))\n"
         "except NoDeviceError as e: print(e)\n"
         "print([m for m in ('pynvml', 'ctypes', 'uuid', 'platform') if m in sys.modules])"
@@ -254,7 +256,7 @@ def test_a_folder_that_cannot_be_written_only_costs_time(driver: dict[str, objec
 HOLD = """
 import sys, time
 from pathlib import Path
-from sam3_build import device
+from sam3_build.machine import gpu as device
 device.LOCKS = Path(sys.argv[1])
 with device.lock("GPU-x", lambda: print("waiting", flush=True)):
     print("held", flush=True)

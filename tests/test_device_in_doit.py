@@ -17,8 +17,8 @@ import pytest
 from build_space import ACTIONS, STEMS, BuildSpace, Run, finish
 from gpus import READINGS
 
-from sam3_build.device import LOCKS
-from sam3_build.nvidia import Reading
+from sam3_build.machine.gpu import LOCKS
+from sam3_build.machine.nvidia import Reading
 
 HERE = Path(__file__).parent
 LOCAL = {f"build:{stem}.local" for stem in STEMS}

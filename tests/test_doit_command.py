@@ -6,7 +6,7 @@ import pytest
 from build_space import BuildSpace, Run
 from doit.exceptions import InvalidCommand
 
-from sam3_build.doit_command import Typed, read, refuse_unknown
+from sam3_build.commands.doit_command import Typed, read, refuse_unknown
 
 TASKS = ("build", "build:head", "build:head.fp16", "verify", "checkpoint")
 

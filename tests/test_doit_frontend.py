@@ -311,7 +311,7 @@ def test_code_that_keeps_its_size_and_time_is_not_run_from_old_bytecode(fresh: B
 
 
 def test_the_live_row_shows_the_last_word_of_a_log_on_how_far_it_is(tmp_path: Path) -> None:
-    from sam3_build.progress import last_said
+    from sam3_build.commands.doit_reporter import last_said
 
     log = tmp_path / "build.log"
     assert last_said(log) == ""

@@ -118,9 +118,9 @@ EDITS = (
     ),
     Edit("the code of a backend", append("sam3_build/backends/tensorrt_rtx.py", "FOUR = 4\n"), ("build:*.ada",)),
     Edit("code that two backends share", append("sam3_build/backends/_tensorrt.py", "FOUR = 4\n"), ("build:*.ada",)),
-    Edit("code that asks for the GPU", append("sam3_build/device.py", "FOUR = 4\n")),
-    Edit("a comment in the core", append("sam3_build/store.py", "# A comment.\n")),
-    Edit("code of the core", append("sam3_build/plan.py", "FOUR = 4\n")),
+    Edit("code that asks for the GPU", append("sam3_build/machine/gpu.py", "FOUR = 4\n")),
+    Edit("a comment in the core", append("sam3_build/store/objects.py", "# A comment.\n")),
+    Edit("code of the core", append("sam3_build/plan/make.py", "FOUR = 4\n")),
     Edit("how outputs are judged", append("sam3_build/compare/judge.py", "FOUR = 4\n")),
     # ------------------------------------------------------------ the manifest
     Edit("a comment in the manifest", append(MANIFEST, "# A comment.\n")),

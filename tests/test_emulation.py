@@ -9,8 +9,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from sam3_build.emulation import emulate, write_emulation
-from sam3_build.typed_edges import write_types
+from sam3_build.graph.casts import write_types
+from sam3_build.graph.emulation import emulate, write_emulation
 from tests.toy_graphs import I64, F, info, n, toy
 
 FINE = np.float32(1 + 2**-12)  # rounds to 1 in either type

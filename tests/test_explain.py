@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from build_space import ACTIONS, BuildSpace
 
-from sam3_build.gc import KEPT
+from sam3_build.commands.gc import KEPT
 
 MANIFEST = "manifests/toy.yaml"
 HEAD_OPSET = ("\n  head: {", "\n  head: {opset: 19, ")

@@ -11,14 +11,14 @@ import profiled_backend
 import pytest
 
 from sam3_build import registry
+from sam3_build.commands.doit_reporter import reporter as reporter_of
 from sam3_build.errors import ManifestError
+from sam3_build.execution.session import open_session
 from sam3_build.families.sam3_image.cases import case_shapes
 from sam3_build.families.sam3_image.prompts import make_cases
 from sam3_build.manifest.load import load
 from sam3_build.manifest.types import Manifest
-from sam3_build.plan import make_plan
-from sam3_build.progress import reporter as reporter_of
-from sam3_build.session import open_session
+from sam3_build.plan.make import make_plan
 from sam3_build.spec import CaseRequest, Plan
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,9 @@ import pytest
 from onnx import TensorProto
 from toy_graphs import info, n, toy
 
-from sam3_build import gemm_types, registry
+from sam3_build import registry
 from sam3_build.compare.judge import Row, default_gates, judge, type_gates
+from sam3_build.graph import gemms
 from sam3_build.spec import TYPES, Comparison, Json
 from sam3_build.stages import precision, verify
 
@@ -54,7 +55,7 @@ def write(folder: Path, recipe: str, asked: dict[str, Json], out: Path) -> None:
 def measured(folder: Path, recipe: str = "fp16", **asked: Json) -> tuple[dict[str, Json], dict[str, Row]]:
     """Return what the file in `onnx` is said to be, as verify says it, and the judge's rows of it."""
     inputs = {"onnx": folder / "onnx", **({} if recipe == "fp32" else {"fp32": folder / "fp32"})}
-    told = gemm_types.measure({"component": "toy", "precision": recipe, "types": params(recipe, asked)}, inputs)
+    told = gemms.measure({"component": "toy", "precision": recipe, "types": params(recipe, asked)}, inputs)
     gates = {TYPES: type_gates(recipe)}
     comparison = Comparison("toy", "a vs b", recipe, None, f"verify:toy.{recipe}", None, (TYPES,), gates)
     return told, {row.metric: row for row in judge(comparison, {"outputs": {TYPES: told}})}
@@ -159,7 +160,7 @@ def test_int8_weights_are_int8_arithmetic_only_when_the_activations_are_int8_too
         "weight": np.ones((4, 4), np.int8),
     }
     model = toy(nodes, [info("x")], [info("y")], constants)
-    (found,) = gemm_types.gemms(ir.serde.deserialize_model(model))
+    (found,) = gemms.gemms(ir.serde.deserialize_model(model))
     assert (str(found), found.stored, found.weights) == (said, "INT8", 16)
 
 
@@ -173,7 +174,7 @@ def test_constant_data_that_is_multiplied_by_a_weight_is_not_taken_for_the_weigh
         n("Cast", ["h"], ["y"], to=TensorProto.FLOAT),
     ]
     constants = {"queries": np.ones((1, 4), np.float32), "weight": np.ones((4, 4), np.float16)}
-    (found,) = gemm_types.gemms(ir.serde.deserialize_model(toy(nodes, [info("x")], [info("y")], constants)))
+    (found,) = gemms.gemms(ir.serde.deserialize_model(toy(nodes, [info("x")], [info("y")], constants)))
     assert (str(found), found.weights) == ("FLOAT16", 16)
 
 
@@ -235,7 +236,7 @@ def inspected(
     monkeypatch.setattr(registry, "backend", lambda name: backend)
     inputs = {"onnx": folder / "onnx", "fp32": folder / "fp32", "built": folder}
     asked: dict[str, Json] = {"types": params("fp16", {}), "backend": "tensorrt", "options": {}}
-    said = gemm_types.measure({"component": "toy", "precision": "fp16", **asked}, inputs)
+    said = gemms.measure({"component": "toy", "precision": "fp16", **asked}, inputs)
     comparison = Comparison("toy", "a vs b", "fp16", "t4", "x", None, (TYPES,), {TYPES: type_gates("fp16")})
     return said, {row.metric: row for row in judge(comparison, {"outputs": {TYPES: said}})}
 

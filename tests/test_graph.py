@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sam3_build import graph
 from sam3_build.errors import BuildError
+from sam3_build.graph import files
 
 RANDOM = np.random.default_rng(0)
 LARGE = RANDOM.standard_normal((64, 100), np.float32)
@@ -54,13 +54,13 @@ def compute(path):
 
 
 def test_bytes_do_not_depend_on_where_a_model_comes_from(tmp_path):
-    graph.save(model("first"), tmp_path / "a.onnx")
-    graph.save(model("second"), tmp_path / "b.onnx")
+    files.save(model("first"), tmp_path / "a.onnx")
+    files.save(model("second"), tmp_path / "b.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_nothing_is_left_but_the_graph_and_its_interface(tmp_path):
-    graph.save(model(), tmp_path / "m.onnx")
+    files.save(model(), tmp_path / "m.onnx")
     onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
     proto = onnx.load(tmp_path / "m.onnx")
     assert not proto.producer_name and not proto.producer_version and not proto.metadata_props
@@ -78,7 +78,7 @@ def test_a_file_has_the_oldest_ir_version_that_its_opset_allows(tmp_path, opset,
     given.graph.opset_imports[""] = opset
     given.graph.opset_imports["com.microsoft"] = 1  # says nothing of IR versions
     given.ir_version = 13
-    graph.save(given, tmp_path / "m.onnx")
+    files.save(given, tmp_path / "m.onnx")
     assert onnx.load(tmp_path / "m.onnx").ir_version == oldest
 
 
@@ -107,27 +107,27 @@ def test_no_operator_set_takes_a_type_that_its_oldest_ir_version_lacks(kind, ir_
 
 
 def test_a_saved_model_computes_the_same(tmp_path):
-    graph.save(model(), tmp_path / "m.onnx")
+    files.save(model(), tmp_path / "m.onnx")
     np.testing.assert_allclose(compute(tmp_path / "m.onnx"), OTHER @ LARGE + 0.5, atol=1e-5)
 
 
 def test_loading_and_saving_again_gives_the_same_bytes(tmp_path):
     (tmp_path / "one").mkdir()
-    graph.save(model(), tmp_path / "one" / "m.onnx")
-    graph.save(graph.load(tmp_path / "one"), tmp_path / "again.onnx")
+    files.save(model(), tmp_path / "one" / "m.onnx")
+    files.save(files.load(tmp_path / "one"), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "one" / "m.onnx").read_bytes()
 
 
 def test_the_model_keeps_its_weights_after_it_was_saved(tmp_path):
     made = model()
-    graph.save(made, tmp_path / "a.onnx")
-    graph.save(made, tmp_path / "b.onnx")
+    files.save(made, tmp_path / "a.onnx")
+    files.save(made, tmp_path / "b.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_large_models_have_their_weights_beside_them_at_page_boundaries(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 4096)
-    graph.save(model(), tmp_path / "m.onnx")
+    monkeypatch.setattr(files, "INLINE_LIMIT", 4096)
+    files.save(model(), tmp_path / "m.onnx")
     onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
     stored = {t.name: t for t in onnx.load(tmp_path / "m.onnx", load_external_data=False).graph.initializer}
@@ -139,41 +139,41 @@ def test_large_models_have_their_weights_beside_them_at_page_boundaries(tmp_path
 
 
 def test_every_tensor_beside_a_model_starts_at_a_page(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 1)
+    monkeypatch.setattr(files, "INLINE_LIMIT", 1)
     made = model()
     second = onnx_ir.Value(name="second", const_value=onnx_ir.tensor(LARGE * 2, name="second"))
     made.graph.initializers["second"] = second
-    graph.save(made, tmp_path / "m.onnx")
+    files.save(made, tmp_path / "m.onnx")
     read = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "m.onnx").graph.initializer}
     np.testing.assert_array_equal(read["second"], LARGE * 2)
     stub = onnx.load(tmp_path / "m.onnx", load_external_data=False).graph.initializer[-1]
-    assert int({e.key: e.value for e in stub.external_data}["offset"]) % graph.ALIGNMENT == 0
+    assert int({e.key: e.value for e in stub.external_data}["offset"]) % files.ALIGNMENT == 0
 
 
 def test_a_model_with_data_beside_it_becomes_one_file_below_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 1)
+    monkeypatch.setattr(files, "INLINE_LIMIT", 1)
     (tmp_path / "large").mkdir()
-    graph.save(model(), tmp_path / "large" / "m.onnx")
+    files.save(model(), tmp_path / "large" / "m.onnx")
     monkeypatch.undo()
-    graph.save(graph.load(tmp_path / "large"), tmp_path / "small.onnx")
-    graph.save(model(), tmp_path / "direct.onnx")
+    files.save(files.load(tmp_path / "large"), tmp_path / "small.onnx")
+    files.save(model(), tmp_path / "direct.onnx")
     assert (tmp_path / "small.onnx").read_bytes() == (tmp_path / "direct.onnx").read_bytes()
 
 
 def test_an_existing_file_is_never_written_over(tmp_path):
     (tmp_path / "m.onnx").write_text("mine")
     with pytest.raises(FileExistsError):
-        graph.save(model(), tmp_path / "m.onnx")
+        files.save(model(), tmp_path / "m.onnx")
     assert (tmp_path / "m.onnx").read_text() == "mine"
 
 
 def test_a_folder_must_hold_one_onnx_file(tmp_path):
     with pytest.raises(BuildError, match=r"should hold one ONNX file, but holds \[\]"):
-        graph.load(tmp_path)
+        files.load(tmp_path)
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 2**31, 2**40])
 def test_varints_are_those_of_protobuf(number):
     from google.protobuf.internal.encoder import _VarintBytes
 
-    assert graph._varint(number) == _VarintBytes(number)
+    assert files._varint(number) == _VarintBytes(number)

@@ -34,7 +34,7 @@ class Here:
     def run(self, expression: str, **environ: str) -> str:
         """Return what an expression gives in another process, or the BuildError that it raises after `refused: `."""
         code = (
-            f"from sam3_build import hub\nfrom sam3_build.errors import BuildError\nREPO = {REPO!r}\n"
+            f"from sam3_build.weights import hub\nfrom sam3_build.errors import BuildError\nREPO = {REPO!r}\n"
             f"try:\n    print({expression})\nexcept BuildError as error:\n    print('refused:', error)\n"
         )
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from sam3_build.commands.inspect import describe, render
 from sam3_build.errors import BuildError
-from sam3_build.inspect import describe, render
 
 
 def save(path: Path, *, external: bool = False) -> Path:

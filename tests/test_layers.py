@@ -18,78 +18,9 @@ from pathlib import Path
 import pytest
 from build_space import ROOT
 
-PACKAGE = ROOT / "sam3_build"
+from sam3_build.layers import CORE, ORDER, PLUG_INS
 
-# The first entry that fits a module's name (whole, or up to a dot) is its layer.
-LAYERS = {
-    "errors": 0,
-    "plugins": 0,
-    "spec": 0,
-    "folders": 1,
-    "locks": 1,
-    "nvidia": 1,
-    "device": 1,
-    "digest": 1,
-    "toolchain": 1,
-    "registry": 1,
-    "manifest": 1,
-    "store": 1,
-    "view": 1,
-    "ownership": 1,
-    "hub": 1,
-    "graph": 1,
-    "naming": 1,
-    "typed_edges": 1,
-    "kept_nodes": 1,
-    "emulation": 1,
-    "operator_types": 1,
-    "rounding": 1,
-    "structure": 1,
-    "reduction": 1,
-    "recorded_cases": 1,
-    "blocks": 1,
-    "interface": 1,
-    "profiles": 1,
-    "chain": 1,
-    "families": 2,
-    "patches": 2,
-    "precisions": 2,
-    "backends": 2,
-    "plan": 3,
-    "plan_engines": 3,
-    "plan_search": 3,
-    "plan_segment": 3,
-    "plan_text": 3,
-    "plan_torch": 3,
-    "stages": 3,
-    "compare": 3,
-    "gemm_types": 3,
-    "explain": 3,
-    "report": 3,
-    "resolve": 3,
-    "runners": 3,
-    "memory": 4,
-    "sample_problems": 4,
-    "session": 4,
-    "worker": 4,
-    "executor": 4,
-    "frontend": 4,
-    "progress": 4,
-    "publishing": 4,
-    "report_html": 4,
-    "verdicts": 4,
-    "gc": 4,
-    "inspect": 4,
-    "search": 4,
-    "inspect_checkpoint": 4,
-    "localize": 4,
-    "on_demand": 4,
-    "machine": 4,
-    "doit_command": 4,
-    "output": 4,
-    "__main__": 5,
-}
-PLUG_INS = 2
+PACKAGE = ROOT / "sam3_build"
 
 # Too slow to import for those who only ask what is there; inside functions they are welcome.
 HEAVY = frozenset(
@@ -137,9 +68,12 @@ def _imports(node: ast.AST, *, at_load: bool) -> Iterator[Import]:
             yield from _imports(child, at_load=body_runs and not is_typing)
 
 
-def layer(module: str) -> int:
-    parts = module.split(".")
-    return next(LAYERS[name] for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in LAYERS)
+def folder(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def position(module: str) -> int:
+    return next(i for i, names in enumerate(ORDER) if folder(module) in names)
 
 
 def inside(found: Import) -> str | None:
@@ -148,30 +82,34 @@ def inside(found: Import) -> str | None:
     return rest if top == "sam3_build" and rest else None
 
 
-def test_every_module_has_a_room() -> None:
-    tops = {name.split(".")[0] for name in modules()}
-    assert tops == LAYERS.keys(), "add what is new to the table here and in ARCHITECTURE.md"
+def test_every_module_has_its_folder_in_the_list_and_in_the_description() -> None:
+    listed = [name for names in ORDER for name in names]
+    assert {folder(name) for name in modules()} == set(listed), "add what is new to layers.py and to ARCHITECTURE.md"
+    text = (PACKAGE / "ARCHITECTURE.md").read_text()
+    assert [name for name in listed if f"`{name}" not in text] == []
 
 
-def test_nothing_imports_upwards() -> None:
+def test_nothing_imports_from_a_folder_below_its_own() -> None:
     upwards = [
-        f"{name}:{found.line} (L{layer(name)}) imports {target} (L{layer(target)})"
+        f"{name}:{found.line} imports {target}"
         for name, path in modules().items()
         for found in imports(path)
-        if (target := inside(found)) and layer(target) > layer(name)
+        if (target := inside(found)) and position(target) > position(name)
     ]
     assert upwards == []
 
 
-def test_plug_ins_import_the_vocabulary_and_their_own_folder_only() -> None:
-    strays = [
+def test_plug_ins_import_the_vocabulary_their_own_folder_and_what_their_kind_may() -> None:
+    wrong = [
         f"{name}:{found.line} imports {target}"
         for name, path in modules().items()
-        if layer(name) == PLUG_INS
+        if folder(name) in PLUG_INS
         for found in imports(path)
-        if (target := inside(found)) and layer(target) > 0 and not _own(name, target)
+        if (target := inside(found))
+        and folder(target) not in ("errors", "spec", "plugins", *PLUG_INS[folder(name)])
+        and not _own(name, target)
     ]
-    assert strays == []
+    assert wrong == []
 
 
 def _own(module: str, target: str) -> bool:
@@ -186,7 +124,7 @@ def test_the_vocabulary_needs_only_the_standard_library() -> None:
     foreign = [
         f"{name}:{found.line} imports {found.name}"
         for name, path in modules().items()
-        if layer(name) == 0
+        if name in ("errors", "layers", "spec", "plugins")
         for found in imports(path)
         if not inside(found) and found.name.split(".")[0] not in {*sys.stdlib_module_names, "__future__"}
     ]
@@ -207,9 +145,10 @@ def test_opening_the_default_manifest_and_making_its_tasks_loads_nothing_heavy()
     code = f"""
 import json, sys
 from pathlib import Path
-from sam3_build import frontend, session
+from sam3_build.commands import doit_tasks
+from sam3_build.execution import session
 opened = session.open_session(Path({str(ROOT)!r}), None, {{}})
-tasks = list(frontend.tasks(opened, {{}}))
+tasks = list(doit_tasks.tasks(opened, {{}}))
 assert len(tasks) > len(opened.plan.actions) > 30
 print(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
 """
@@ -226,7 +165,7 @@ def test_stages_and_plug_ins_start_no_processes() -> None:
     found = [
         f"{name}:{i.line} imports {i.name}"
         for name, path in modules().items()
-        if layer(name) == PLUG_INS or name.startswith(("stages.", "compare."))
+        if folder(name) in {*PLUG_INS, "stages", "compare"}
         for i in imports(path)
         if i.name.split(".")[0] in starters
     ]
@@ -235,33 +174,34 @@ def test_stages_and_plug_ins_start_no_processes() -> None:
 
 def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
     """Stages get a folder; the store, the view and the session decide where things lie."""
-    users = {name for name, path in modules().items() if any(inside(i) in ("store", "view") for i in imports(path))}
+    kin = ("store.objects", "store.view")
+    users = {name for name, path in modules().items() if any(inside(i) in kin for i in imports(path))}
     writers = {
-        "store",
-        "view",
-        "ownership",
-        "publishing.shelf",
-        "session",
-        "executor",
-        "report",
-        "report_html.page",
-        "gc",
-        "publishing.publish",
-        "search",
+        "store.objects",
+        "store.view",
+        "publish.folder",
+        "store.ownership",
+        "execution.session",
+        "execution.local",
+        "report.table",
+        "report.html.page",
+        "commands.gc",
+        "publish.targets",
+        "diagnose.search",
     }
     readers = {
-        "publishing.nights",
-        "publishing.nightly",
-        "resolve",
-        "explain",
-        "plan_text",
-        "publishing.card",
-        "publishing.lineage",
-        "publishing.publishable",
-        "report_html.made",
-        "report_html.sources",
+        "publish.nights",
+        "publish.nightly",
+        "store.resolve",
+        "store.explain",
+        "commands.plan_text",
+        "publish.card",
+        "publish.lineage",
+        "publish.checks",
+        "report.html.artifacts",
+        "report.html.sources",
     }
-    assert users <= writers | readers | {"manifest.cache", "localize"}
+    assert users <= writers | readers | {"manifest.cache", "diagnose.localize"}
 
 
 # ------------------------------------------------------------------ what is imported is declared
@@ -316,16 +256,19 @@ def test_every_package_that_is_imported_is_declared(place: str, extras: tuple[st
 UNCOVERED = {
     ("build", "onnx"): "reads the names and dims of a graph's inputs; an upgrade must not rebuild every engine",
     ("families.sam3_image.finite", "numpy"): "masks the bits of exponents, which every version does alike",
+    ("weights.hub", "httpx2"): "fetches files, of which the inventory of tensors is made, and it digests these",
+    ("weights.hub", "huggingface_hub"): "the same",
     ("backends.onnxruntime", "polygraphy"): "runs what is built here, for verify, whose key has it; builds nothing",
 }
 
 
 def plans() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     """Return action -> (recipe, tools) of the default manifest, and of a search in it."""
-    from sam3_build import plan_search, session
+    from sam3_build.execution import session
+    from sam3_build.plan import search
 
     found = session.open_session(ROOT, None, {"SAM3_STORE": "/nonexistent"}).plan
-    tried = (plan_search.ranges(found, "decoder", "fp16", None), plan_search.trial(found, "decoder", "fp16", None))
+    tried = (search.ranges(found, "decoder", "fp16", None), search.trial(found, "decoder", "fp16", None))
     return {action.name: (action.recipe, action.tools) for action in (*found.actions, *tried)}
 
 
@@ -365,8 +308,52 @@ def test_the_key_of_an_action_covers_every_package_that_its_code_imports() -> No
     assert sorted(missing) == []
 
 
+# What stages, plug-ins and what these import take from the core, which no key covers, and why that decides no output.
+NAMES = "only a type, or a name that messages and facts use"
+FROM_CORE = {
+    "digest.canonical": "the JSON of small lists; keys are made with it, so that KEY_VERSION stands for it",
+    "digest.digest": "the digest of a graph's structure; the same",
+    "errors": "words of errors, and errors keep nothing",
+    "machine.gpu": "asks which GPU is here; the key has it",
+    "machine.nvidia": "asks for free memory, which only saves time",
+    "manifest.weight_files": "words of errors",
+    "plugins": NAMES,
+    "registry": "finds a plug-in by its name, and the recipe of the action names its module",
+    "spec": NAMES,
+}
+
+# What the core's vocabulary does beside naming things: of these, what an output could depend on must not be used.
+PLANNING = {"gemm_types", "laid_out", "row_dim", "upstream", "network"}
+
+
+def test_what_decides_an_output_is_not_in_the_core() -> None:
+    taken = {
+        f"{node.module}.{alias.name}".removeprefix("sam3_build.")
+        for name, path in modules().items()
+        if folder(name) not in CORE
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("sam3_build")
+        for alias in node.names
+        if folder(f"{node.module}.{alias.name}".removeprefix("sam3_build.")) in CORE
+    }
+    reasons = {name: [entry for entry in FROM_CORE if f"{name}.".startswith(f"{entry}.")] for name in taken}
+    assert [name for name, found in reasons.items() if not found] == [], "move it out of the core, or say why not"
+    assert FROM_CORE.keys() - {entry for found in reasons.values() for entry in found} == set(), "nothing takes these"
+
+
+def test_stages_use_no_property_of_the_vocabulary_that_only_a_plan_may_use() -> None:
+    stages = {name: path for name, path in modules().items() if folder(name) in ("stages", "graph", "pipeline")}
+    used = {
+        (name, node.attr)
+        for name, path in stages.items()
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Attribute) and node.attr in PLANNING and not name.startswith(("pipeline.", "stages._"))
+    }
+    assert used <= {("graph.gemms", "gemm_types")}, "its own function of that name, in keep_fp32"
+
+
 def test_every_declared_tool_is_a_distribution_that_is_installed() -> None:
-    from sam3_build.toolchain import version
+    from sam3_build.machine.toolchain import version
 
     tools = {tool for _, tools in plans().values() for tool in tools}
     assert {tool for tool in tools if version(tool) == "absent"} == set()

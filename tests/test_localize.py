@@ -15,10 +15,10 @@ import miniature
 import pytest
 from gpus import RTX_4090
 
+from sam3_build.diagnose.localize import action_of, comparison_of, localize
 from sam3_build.errors import BuildError
-from sam3_build.localize import action_of, comparison_of, localize
-from sam3_build.plan import make_plan
-from sam3_build.session import open_session
+from sam3_build.execution.session import open_session
+from sam3_build.plan.make import make_plan
 
 ROOT = Path(__file__).parents[1]
 

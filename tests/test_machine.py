@@ -11,17 +11,17 @@ import pytest
 from build_space import ROOT, BuildSpace
 from gpus import A10, RTX_4090
 
-from sam3_build import machine
 from sam3_build.backends import _tensorrt, onnxruntime
+from sam3_build.commands import device
 from sam3_build.manifest.load import load
-from sam3_build.plan_engines import Machine
+from sam3_build.plan.engines import Machine
 
 NONE = Machine(None, "none found on this machine")
 
 
 def said(on: Machine) -> str:
-    text = machine.render(on, load("sam3_mini", ROOT))
-    assert max(map(len, text.splitlines())) <= machine.WIDTH
+    text = device.render(on, load("sam3_mini", ROOT))
+    assert max(map(len, text.splitlines())) <= device.WIDTH
     return text
 
 
@@ -61,7 +61,7 @@ def test_what_is_not_installed_is_named_with_how_to_get_it(monkeypatch: pytest.M
 
 
 def test_json_holds_the_same(built: BuildSpace) -> None:
-    found = machine.as_json(Machine(A10, ""), load("sam3_mini", ROOT))
+    found = device.as_json(Machine(A10, ""), load("sam3_mini", ROOT))
     assert json.loads(json.dumps(found))["gpu"]["gpu_class"] == A10.gpu_class
     assert [t["name"] for t in json.loads(json.dumps(found))["targets"]] == ["cpu", "ampere", "ada", "blackwell"]
     run = built.cli("device", "--json")

@@ -17,7 +17,7 @@ from sam3_build.errors import ManifestError
 from sam3_build.manifest import extends
 from sam3_build.manifest.load import load
 from sam3_build.manifest.types import Box, Checkpoint, Hub, Manifest, SourceFile
-from sam3_build.plugins import Backend
+from sam3_build.plugins import Backend, Precision
 from sam3_build.spec import ComponentSpec, Json, Layout, ModelFamily, TensorSpec
 
 GOOD = """\
@@ -59,12 +59,12 @@ class PlainOptions:
     pass
 
 
-def _impossible(options: Mapping[str, Json], precision: str) -> str | None:
+def _impossible(options: Mapping[str, Json], precision: Precision) -> str | None:
     capabilities = options.get("capabilities", [])
     assert isinstance(capabilities, list)
     if "9.0" in capabilities:
         return "9.0 cannot be built; this release takes 7.5, 8.9"
-    return "no fp32 on 7.5" if "7.5" in capabilities and precision == "fp32" else None
+    return "no fp32 on 7.5" if "7.5" in capabilities and precision.name == "fp32" else None
 
 
 def _backend(name: str, options: type, *, profiles: bool) -> Backend:

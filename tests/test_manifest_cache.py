@@ -17,7 +17,7 @@ from sam3_build.errors import ManifestError
 from sam3_build.manifest import cache
 from sam3_build.manifest import load as checking
 from sam3_build.manifest.types import Manifest
-from sam3_build.plan import make_plan
+from sam3_build.plan.make import make_plan
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,8 +12,8 @@ import pytest
 from build_space import BuildSpace, wait_until
 
 from sam3_build import registry
-from sam3_build.memory import Admission, expected_peak, free_bytes, resident_bytes
-from sam3_build.session import open_session
+from sam3_build.execution.memory import Admission, expected_peak, free_bytes, resident_bytes
+from sam3_build.execution.session import open_session
 
 GB = 1_000_000_000
 

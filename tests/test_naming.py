@@ -7,7 +7,7 @@ import onnx_ir
 import pytest
 from onnx_ir import tape
 
-from sam3_build.naming import complete_names, module_path, name_from_scopes
+from sam3_build.graph.names import complete_names, module_path, name_from_scopes
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 FOLDED = "pkg.onnxscript.optimizer.folded_from"

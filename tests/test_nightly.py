@@ -17,7 +17,7 @@ from build_space import ACTIONS, ROOT, BuildSpace, Run, matching
 from test_publish import ENGINES_FAIL, MANIFEST, shelf, state
 
 from sam3_build.errors import BuildError
-from sam3_build.publishing import nights
+from sam3_build.publish import nights
 
 BREAK_HEAD = ("sam3_build/stages/simplify.py", "component = ", 'assert params["component"] != "head"\n    component = ')
 DOC = ROOT / "docs" / "nightly.md"

@@ -10,7 +10,7 @@ import sys
 import pytest
 from build_space import ROOT
 
-from sam3_build.session import this_gpu
+from sam3_build.execution.session import this_gpu
 
 README = (ROOT / "README.md").read_text()
 

@@ -10,8 +10,8 @@ from build_space import BuildSpace
 
 from sam3_build.errors import ManifestError
 from sam3_build.manifest.paths import identity
-from sam3_build.ownership import OWNER, Ownership, release
-from sam3_build.view import KEPT
+from sam3_build.store.ownership import OWNER, Ownership, release
+from sam3_build.store.view import KEPT
 
 EXTENDS = "extends: ../manifests/toy.yaml\n"
 

@@ -15,8 +15,9 @@ import pytest
 
 from sam3_build import registry
 from sam3_build.compare.judge import FAIL, INFO, judge
+from sam3_build.graph.emulation import emulates
 from sam3_build.manifest.load import load
-from sam3_build.plan import make_plan
+from sam3_build.plan.make import make_plan
 from sam3_build.plugins import Backend
 from sam3_build.spec import TASK, TYPES, Action, Gate, Plan
 
@@ -245,7 +246,7 @@ def test_each_component_is_compared_in_each_precision_on_onnx_runtime_and_on_eac
     plan = make_plan(load("sam3_mini", ROOT))
     assert len(plan.comparisons) == (len(COMPONENTS) + 1) * 2 * (1 + 3), "each component, and all of them together"
     measured = [c for c in plan.comparisons if c.action]
-    assert [c.action for c in measured] == [*names(plan, "verify"), *names(plan, "segment")]
+    assert [c.action for c in measured] == [*names(plan, "verify"), *names(plan, "compare")]
     assert all(c.not_run is None for c in measured)
     engines = [c for c in plan.comparisons if not c.action]
     assert all(c.not_run for c in engines), "an engine that nothing runs must say why"
@@ -315,7 +316,7 @@ def test_verify_is_told_what_types_to_expect_and_on_which_nodes(tmp_path: Path) 
 
 def test_an_emulation_is_judged_and_the_file_itself_is_not_run(tmp_path: Path) -> None:
     plan = planned(tmp_path, "precisions: [fp32, fp16, bf16]\ntargets: {cpu: null}\n")
-    assert registry.precision("bf16").emulated
+    assert emulates(registry.precision("bf16").onnx_type)
     found = {c.name: c for c in plan.comparisons if c.component == "decoder" and c.target is None}
     assert found["decoder.bf16"].label == "onnxruntime fp32 vs onnxruntime bf16, emulated (range parity)"
     assert found["decoder.bf16.file"].action is None

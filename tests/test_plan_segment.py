@@ -7,10 +7,12 @@ from pathlib import Path
 import gpus
 import pytest
 
-from sam3_build import chain, gc, registry
+from sam3_build import registry
+from sam3_build.commands import gc
 from sam3_build.errors import ManifestError
 from sam3_build.manifest.load import load
-from sam3_build.plan import make_plan
+from sam3_build.pipeline import chain
+from sam3_build.plan.make import make_plan
 from sam3_build.spec import PIPELINE, TASK, Comparison, DeviceFingerprint, Plan
 
 ROOT = Path(__file__).parents[1]
@@ -49,10 +51,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> DeviceFingerprint:
 
 def test_each_side_runs_what_is_fed_on_its_own_outputs_one_component_an_action(tmp_path: Path) -> None:
     plan = planned(tmp_path, "")
-    assert names(plan, "chain", "segment") == [
+    assert names(plan, "chain", "compare") == [
         f"{link}.{precision}" if ":" in link else f"{link}:{precision}"
         for precision in ("fp32", "fp16")
-        for link in ("chain:geometry_encoder", "chain:decoder", "segment")
+        for link in ("chain:geometry_encoder", "chain:decoder", "compare")
     ]
     assert sources(plan, "chain:decoder.fp16") == {
         "onnx": "precision:decoder.fp16",
@@ -62,7 +64,7 @@ def test_each_side_runs_what_is_fed_on_its_own_outputs_one_component_an_action(t
         "geometry_encoder": "chain:geometry_encoder.fp16",
     }
     assert plan.action("chain:decoder.fp16").params["component"] == "decoder", "by which its memory is stated"
-    assert sources(plan, "segment:fp16") == {
+    assert sources(plan, "compare:fp16") == {
         "samples": "samples",
         "reference": "reference:decoder",
         "actual": "chain:decoder.fp16",
@@ -93,7 +95,7 @@ def test_what_the_manifest_does_not_build_pytorch_stands_in_for(tmp_path: Path) 
 
 def test_without_the_last_component_there_is_no_task_and_nothing_is_kept_for_it(tmp_path: Path) -> None:
     plan = planned(tmp_path, "components: {decoder: null}\ntolerances: null\n")
-    assert names(plan, "chain", "segment") == [] and tasks(plan) == {}
+    assert names(plan, "chain", "compare") == [] and tasks(plan) == {}
     assert not any(a.params.get("keep_outputs") for a in plan.actions if a.name.endswith("fp16"))
 
 
@@ -124,9 +126,9 @@ def test_a_target_that_runs_here_has_a_chain_of_its_own_with_the_devices_key(
     }
     assert link.recipe == ("stages.chain", *verified.recipe[1:])
     found = tasks(plan)["pipeline.fp16.local"]
-    assert (found.action, found.not_run) == ("segment:fp16.local", None)
+    assert (found.action, found.not_run) == ("compare:fp16.local", None)
     assert found.label == "pytorch fp32 vs local fp16, whole pipeline (engine parity)"
-    assert plan.action("segment:fp16.local").gpu is None, "post-processing needs no GPU"
+    assert plan.action("compare:fp16.local").gpu is None, "post-processing needs no GPU"
 
 
 def test_a_target_that_cannot_run_here_is_not_run_with_the_reason_and_has_no_action(tmp_path: Path) -> None:
@@ -163,9 +165,9 @@ def test_the_pipeline_trusts_its_own_parts_and_fp32(tmp_path: Path) -> None:
 def test_a_score_threshold_changes_what_is_found_and_nothing_else(tmp_path: Path) -> None:
     plans = [planned(tmp_path, f"task: {{score_threshold: {value}}}\n") for value in (0.15, 0.3)]
     before, after = ({action.name: action for action in plan.actions} for plan in plans)
-    assert {name for name in after if after[name] != before[name]} == {"segment:fp32", "segment:fp16"}
-    assert after["segment:fp16"].params["score_threshold"] == 0.3
-    assert planned(tmp_path, "").action("segment:fp16").params["score_threshold"] == 0.5
+    assert {name for name in after if after[name] != before[name]} == {"compare:fp32", "compare:fp16"}
+    assert after["compare:fp16"].params["score_threshold"] == 0.3
+    assert planned(tmp_path, "").action("compare:fp16").params["score_threshold"] == 0.5
 
 
 def test_a_tolerance_changes_its_gate_and_no_action(tmp_path: Path) -> None:
@@ -196,11 +198,11 @@ def test_a_tolerance_that_means_nothing_is_refused(tmp_path: Path, tolerance: st
 
 
 def test_the_pictures_are_inputs_of_their_own_and_each_once(tmp_path: Path) -> None:
-    action = planned(tmp_path, "").action("segment:fp32")
+    action = planned(tmp_path, "").action("compare:fp32")
     assert list(action.files) == [f"image{i}" for i in range(6)]
     twice = "samples: [{image: samples/scene1.png, text: red}, {image: samples/scene1.png, text: blue}]\n"
     (tmp_path / "samples").symlink_to(ROOT / "manifests" / "samples")
-    assert list(planned(tmp_path, twice).action("segment:fp32").files) == ["image0"]
+    assert list(planned(tmp_path, twice).action("compare:fp32").files) == ["image0"]
     assert chain.GIVEN in action.inputs and PIPELINE not in action.inputs
 
 
@@ -208,18 +210,18 @@ def test_a_picture_for_people_is_shown_of_each_side_beside_the_components(
     tmp_path: Path, gpu: DeviceFingerprint
 ) -> None:
     plan = planned(tmp_path, LOCAL, gpu)
-    shown = {name: plan.action(name).view for name in names(plan, "segment")}
-    assert shown["segment:fp16"] == {"overlay.png": "pipeline/overlay.fp16.png"}
-    assert shown["segment:fp16.local"] == {"overlay.png": "pipeline/overlay.fp16.local.png"}
+    shown = {name: plan.action(name).view for name in names(plan, "compare")}
+    assert shown["compare:fp16"] == {"overlay.png": "pipeline/overlay.fp16.png"}
+    assert shown["compare:fp16.local"] == {"overlay.png": "pipeline/overlay.fp16.local.png"}
     said = {name: f"{plan.action(name).params['target']}{plan.action(name).params['parity']}" for name in shown}
-    assert said["segment:fp32"] == "onnxruntime fp32"
-    assert said["segment:fp16"] == "onnxruntime fp16, emulated (range parity)"
-    assert said["segment:fp16.local"] == "onnxruntime fp16 (engine parity)"
+    assert said["compare:fp32"] == "onnxruntime fp32"
+    assert said["compare:fp16"] == "onnxruntime fp16, emulated (range parity)"
+    assert said["compare:fp16.local"] == "onnxruntime fp16 (engine parity)"
 
 
 def test_another_name_of_a_target_is_in_no_parameter(tmp_path: Path, gpu: DeviceFingerprint) -> None:
-    one = planned(tmp_path, LOCAL, gpu).action("segment:fp16.local")
-    other = planned(tmp_path, LOCAL.replace("local:", "renamed:"), gpu).action("segment:fp16.renamed")
+    one = planned(tmp_path, LOCAL, gpu).action("compare:fp16.local")
+    other = planned(tmp_path, LOCAL.replace("local:", "renamed:"), gpu).action("compare:fp16.renamed")
     assert one.params == other.params
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from build_space import BuildSpace
 
-from sam3_build.explain import Difference, Explanation, explain_plan
-from sam3_build.plan_text import free_bytes, readable_size, render_plan
-from sam3_build.session import Session, open_session
+from sam3_build.commands.plan_text import free_bytes, readable_size, render_plan
+from sam3_build.execution.session import Session, open_session
+from sam3_build.store.explain import Difference, Explanation, explain_plan
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = "manifests/toy.yaml"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sam3_build.profiles import first_fit, groups, misfit, most_rows
+from sam3_build.pipeline.profiles import first_fit, groups, misfit, most_rows
 
 ONE = {"batch": (1, 1, 1), "num_boxes": (1, 8, 20)}
 WIDE = {"batch": (1, 4, 8), "num_boxes": (1, 2, 4)}

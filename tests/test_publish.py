@@ -12,8 +12,8 @@ from build_space import BuildSpace
 from gpus import READINGS
 from test_device_in_doit import HERE, plug_in
 
-from sam3_build.publishing.publish import _must_go
-from sam3_build.publishing.publishable import Item, Reason
+from sam3_build.publish.checks import Item, Reason
+from sam3_build.publish.targets import _must_go
 from sam3_build.spec import Action
 
 MANIFEST = "manifests/toy.yaml"

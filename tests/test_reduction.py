@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sam3_build.reduction import minimal, starts
+from sam3_build.diagnose.delta_debugging import minimal, starts
 
 Nodes = frozenset[str]
 BLOCKS = tuple(

@@ -12,7 +12,7 @@ import pytest
 from sam3_build.compare.judge import RANGE_PARITY, Threshold, gates_for
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
-from sam3_build.report import Counts, judged, report
+from sam3_build.report.table import Counts, judged, report
 from sam3_build.spec import Comparison, Contrast, Plan
 
 DTYPES = {"geometry_features": "float32", "pred_logits": "float32", "geometry_mask": "bool"}

@@ -13,9 +13,9 @@ import pytest
 from build_space import BuildSpace
 from report_worlds import FINE, NO_GPU, WORLDS, World, failing, mostly_not_run, not_judged, passing, world
 
-from sam3_build.report_html.chart import Axis, Error, axis, bars
-from sam3_build.report_html.gather import gather
-from sam3_build.report_html.page import HERE, _says, _stamped, render
+from sam3_build.report.html.chart import Axis, Error, axis, bars
+from sam3_build.report.html.gather import gather
+from sam3_build.report.html.page import HERE, _says, _stamped, render
 from sam3_build.spec import FILE, Comparison
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

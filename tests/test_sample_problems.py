@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from build_space import BuildSpace, copy_manifests, matching
 
+from sam3_build.diagnose.restrict_plan import session_of
 from sam3_build.errors import BuildError, ManifestError
+from sam3_build.execution.sample_problems import refuse_wrong_samples
+from sam3_build.execution.session import Session, open_session
 from sam3_build.families.sam3_image import pictures
 from sam3_build.manifest.load import load
-from sam3_build.on_demand import session_of
-from sam3_build.sample_problems import refuse_wrong_samples
-from sam3_build.session import Session, open_session
 from sam3_build.spec import SAMPLES
 
 MANIFEST = "manifests/toy.yaml"

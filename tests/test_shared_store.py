@@ -17,7 +17,7 @@ from build_space import ROOT, SHOWN, BuildSpace
 from obedient import obedient
 
 from sam3_build.digest import DigestCache
-from sam3_build.store import Record, Store
+from sam3_build.store.objects import Record, Store
 
 KEY = "a" * 64
 

@@ -11,7 +11,7 @@ import pytest
 
 from sam3_build.digest import DigestCache
 from sam3_build.errors import StoreError
-from sam3_build.publishing import shelf
+from sam3_build.publish import folder as shelf
 
 
 @pytest.fixture

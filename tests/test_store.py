@@ -10,8 +10,8 @@ import pytest
 from sam3_build.digest import DigestCache
 from sam3_build.errors import StoreError
 from sam3_build.spec import Action
-from sam3_build.store import Record, Store
-from sam3_build.view import View
+from sam3_build.store.objects import Record, Store
+from sam3_build.store.view import View
 
 KEY = "a" * 64
 

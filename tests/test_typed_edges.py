@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sam3_build.errors import BuildError
-from sam3_build.typed_edges import TypedEdges, write_types
+from sam3_build.graph.casts import TypedEdges, write_types
 
 F, F16, B16, I64, BOOL = (
     TensorProto.FLOAT,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from sam3_build.output import outlive_readers
+from sam3_build.commands.output import outlive_readers
 from sam3_build.spec import Json
 from training.evaluate import KINDS, SCENES
 from training.questions import TEXT_OF_BOXES

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam3_build.commands.output import outlive_readers
 from sam3_build.families.sam3_image.instances import find
-from sam3_build.output import outlive_readers
 from sam3_build.spec import Json
 from training.batches import Batch, Words, collate
 from training.metrics import Tally

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam3_build.output import outlive_readers
+from sam3_build.commands.output import outlive_readers
 from sam3_build.spec import Json
 from training.scenes import CHOOSING, HELD_OUT
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from sam3_build.errors import BuildError
-from sam3_build.plugins import Backend, BuildRequest, RunRequest
+from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest
 from sam3_build.spec import DeviceFingerprint, Json
 
 # What a session is asked for. TF32 is off: what the graph calls FP32 is computed in FP32.
@@ -113,11 +113,16 @@ def _needs_gpu(options: Mapping[str, Json]) -> tuple[str, ...]:
     return ("build", "run") if _on_gpu(options) else ()
 
 
-def _impossible(options: Mapping[str, Json], precision: str) -> str | None:
-    """Say why ONNX Runtime's CPU kernels can never run this precision, or None."""
-    if precision == "bf16" and not _on_gpu(options):
-        return "ONNX Runtime has no bf16 kernels on a CPU"
-    return None
+# The types that its kernels compute matrix products in, or that it casts to FP32 and back without a change of the file.
+TYPES = {"cpu": ("FLOAT", "FLOAT16", "INT8"), "cuda": ("FLOAT", "FLOAT16", "BFLOAT16", "INT8")}
+
+
+def _impossible(options: Mapping[str, Json], precision: Precision) -> str | None:
+    """Say why ONNX Runtime can never run this precision, or None."""
+    provider = _provider(options)
+    lacking = [kind for kind in precision.gemm_types if kind not in TYPES[provider]]
+    where = "with CUDA" if _on_gpu(options) else "on a CPU"
+    return f"{precision.name}: ONNX Runtime has no {lacking[0]} kernels {where}" if lacking else None
 
 
 def _missing(options: Mapping[str, Json], device: DeviceFingerprint | None) -> str | None:

@@ -20,7 +20,7 @@ from typing import Literal
 
 from sam3_build.backends import _tensorrt
 from sam3_build.backends._engine_layers import layer_types
-from sam3_build.plugins import Backend, BuildRequest, RunRequest
+from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest
 from sam3_build.spec import DeviceFingerprint, Json
 
 LIBRARY = _tensorrt.Library(
@@ -211,8 +211,14 @@ def _tools(options: Mapping[str, Json]) -> tuple[str, ...]:
     return ("tensorrt:major" if options["version_compatible"] else "tensorrt", "polygraphy")
 
 
-def _impossible(options: Mapping[str, Json], precision: str) -> str | None:
+# The types that graphs of ours multiply matrices in, and that TensorRT 10 and 11 have kernels for.
+TYPES = ("FLOAT", "FLOAT16", "BFLOAT16", "INT8")
+
+
+def _impossible(options: Mapping[str, Json], precision: Precision) -> str | None:
     """Say why no machine can build this, or None."""
+    if unknown := [kind for kind in precision.gemm_types if kind not in TYPES]:
+        return f"{precision.name}: TensorRT multiplies no {unknown[0]} here; it takes {', '.join(TYPES)}"
     workspace, level = options["workspace_gib"], options["optimization_level"]
     if isinstance(workspace, int | float) and workspace <= 0:
         return f"workspace_gib is {workspace}: it must be above 0; leave it out to use most of the free memory"

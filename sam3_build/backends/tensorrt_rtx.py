@@ -13,19 +13,15 @@ from pathlib import Path
 from types import ModuleType
 
 from sam3_build.backends import _tensorrt
-from sam3_build.plugins import Backend, BuildRequest, RunRequest
+from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest
 from sam3_build.spec import DeviceFingerprint, Json
 
 # What release 1.7 compiles for. A test holds this against the installed library.
 COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
-# What it lacks for GPUs of the first generation, by the precision that needs it.
-_TURING = {
-    "fp32": "FP32 matrix multiplication",
-    "prefix": "FP32 matrix multiplication",
-    "int8_matmul": "FP32 matrix multiplication",
-    "bf16": "BFLOAT16",
-}
+# The types that it multiplies matrices in, and those of them that it lacks for GPUs of the first generation.
+TYPES = ("FLOAT", "FLOAT16", "BFLOAT16", "INT8")
+_NOT_ON_TURING = {"FLOAT": "FP32 matrix multiplication", "BFLOAT16": "BFLOAT16"}
 
 LIBRARY = _tensorrt.Library("tensorrt_rtx", "TensorRT-RTX", ("tensorrt_rtx",), "pip install tensorrt-rtx")
 
@@ -78,7 +74,7 @@ def _pair(capability: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _impossible(options: Mapping[str, Json], precision: str) -> str | None:
+def _impossible(options: Mapping[str, Json], precision: Precision) -> str | None:
     """Say why no machine can build this, or None."""
     capabilities = _capabilities(options)
     takes = f"this release takes {', '.join(COMPUTE_CAPABILITIES)}"
@@ -88,9 +84,12 @@ def _impossible(options: Mapping[str, Json], precision: str) -> str | None:
         return f"compute capability {', '.join(repeated)} is listed twice"
     if unknown := [c for c in capabilities if c not in COMPUTE_CAPABILITIES]:
         return f"TensorRT-RTX cannot build for compute capability {', '.join(unknown)}; {takes}"
-    if precision in _TURING and "7.5" in capabilities:
-        lacks = f"TensorRT-RTX has no {_TURING[precision]} on compute capability 7.5"
-        return f"{lacks}; leave it out, or build fp16, fp16_safe or fp16_islands only"
+    if unknown := [kind for kind in precision.gemm_types if kind not in TYPES]:
+        return f"{precision.name}: TensorRT-RTX multiplies no {unknown[0]}; it takes {', '.join(TYPES)}"
+    lacking = [kind for kind in precision.gemm_types if kind in _NOT_ON_TURING]
+    if lacking and "7.5" in capabilities:
+        lacks = f"TensorRT-RTX has no {_NOT_ON_TURING[lacking[0]]} on compute capability 7.5"
+        return f"{lacks}; leave it out, or build precisions that multiply in FLOAT16 only, such as fp16"
     return None
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sam3_build import registry
 from sam3_build.spec import BASELINE, Comparison, Gate, Json
 
 # A pair of thresholds is a range; a single one is an upper limit, but for these metrics a lower one.
@@ -80,21 +81,19 @@ def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tupl
     return (*rows, *(_row(comparison, case, "shapes", INFO, f"not fed: {why}") for case, why in skipped.items()))
 
 
-# cosine, max |a-r| / range, ratio of standard deviations of a reduced precision. BF16 rounds eight times as coarsely as
-# FP16, INT8 by a range's 127th: both fail FP16's gates by design. The task's gates are the same for all.
-SIXTEEN_BIT: tuple[float, float, tuple[float, float]] = (0.999, 0.02, (0.98, 1.02))
-COARSER = {"bf16": (0.995, 0.16, (0.9, 1.1)), "int8_matmul": (0.99, 0.25, (0.8, 1.25))}
-
-
 def default_gates(precision: str, dtype: str) -> tuple[Gate, ...]:
-    """Return the scale-free gates of an output: the judged graph's `precision`, the output's numpy `dtype`."""
-    cosine, over_range, ratio = COARSER.get(precision, SIXTEEN_BIT)
-    rows = Gate("rows", 2e-4 if precision == BASELINE else over_range)  # of elements that are to be equal: none
+    """Return the scale-free gates of an output: those that the judged graph's precision declares, for a numpy dtype."""
+    declared, is_baseline = registry.precision(precision).gates, precision == BASELINE
+    rows = Gate("rows", 2e-4 if is_baseline else declared.max_abs_over_range)  # of elements that are to be equal: none
     if not dtype.startswith(("float", "bfloat")):
         return (Gate("mismatches", 0), rows, *ALWAYS)
-    if precision == BASELINE:
+    if is_baseline:
         return (Gate("max_abs_over_std", 1e-3), rows, *ALWAYS)
-    reduced = (Gate("cosine", cosine), Gate("max_abs_over_range", over_range), Gate("std_ratio", ratio))
+    reduced = (
+        Gate("cosine", declared.cosine),
+        Gate("max_abs_over_range", declared.max_abs_over_range),
+        Gate("std_ratio", declared.std_ratio),
+    )
     return (*reduced, rows, *ALWAYS)
 
 

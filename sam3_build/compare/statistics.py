@@ -26,7 +26,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sam3_build.compare.rows import Repetition
+from sam3_build.compare.batch_invariance import Repetition
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:

@@ -242,7 +242,9 @@ def _target(name: str, target: TargetFile, file: ManifestFile, report: Report) -
     options = check_options(keys, f"backend {backend.name!r}", backend.options, given, base, report)
     if options is None:
         return {}
-    reasons = [backend.impossible(options, p) for p in file.precisions if p in registry.names("precisions")]
+    reasons = [
+        backend.impossible(options, registry.precision(p)) for p in file.precisions if p in registry.names("precisions")
+    ]
     for reason in dict.fromkeys(filter(None, reasons)):
         report.add(keys, reason)
     return options

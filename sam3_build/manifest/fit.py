@@ -7,10 +7,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from sam3_build import profiles, registry
+from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.manifest.types import Manifest, SourceFile
 from sam3_build.manifest.yaml_tree import Keys
+from sam3_build.pipeline import profiles
 from sam3_build.spec import CaseRequest, CaseShape, ModelFamily
 
 

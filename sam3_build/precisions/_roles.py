@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
-from sam3_build.plugins import GEMMS
+from sam3_build.graph.schemas import GEMMS
 
 if TYPE_CHECKING:
     import onnx_ir as ir

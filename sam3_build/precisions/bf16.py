@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from sam3_build.plugins import Precision
+from sam3_build.plugins import Precision, TensorGates
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -23,4 +23,5 @@ PRECISION = Precision(
     summary="BFLOAT16 inside, FP32 inputs and outputs; ConvTranspose, and what has no BFLOAT16 schema, stays FP32",
     onnx_type="BFLOAT16",
     keep=_keep,
+    gates=TensorGates(cosine=0.995, max_abs_over_range=0.16, std_ratio=(0.9, 1.1)),  # it rounds 8 times as coarsely
 )

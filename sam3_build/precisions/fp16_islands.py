@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from sam3_build.plugins import GEMMS, Precision
+from sam3_build.graph.schemas import GEMMS
+from sam3_build.plugins import Precision
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:

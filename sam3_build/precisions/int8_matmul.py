@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sam3_build.plugins import Precision
+from sam3_build.plugins import Precision, TensorGates
 
 PRECISION = Precision(
     name="int8_matmul",
     summary="INT8 MatMuls by constant weights, calibrated on the samples; everything else in FP32",
     onnx_type="FLOAT",
     quantizes=("MatMul",),
+    gates=TensorGates(cosine=0.99, max_abs_over_range=0.25, std_ratio=(0.8, 1.25)),  # a step is a 127th of a range
 )

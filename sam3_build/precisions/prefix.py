@@ -42,4 +42,5 @@ PRECISION = Precision(
     onnx_type="FLOAT16",
     keep=_keep,
     options=PrefixOptions,
+    keeps_gemms=True,
 )

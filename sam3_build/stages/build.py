@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sam3_build import device, nvidia, registry
+from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.interface import interface
+from sam3_build.graph.interface import interface
+from sam3_build.machine import gpu, nvidia
+from sam3_build.pipeline.profiles import Profile, Range, from_json
 from sam3_build.plugins import BuildRequest, Memory, Stage
-from sam3_build.profiles import Profile, Range, from_json
 from sam3_build.spec import Json, TensorSpec
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -42,7 +43,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     )
     request = BuildRequest(onnx_file, f"{component}.{precision}", options, resolved, scratch=inputs.get("scratch"))
     if "build" in backend.needs_gpu(options):
-        live = device.probe(os.environ)
+        live = gpu.probe(os.environ)
         request = replace(request, device=live, free_bytes=nvidia.free_bytes(live.uuid))
     started = time.monotonic()
     facts = backend.build(request, out)

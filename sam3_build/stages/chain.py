@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from sam3_build import chain
 from sam3_build.digest import canonical
+from sam3_build.pipeline import chain
+from sam3_build.pipeline.cases import skipped_in, write_skipped
 from sam3_build.plugins import Memory, Stage
-from sam3_build.recorded_cases import skipped_in, write_skipped
-from sam3_build.runners import open_network, refusals
 from sam3_build.spec import Json
+from sam3_build.stages._networks import open_network, refusals
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:

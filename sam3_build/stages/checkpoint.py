@@ -11,12 +11,12 @@ from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 
-from sam3_build import hub
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
 from sam3_build.manifest.weight_files import ADAPTER, not_merged
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
+from sam3_build.weights import hub
 
 # What a config file records about its own making. Two configs that differ here describe the same network.
 PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})

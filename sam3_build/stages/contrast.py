@@ -12,12 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from sam3_build import chain, hub
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
+from sam3_build.pipeline import chain
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.stages.reference import require_finite
+from sam3_build.weights import hub
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:

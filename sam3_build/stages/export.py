@@ -10,12 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from sam3_build import hub
 from sam3_build.errors import BuildError
-from sam3_build.graph import save
-from sam3_build.naming import name_from_scopes
+from sam3_build.graph.files import save
+from sam3_build.graph.names import name_from_scopes
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
+from sam3_build.weights import hub
 
 if TYPE_CHECKING:
     from onnx_ir import Model, Value

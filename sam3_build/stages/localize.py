@@ -13,15 +13,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from sam3_build import graph
-from sam3_build.blocks import Block, blocks
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
+from sam3_build.graph import files
+from sam3_build.graph.blocks import Block, blocks
+from sam3_build.pipeline.cases import INPUTS, arrays_of, recorded_cases
 from sam3_build.plugins import Memory, Stage
-from sam3_build.recorded_cases import INPUTS, arrays_of, recorded_cases
-from sam3_build.runners import Arrays, open_network, refusals
 from sam3_build.spec import BASELINE, Json
 from sam3_build.stages import build
+from sam3_build.stages._networks import Arrays, open_network, refusals
 
 if TYPE_CHECKING:
     from onnx_ir import Model
@@ -40,11 +40,11 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         place = {role: Path(scratch) / role for role in ("fp32", "onnx", "built", "expected")}
         for folder in place.values():
             folder.mkdir()
-        model = graph.load(inputs["fp32"] / f"{component}.{BASELINE}.onnx")
+        model = files.load(inputs["fp32"] / f"{component}.{BASELINE}.onnx")
         found = blocks(model)
         _tap(model, found, place["fp32"] / f"{component}.{BASELINE}.onnx")
-        model = graph.load(inputs["onnx"] / f"{component}.{precision}.onnx")
-        graph.infer_types(model)
+        model = files.load(inputs["onnx"] / f"{component}.{precision}.onnx")
+        files.infer_types(model)
         _tap(model, found, place["onnx"] / f"{component}.{precision}.onnx")
         del model
         fed = []
@@ -89,7 +89,7 @@ def _tap(model: Model, found: Iterable[Block], path: Path) -> None:
         tap.name, tap.type, tap.shape = f"{TAP}{tensor}", ir.TensorType(ir.DataType.FLOAT), values[tensor].shape
         model.graph.append(cast)
         model.graph.outputs.append(tap)
-    graph.save(model, path)
+    files.save(model, path)
 
 
 def _run(params: Mapping[str, Json], inputs: Mapping[str, Path], cases: Sequence[Path]) -> Iterator[tuple[str, Arrays]]:

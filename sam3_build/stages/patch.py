@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 
-from sam3_build import graph, naming, registry
+from sam3_build import registry
 from sam3_build.errors import BuildError
+from sam3_build.graph import files
+from sam3_build.graph import names as naming
 from sam3_build.plugins import Memory, Patch, Stage
 from sam3_build.spec import Json
 
@@ -22,15 +24,15 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     """
     component, names = str(params["component"]), params["patches"]
     assert isinstance(names, Sequence)
-    source = graph.onnx_file(inputs["onnx"])
-    model = graph.load(source)
+    source = files.onnx_file(inputs["onnx"])
+    model = files.load(source)
     nodes = len(model.graph)
     rewrites: dict[str, int] = {}
     if names:
         import onnx_graphsurgeon as gs
         import onnx_ir as ir
 
-        graph.infer_types(model)
+        files.infer_types(model)
         surgeon = gs.import_onnx(ir.to_proto(model))
         # Data beside the file is read where a patch looks at values, from the current folder; all else stays there.
         with chdir(source.parent):
@@ -46,10 +48,10 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         ir.external_data.set_base_dir(model.graph, source.parent)
         naming.complete_names(model)
     target = out / f"{component}.onnx"
-    graph.save(model, target)
+    files.save(model, target)
     facts: dict[str, Json] = {"rewrites": rewrites, "nodes_before": nodes, "nodes": len(model.graph)}
     del model
-    graph.check(target, f"{component} after {', '.join(rewrites) or 'no patch'}")
+    files.check(target, f"{component} after {', '.join(rewrites) or 'no patch'}")
     return facts
 
 

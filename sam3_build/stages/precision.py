@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam3_build import graph, kept_nodes, registry
+from sam3_build import registry
 from sam3_build.errors import BuildError
+from sam3_build.graph import files, keep_fp32
+from sam3_build.graph.casts import TypedEdges, write_types
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.typed_edges import TypedEdges, write_types
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,9 +31,9 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     """
     component, precision = str(params["component"]), str(params["precision"])
     recipe = registry.precision(precision)
-    model = graph.load(inputs["onnx"])
-    keep = kept_nodes.kept(model, recipe, params)
-    weights_before = graph.weight_bytes(model)
+    model = files.load(inputs["onnx"])
+    keep = keep_fp32.kept(model, recipe, params)
+    weights_before = files.weight_bytes(model)
     if recipe.onnx_type == "FLOAT":
         facts: dict[str, Json] = {"fp32_tensors": _require_fp32(model, component)}
     else:
@@ -43,12 +44,12 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     facts |= {
         "nodes": len(model.graph),
         "weight_bytes_before": weights_before,
-        "weight_bytes": graph.weight_bytes(model),
+        "weight_bytes": files.weight_bytes(model),
     }
     target = out / f"{component}.{precision}.onnx"
-    graph.save(model, target)
+    files.save(model, target)
     del model
-    graph.check(target, f"{component}.{precision}")
+    files.check(target, f"{component}.{precision}")
     logger.info("%s.%s: %s", component, precision, facts)
     return facts
 
@@ -70,7 +71,7 @@ def _told(counts: Mapping[str, int]) -> str:
 
 def _require_fp32(model: ir.Model, component: str) -> int:
     """Return the number of floating tensors; BuildError when one of them is not FP32."""
-    graph.infer_types(model)
+    files.infer_types(model)
     values = [*model.graph.inputs, *model.graph.initializers.values(), *(o for n in model.graph for o in n.outputs)]
     floating = [value for value in values if value.dtype is not None and value.dtype.is_floating_point()]
     for value in floating:

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam3_build import graph, kept_nodes, naming, registry
+from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.plugins import GEMMS, Memory, Precision, Stage
-from sam3_build.recorded_cases import INPUTS, arrays_of, recorded_cases
+from sam3_build.graph import files, keep_fp32, names
+from sam3_build.graph.schemas import GEMMS
+from sam3_build.pipeline.cases import INPUTS, arrays_of, recorded_cases
+from sam3_build.plugins import Memory, Precision, Stage
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -40,27 +42,27 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     stem = f"{params['component']}.{params['precision']}"
     recipe = registry.precision(str(params["precision"]))
     cases = recorded_cases(inputs["reference"], str(params["component"]))
-    model = graph.load(inputs["onnx"])
-    chosen, kept = _choose(model, recipe, kept_nodes.kept(model, recipe, params))
+    model = files.load(inputs["onnx"])
+    chosen, kept = _choose(model, recipe, keep_fp32.kept(model, recipe, params))
     if not chosen:
         raise BuildError(
             f"{stem}: no {' or '.join(recipe.quantizes)} is left to quantize, so this would be FP32 under another "
             f"name; kept in FP32: {dict(kept)}. Keep less, or leave it out"
         )
-    before = graph.weight_bytes(model)
+    before = files.weight_bytes(model)
     target = out / f"{stem}.onnx"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        graph.save(model, work / "fp32.onnx")
+        files.save(model, work / "fp32.onnx")
         _quantize(work / "fp32.onnx", work / "int8.onnx", recipe, chosen, cases)
         del model
-        model = graph.load(work / "int8.onnx")
+        model = files.load(work / "int8.onnx")
         _rename(model)
-        graph.save(model, target)
+        files.save(model, target)
         pairs = Counter(node.op_type for node in model.graph)
-        after, nodes = graph.weight_bytes(model), len(model.graph)
+        after, nodes = files.weight_bytes(model), len(model.graph)
         del model
-    graph.check(target, stem)
+    files.check(target, stem)
     facts: dict[str, Json] = {
         "low": len(chosen),
         "gemms": len(chosen) + kept.total(),
@@ -87,7 +89,7 @@ def _choose(model: ir.Model, recipe: Precision, keep: Mapping[str, str]) -> tupl
             continue
         if name in keep:
             kept[keep[name]] += 1
-        elif kept_nodes.is_quantizable(node, recipe.quantizes):
+        elif keep_fp32.is_quantizable(node, recipe.quantizes):
             chosen.append(name)
         else:
             kept["no weight matrix" if node.op_type in recipe.quantizes else node.op_type] += 1
@@ -142,9 +144,9 @@ def _rename(model: ir.Model) -> None:
         name = value.name or ""
         for suffix, part in SUFFIXES.items():
             stem = name.removesuffix(suffix)
-            if stem != name and naming.CHECKPOINT_KEY.fullmatch(stem):
+            if stem != name and names.CHECKPOINT_KEY.fullmatch(stem):
                 value.name = f"{stem}{part}"
-    naming.complete_names(model)
+    names.complete_names(model)
 
 
 STAGE = Stage(

@@ -16,13 +16,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from sam3_build import graph, registry
+from sam3_build import registry
 from sam3_build.errors import BuildError
+from sam3_build.graph import files
+from sam3_build.graph.fingerprint import structure
+from sam3_build.pipeline.cases import INPUTS, arrays_of, recorded_cases
 from sam3_build.plugins import Memory, Stage
-from sam3_build.recorded_cases import INPUTS, arrays_of, recorded_cases
 from sam3_build.spec import Json
 from sam3_build.stages import precision as precisions
-from sam3_build.structure import structure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +80,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         raise BuildError(f"{stem}: the recipe puts no node into a lower type, so there is nothing to search for")
     numbers = ml_dtypes.finfo(kind.numpy())  # type: ignore[no-untyped-call]
     limit, least = float(numbers.max), float(numbers.smallest_subnormal) / 2
-    model = graph.load(inputs["onnx"])
+    model = files.load(inputs["onnx"])
     ranges = Ranges()
     cases = recorded_cases(inputs["reference"], str(params["component"]), params["cases"])
     runs = _NodeByNode(model)
@@ -101,9 +102,9 @@ def _low_nodes(
     if kind.name == "FLOAT":
         return frozenset()
     precisions.run({**typed, "require_low": False}, inputs, scratch)
-    source = {node.name for node in graph.load(inputs["onnx"]).graph}
-    model = graph.load(scratch / f"{params['component']}.{params['precision']}.onnx")
-    graph.infer_types(model)
+    source = {node.name for node in files.load(inputs["onnx"]).graph}
+    model = files.load(scratch / f"{params['component']}.{params['precision']}.onnx")
+    files.infer_types(model)
     low = (node.name for node in model.graph if any(value.dtype == kind for value in node.outputs))
     return frozenset(name for name in low if name in source and name)
 

@@ -9,11 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from sam3_build import chain, hub
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
+from sam3_build.pipeline import chain
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
+from sam3_build.weights import hub
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from sam3_build import graph, naming
 from sam3_build.errors import BuildError
+from sam3_build.graph import files, names
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 
@@ -27,19 +27,19 @@ SKIPPED = ["fuse_qkv", "fuse_matmul_add_bias_into_gemm_batched"]
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Simplify `inputs["onnx"]` into `<component>.onnx` and return node and weight counts, before and after."""
     component = str(params["component"])
-    source = graph.onnx_file(inputs["onnx"])
+    source = files.onnx_file(inputs["onnx"])
     target = out / f"{component}.onnx"
     with TemporaryDirectory(dir=out) as scratch:
         simplified = Path(scratch) / target.name
         _simplify(source, simplified, component)
-        before, model = graph.load(source), graph.load(simplified)
+        before, model = files.load(source), files.load(simplified)
         _restore_interface(model, before, component)
         model.graph.name = before.graph.name
-        naming.complete_names(model)
-        graph.save(model, target)
+        names.complete_names(model)
+        files.save(model, target)
         facts = {"nodes_before": len(before.graph), "nodes": len(model.graph)}
         del before, model
-    graph.check(target, f"{component} after onnxsim")
+    files.check(target, f"{component} after onnxsim")
     logger.info("%s: %d nodes, %d after simplification", component, facts["nodes_before"], facts["nodes"])
     return facts
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sam3_build.pipeline.cases import recorded_cases
 from sam3_build.plugins import Memory, Stage
-from sam3_build.recorded_cases import recorded_cases
 from sam3_build.spec import Json
 from sam3_build.stages import precision, verify
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from sam3_build import gemm_types
-from sam3_build.compare import rows
+from sam3_build.compare import batch_invariance as rows
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
+from sam3_build.graph import gemms
+from sam3_build.pipeline.cases import INPUTS, OUTPUTS, arrays_of, recorded_cases, write_skipped
 from sam3_build.plugins import Memory, Stage
-from sam3_build.recorded_cases import INPUTS, OUTPUTS, arrays_of, recorded_cases, write_skipped
-from sam3_build.runners import Arrays, Network, is_emulated, open_network, refusals
 from sam3_build.spec import TYPES, Json
+from sam3_build.stages._networks import Arrays, Network, is_emulated, open_network, refusals
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
@@ -44,7 +44,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
 
     component, precision = str(params["component"]), str(params["precision"])
     cases, baseline = recorded_cases(inputs["reference"], component), inputs.get("baseline")
-    types = {TYPES: gemm_types.measure(params, inputs)} if "types" in params else {}
+    types = {TYPES: gemms.measure(params, inputs)} if "types" in params else {}
     gc.collect()  # nodes of a model refer to one another: its weights would stay beside those of the session
     measured: dict[str, OutputStatistics] = {}
     skipped: dict[str, str] = {}

@@ -8,6 +8,7 @@ import pytest
 from gpus import L4, RTX_4090
 from onnx import TensorProto, helper
 
+from sam3_build import registry
 from sam3_build.backends import onnxruntime
 from sam3_build.backends.onnxruntime import BACKEND, held_to
 from sam3_build.errors import BuildError
@@ -54,8 +55,8 @@ def test_what_onnx_runtime_refuses_is_an_error_in_its_own_words(tmp_path: Path) 
 
 
 def test_bf16_is_impossible_and_other_precisions_are_not() -> None:
-    assert "bf16" in str(BACKEND.impossible({}, "bf16"))
-    assert BACKEND.impossible({}, "fp16") is None
+    assert "bf16" in str(BACKEND.impossible({}, registry.precision("bf16")))
+    assert BACKEND.impossible({}, registry.precision("fp16")) is None
 
 
 def test_no_device_and_no_profile_enters_the_key() -> None:
@@ -95,7 +96,7 @@ def test_a_session_that_fell_back_to_the_cpu_is_an_error_and_never_a_pass() -> N
 def test_cuda_needs_a_gpu_its_own_package_and_to_be_run_to_be_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert BACKEND.needs_gpu(CUDA) == ("build", "run")
     assert BACKEND.runs(CUDA) and not BACKEND.runs({"provider": "cpu"})
-    assert BACKEND.impossible(CUDA, "bf16") is None
+    assert BACKEND.impossible(CUDA, registry.precision("bf16")) is None
     monkeypatch.setattr(onnxruntime, "_is_installed", lambda name: name != "onnxruntime-gpu")
     assert BACKEND.missing(CUDA, L4) == (
         "the Python package onnxruntime-gpu is not installed (pip install onnxruntime-gpu)"

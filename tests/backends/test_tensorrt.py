@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 from gpus import A10, L4, RTX_4090, T4
 
-from sam3_build import toolchain
+from sam3_build import registry
 from sam3_build.backends import _tensorrt, tensorrt
 from sam3_build.backends._engine_layers import layer_types
 from sam3_build.backends.tensorrt import BACKEND, Settings, cache_name, settings, timing_cache
 from sam3_build.errors import BuildError
+from sam3_build.machine import toolchain
 from sam3_build.spec import DeviceFingerprint, Json
 
 DEFAULTS: dict[str, Json] = {
@@ -148,8 +149,8 @@ def test_what_an_engine_does_not_tell_is_not_guessed() -> None:
     ],
 )
 def test_what_no_machine_can_build_says_why(changes: dict[str, Json], message: str) -> None:
-    assert message in str(BACKEND.impossible(options(**changes), "fp16"))
-    assert BACKEND.impossible(options(), "fp16") is None
+    assert message in str(BACKEND.impossible(options(**changes), registry.precision("fp16")))
+    assert BACKEND.impossible(options(), registry.precision("fp16")) is None
 
 
 # ------------------------------------------------------------------ what an engine is bound to

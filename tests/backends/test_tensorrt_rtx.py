@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from gpus import A10, RTX_4090
 
+from sam3_build import registry
 from sam3_build.backends import _tensorrt
 from sam3_build.backends.tensorrt_rtx import BACKEND, COMPUTE_CAPABILITIES
 
@@ -153,19 +154,21 @@ def test_the_list_of_capabilities_is_the_installed_librarys() -> None:
         (["8.9", "sm90"], "fp16", "cannot build for compute capability sm90"),
         ([], "fp16", "compute_capabilities is empty; this release takes 7.5"),
         (["8.9", "8.9"], "fp16", "compute capability 8.9 is listed twice"),
-        (["7.5"], "bf16", "no BFLOAT16 on compute capability 7.5; leave it out, or build fp16, fp16_safe"),
+        (["7.5"], "bf16", "no BFLOAT16 on compute capability 7.5; leave it out, or build precisions that multiply"),
         (["7.5"], "int8_matmul", "no FP32 matrix multiplication on compute capability 7.5"),
         (["7.5"], "fp32", "no FP32 matrix multiplication on compute capability 7.5"),
         (["8.9", "7.5"], "fp32", "no FP32 matrix multiplication on compute capability 7.5"),
     ],
 )
 def test_what_no_machine_can_build_says_why(capabilities: list[str], precision: str, message: str) -> None:
-    assert message in str(BACKEND.impossible({"compute_capabilities": capabilities}, precision))
+    assert message in str(BACKEND.impossible({"compute_capabilities": capabilities}, registry.precision(precision)))
 
 
 def test_everything_else_is_possible() -> None:
-    assert BACKEND.impossible({"compute_capabilities": list(COMPUTE_CAPABILITIES)}, "fp16") is None
-    assert BACKEND.impossible({"compute_capabilities": list(COMPUTE_CAPABILITIES[1:])}, "fp32") is None
+    assert BACKEND.impossible({"compute_capabilities": list(COMPUTE_CAPABILITIES)}, registry.precision("fp16")) is None
+    assert (
+        BACKEND.impossible({"compute_capabilities": list(COMPUTE_CAPABILITIES[1:])}, registry.precision("fp32")) is None
+    )
 
 
 def test_the_key_holds_the_system_and_the_capabilities_in_one_order() -> None:
@@ -192,8 +195,9 @@ def test_an_engine_runs_on_the_generations_that_it_is_for_and_on_no_others() -> 
 
 def test_asking_about_a_target_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from sam3_build.backends.tensorrt_rtx import BACKEND as b; o = {'compute_capabilities': ['8.9']}\n"
-        "b.impossible(o, 'fp32'), b.missing(o, None), b.needs_gpu(o), b.runs(o), b.tools(o), b.device_fields(o, None)\n"
+        "import sys; from sam3_build import registry; from sam3_build.backends.tensorrt_rtx import BACKEND as b\n"
+        "o, fp32 = {'compute_capabilities': ['8.9']}, registry.precision('fp32')\n"
+        "b.impossible(o, fp32), b.missing(o, None), b.needs_gpu(o), b.runs(o), b.tools(o), b.device_fields(o, None)\n"
         "print([m for m in ('tensorrt_rtx', 'polygraphy', 'numpy', 'onnx') if m in sys.modules])"
     )
     root = str(Path(__file__).parents[2])

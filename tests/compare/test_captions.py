@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sam3_build.compare.captions import asked, differences, found
+from sam3_build.drawing.captions import asked, differences, found
 
 PAIR = {"mask_iou": 0.9996}
 ROW = {"expected": 2, "actual": 3, "pairs": [PAIR, {"mask_iou": 1.0}], "lost": [], "added": [{}]}

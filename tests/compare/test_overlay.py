@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam3_build.compare.overlay import panels
-from sam3_build.compare.palette import BACKGROUND, COLOURS, DIFFERENCE, MEANT, NOT_MEANT, in_few_colours
-from sam3_build.compare.task import paired
+from sam3_build.compare.instances import paired
+from sam3_build.drawing.overlay import panels
+from sam3_build.drawing.palette import BACKGROUND, COLOURS, DIFFERENCE, MEANT, NOT_MEANT, in_few_colours
 
 HEIGHT, WIDTH = 126, 168
 

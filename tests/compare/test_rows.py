@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sam3_build.compare.rows import Repetition, again
+from sam3_build.compare.batch_invariance import Repetition, again
 
 BATCH = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 

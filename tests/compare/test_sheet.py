@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from sam3_build.compare.sheet import BLOCK, LARGE, MARGIN, MOST, WIDTH, Entry, Sheet, shortened, wrapped
+from sam3_build.drawing.sheet import BLOCK, LARGE, MARGIN, MOST, WIDTH, Entry, Sheet, shortened, wrapped
 
 GREEN = (30, 140, 60)
 

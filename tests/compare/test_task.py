@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sam3_build.compare.instance_gates import EXACT, REDUCED, gates
+from sam3_build.compare.instances import NEAR, Place, TaskStatistics, box_ious, mask_ious, paired
 from sam3_build.compare.judge import FAIL, NOT_RUN, PASS, Row, judge
-from sam3_build.compare.task import NEAR, Place, TaskStatistics, box_ious, mask_ious, paired
-from sam3_build.compare.task_gates import EXACT, REDUCED, gates
 from sam3_build.digest import DigestCache
 from sam3_build.spec import INSTANCES, PIPELINE, TASK, Comparison, Gate
 
@@ -86,7 +86,7 @@ def test_ious_are_those_of_counted_pixels() -> None:
 
 def test_ious_of_large_masks_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that are shorter than the masks add up to the same."""
-    monkeypatch.setattr("sam3_build.compare.task.CHUNK", 7)
+    monkeypatch.setattr("sam3_build.compare.instances.CHUNK", 7)
     rng = np.random.default_rng(1)
     a, b = rng.random((2, *SIZE)) < 0.4, rng.random((2, *SIZE)) < 0.5
     np.testing.assert_allclose(mask_ious(a, b), [[(x & y).sum() / (x | y).sum() for y in b] for x in a])
@@ -151,9 +151,9 @@ def test_default_gates_are_the_documented_ones() -> None:
 
 
 def test_the_gates_are_in_no_key_of_what_they_judge() -> None:
-    keyed = DigestCache(Path("/nonexistent")).recipe(("stages.segment", "stages.verify"))
-    assert "compare.task" in keyed and "compare.statistics" in keyed
-    assert not {"compare.task_gates", "compare.judge"} & keyed.keys()
+    keyed = DigestCache(Path("/nonexistent")).recipe(("stages.compare", "stages.verify"))
+    assert "compare.instances" in keyed and "compare.statistics" in keyed
+    assert not {"compare.instance_gates", "compare.judge"} & keyed.keys()
 
 
 def test_an_instance_lost_is_named_with_sample_query_box_and_score() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sam3_build.compare import trust
+from sam3_build.compare import dependencies
+from sam3_build.compare.dependencies import in_order
 from sam3_build.compare.judge import FAIL, INFO, NOT_JUDGED, NOT_RUN, PASS, Row, judge, worst
-from sam3_build.compare.trust import in_order
-from sam3_build.report import Counts, judged, report
+from sam3_build.report.table import Counts, judged, report
 from sam3_build.spec import PIPELINE, TASK, Comparison, Gate, Plan
 
 GATE = Gate("max_abs_over_std", 1e-3)
@@ -25,9 +25,9 @@ def comparisons(fp32_engines: bool = True) -> tuple[Comparison, ...]:
         for precision in ("fp32", "fp16"):
             for target in (None, *(TARGETS if fp32_engines or precision != "fp32" else ())):
                 trusts = (
-                    trust.of_pipeline(COMPONENTS, precision, target, fp32_engines)
+                    dependencies.of_pipeline(COMPONENTS, precision, target, fp32_engines)
                     if component == PIPELINE
-                    else trust.of_component(component, precision, target, fp32_engines)
+                    else dependencies.of_component(component, precision, target, fp32_engines)
                 )
                 comparison = Comparison(component, "", precision, target, "", None, ("masks",), {"masks": (GATE,)})
                 comparison = replace(comparison, trusts=trusts, kind=TASK if component == PIPELINE else comparison.kind)

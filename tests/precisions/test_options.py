@@ -8,7 +8,7 @@ import pytest
 
 from sam3_build.errors import ManifestError
 from sam3_build.manifest.load import load
-from sam3_build.plan import make_plan
+from sam3_build.plan.make import make_plan
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.kept_nodes import gemm_types, kept
+from sam3_build.graph.keep_fp32 import gemm_types, kept
 from sam3_build.precisions import _roles
 from tests.toy_graphs import info, n, toy
 

@@ -10,10 +10,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from sam3_build import runners
 from sam3_build.compare.judge import default_gates, holds
-from sam3_build.stages import verify
-from sam3_build.typed_edges import write_types
+from sam3_build.graph.casts import write_types
+from sam3_build.stages import _networks, verify
 from tests.toy_graphs import info, n, results, toy
 
 X = np.linspace(4, 8, 12, dtype=np.float32).reshape(3, 4)
@@ -65,8 +64,8 @@ def test_a_session_needs_no_file_any_more_once_it_is_open(inputs, monkeypatch):
     scratch = inputs["onnx"].parent / "scratch"
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     params = {"component": "toy", "precision": "bf16"}
-    assert runners.is_emulated(params)
-    assert not runners.is_emulated({**params, "backend": "tensorrt_rtx"})
-    with runners.open_runner(params, inputs) as runner:
+    assert _networks.is_emulated(params)
+    assert not _networks.is_emulated({**params, "backend": "tensorrt_rtx"})
+    with _networks.open_runner(params, inputs) as runner:
         assert list(scratch.iterdir()) == []
         np.testing.assert_allclose(runner.infer({"x": X})["y"], X, rtol=2**-7)

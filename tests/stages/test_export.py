@@ -16,10 +16,11 @@ import pytest
 import torch
 from miniature import SOURCE, run_onnx
 
-from sam3_build import graph, registry
+from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import forward, weights
-from sam3_build.naming import module_path
+from sam3_build.graph import files as graph
+from sam3_build.graph.names import module_path
 from sam3_build.stages import checkpoint, export
 
 FAMILY = registry.family("sam3_image")

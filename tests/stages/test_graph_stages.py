@@ -19,7 +19,7 @@ from onnx import TensorProto
 from sam3_build import registry
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import DYNAMIC_SIZES
-from sam3_build.naming import module_path
+from sam3_build.graph.names import module_path
 from sam3_build.plugins import Precision
 from sam3_build.stages import export, patch, precision, simplify
 

@@ -11,9 +11,10 @@ import onnx
 import pytest
 from miniature import MANIFEST_V2, SCENES, TOKENIZER, run_onnx
 
-from sam3_build import chain, registry
+from sam3_build import registry
 from sam3_build.families.sam3_image.prompts import make_cases
-from sam3_build.naming import module_path
+from sam3_build.graph.names import module_path
+from sam3_build.pipeline import chain
 from sam3_build.stages import export
 
 FAMILY = registry.family("sam3_image")

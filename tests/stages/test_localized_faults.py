@@ -20,11 +20,12 @@ import pytest
 from onnx import numpy_helper
 from toy_graphs import info, n, toy
 
-from sam3_build import graph, registry
+from sam3_build import registry
 from sam3_build.backends.onnxruntime import BACKEND, open_session
-from sam3_build.blocks import blocks
 from sam3_build.compare.judge import gates_for
-from sam3_build.localize import Located, conclude
+from sam3_build.diagnose.localize import Located, conclude
+from sam3_build.graph import files
+from sam3_build.graph.blocks import blocks
 from sam3_build.plugins import BuildRequest, RunRequest
 from sam3_build.spec import Comparison, Gate
 from sam3_build.stages import build, localize, precision, verify
@@ -167,8 +168,8 @@ def test_a_healthy_graph_has_no_block_that_parts(tmp_path: Path) -> None:
 def test_weights_that_lie_beside_the_graphs_lie_beside_the_tapped_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 0)
-    monkeypatch.setattr(graph, "SMALL_TENSOR", 64)
+    monkeypatch.setattr(files, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(files, "SMALL_TENSOR", 64)
     space = Toy(tmp_path, network())
     assert (tmp_path / "fp16" / "net.fp16.onnx.data").stat().st_size > 0
     located = space.located()
@@ -292,7 +293,7 @@ def test_a_fault_in_a_block_of_the_miniatures_vision_encoder_is_found(tmp_path: 
 
 @pytest.mark.parametrize("component", ["vision_encoder", "text_encoder", "geometry_encoder", "decoder"])
 def test_every_layer_of_the_miniature_is_a_block_and_every_floating_output_leaves_one(component: str) -> None:
-    model = graph.load(miniature.onnx(f"precision:{component}.fp32"))
+    model = files.load(miniature.onnx(f"precision:{component}.fp32"))
     found = blocks(model)
     layers = {re.match(r".*?\.layers\.\d+", str(node.name)) for node in model.graph} - {None}
     assert {match[0] for match in layers if match} <= {block.name for block in found}

@@ -12,8 +12,9 @@ import onnx_graphsurgeon as gs
 import pytest
 from toy_graphs import info, n, operators, results, toy
 
-from sam3_build import graph, registry
+from sam3_build import registry
 from sam3_build.errors import BuildError
+from sam3_build.graph import files
 from sam3_build.plugins import Patch
 from sam3_build.stages import patch
 
@@ -67,7 +68,7 @@ def test_weights_beside_the_file_can_be_read_and_pass_through(monkeypatch, tmp_p
     weight = np.arange(4096, dtype=np.float32).reshape(4, 1024)
     chain = [n("MatMul", ["x", "w"], ["a"]), n("Neg", ["a"], ["y"])]
     model = toy(chain, [info("x")], [info("y", dims=("batch", 1024))], {"w": weight})
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 1000)
+    monkeypatch.setattr(files, "INLINE_LIMIT", 1000)
     read = []
     fake = Patch(
         "fake", "reads a weight", lambda g: None, lambda g: read.append(g.tensors()["w"].values) or 1, lambda g: None

@@ -12,8 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sam3_build import graph, registry
+from sam3_build import registry
 from sam3_build.errors import BuildError
+from sam3_build.graph import files
 from sam3_build.plugins import Precision
 from sam3_build.stages import precision
 
@@ -157,8 +158,8 @@ def test_fp32_refuses_a_tensor_of_another_floating_type_by_name(tmp_path, to):
 
 
 def test_weights_beside_the_file_are_read_and_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 0)
-    monkeypatch.setattr(graph, "SMALL_TENSOR", 64)
+    monkeypatch.setattr(files, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(files, "SMALL_TENSOR", 64)
     source, out = toy(tmp_path)
     onnx.save(
         onnx.load(source),

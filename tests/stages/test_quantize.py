@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from sam3_build import graph, naming, registry
+from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.kept_nodes import gemm_types
+from sam3_build.graph import files, names
+from sam3_build.graph.keep_fp32 import gemm_types
 from sam3_build.stages import quantize
 from tests.toy_graphs import info, n, toy
 
@@ -64,7 +65,7 @@ def test_products_with_weights_are_int8_and_attention_is_not(inputs):
 
 def test_the_expected_types_are_those_that_are_written(inputs):
     types = gemm_types(
-        graph.load(inputs["onnx"]),
+        files.load(inputs["onnx"]),
         registry.precision("int8_matmul"),
         {"component": "toy", "precision": "int8_matmul", "keep_fp32": ["*.out/*"]},
     )
@@ -94,7 +95,7 @@ def test_names_are_canonical_and_nothing_temporary_is_left(inputs, monkeypatch):
     out = inputs["onnx"].parent / "out"
     assert [f.name for f in out.iterdir()] == ["toy.int8_matmul.onnx"]
     assert list(scratch.iterdir()) == []
-    assert all(naming.module_path(node.name) for node in model.graph.node)
+    assert all(names.module_path(node.name) for node in model.graph.node)
     assert not [name for t in model.graph.initializer if (name := t.name).endswith(("_scale", "_zero_point"))]
     assert not model.metadata_props
     assert [o.domain for o in model.opset_import] == [""]
@@ -127,8 +128,8 @@ def test_nothing_to_quantize_and_nothing_to_calibrate_on_are_errors(inputs):
 
 
 def test_weights_beside_the_file_are_quantized_too(inputs, monkeypatch):
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 0)
-    monkeypatch.setattr(graph, "SMALL_TENSOR", 16)
+    monkeypatch.setattr(files, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(files, "SMALL_TENSOR", 16)
     _, facts = run(inputs)
     assert facts["low"] == 2
 

@@ -12,10 +12,10 @@ import pytest
 from planted_overflow import cases, planted
 from toy_graphs import F, info, n, toy
 
-from sam3_build import graph
 from sam3_build.errors import BuildError
+from sam3_build.graph import files
+from sam3_build.graph.fingerprint import structure
 from sam3_build.stages import ranges
-from sam3_build.structure import structure
 
 
 def measured(tmp_path: Path, model: onnx.ModelProto, *feeds: dict[str, np.ndarray], precision: str = "fp16", **typed):
@@ -37,7 +37,7 @@ def test_overflowing_nodes_are_seeded_and_they_alone(tmp_path: Path) -> None:
     assert {node["name"] for node in found["nodes"] if node["beyond"]} == wanted
     assert facts == {"cases": 2, "nodes": len(model.graph.node), "beyond": 4}
     assert [node["name"] for node in found["nodes"]] == [node.name for node in model.graph.node]
-    assert found["graph"] == structure(graph.load(tmp_path / "toy.onnx"))
+    assert found["graph"] == structure(files.load(tmp_path / "toy.onnx"))
     assert found["limit"] == 65504
 
 

@@ -17,16 +17,16 @@ from miniature import SCENES
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 
+from sam3_build.compare.dependencies import in_order
+from sam3_build.compare.instance_gates import REDUCED
 from sam3_build.compare.judge import FAIL, INFO, NOT_JUDGED, NOT_RUN, PASS, Row, judge
-from sam3_build.compare.palette import MEANT, NOT_MEANT
-from sam3_build.compare.task_gates import REDUCED
-from sam3_build.compare.trust import in_order
+from sam3_build.drawing.palette import MEANT, NOT_MEANT
 from sam3_build.errors import BuildError
 from sam3_build.manifest.load import load
-from sam3_build.plan import make_plan
-from sam3_build.plan_segment import RANDOM
+from sam3_build.plan.make import make_plan
+from sam3_build.plan.pipelines import RANDOM
 from sam3_build.spec import Comparison
-from sam3_build.stages import chain, segment, verify
+from sam3_build.stages import chain, compare, verify
 
 Arrays = dict[str, np.ndarray]
 
@@ -103,7 +103,7 @@ def segmented(folder: Path, actual: Mapping[str, Arrays], expected: Mapping[str,
         np.savez(folder / "actual" / f"{case}.npz", **arrays)
     inputs = {name: folder / name for name in ("samples", "reference", "actual")}
     pictures = {"image0": SCENES / "scene1.png", "image1": SCENES / "scene2.png"}
-    segment.run(PARAMS, inputs | pictures, folder / "out")
+    compare.run(PARAMS, inputs | pictures, folder / "out")
     return folder / "out"
 
 
@@ -308,8 +308,8 @@ def test_boxes_of_the_prompt_are_drawn_into_the_picture_alone(tmp_path: Path) ->
 
 
 def test_the_miniature_finds_something_and_its_fp32_pipeline_passes() -> None:
-    folder = miniature.folder("segment:fp32")
-    assert miniature.facts("segment:fp32")["instances"], "else the task gates would say nothing"
+    folder = miniature.folder("compare:fp32")
+    assert miniature.facts("compare:fp32")["instances"], "else the task gates would say nothing"
     rows = judge(comparison("pipeline.fp32"), statistics(folder))
     assert {row.verdict for row in rows} == {PASS}
     nearest = json.loads((folder / "task.json").read_text())
@@ -353,7 +353,7 @@ def sound(model: onnx.ModelProto) -> None:
 
 def run_all(folder: Path, fault: Callable[[onnx.ModelProto], None]) -> dict[str, dict[str, object]]:
     """Plant a fault into the vision encoder in FP16 and run every stage after it; return comparison -> statistics."""
-    for name in ("onnx", "vision_encoder", "geometry_encoder", "decoder", "segment"):
+    for name in ("onnx", "vision_encoder", "geometry_encoder", "decoder", "compare"):
         (folder / name).mkdir()
     model = onnx.load(miniature.onnx("precision:vision_encoder.fp16"))
     fault(model)
@@ -366,8 +366,8 @@ def run_all(folder: Path, fault: Callable[[onnx.ModelProto], None]) -> dict[str,
     run(verify, "verify:vision_encoder.fp16", vision, onnx=folder / "onnx")
     run(chain, "chain:geometry_encoder.fp16", geometry, vision_encoder=vision)
     run(chain, "chain:decoder.fp16", decoder, vision_encoder=vision, geometry_encoder=geometry)
-    run(segment, "segment:fp16", folder / "segment", actual=decoder)
-    return {"vision_encoder.fp16": statistics(vision), "pipeline.fp16": statistics(folder / "segment")}
+    run(compare, "compare:fp16", folder / "compare", actual=decoder)
+    return {"vision_encoder.fp16": statistics(vision), "pipeline.fp16": statistics(folder / "compare")}
 
 
 @pytest.mark.parametrize("fault", [attention_outputs_scaled, residual_dropped], ids=lambda fault: fault.__name__)

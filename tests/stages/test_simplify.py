@@ -9,8 +9,8 @@ import onnxsim
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sam3_build import graph
 from sam3_build.errors import BuildError
+from sam3_build.graph import files
 from sam3_build.stages import simplify
 
 
@@ -77,8 +77,8 @@ def test_inputs_and_outputs_keep_names_types_and_symbolic_dims(tmp_path):
 
 
 def test_weights_beside_the_file_stay_beside_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 0)
-    monkeypatch.setattr(graph, "SMALL_TENSOR", 16)
+    monkeypatch.setattr(files, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(files, "SMALL_TENSOR", 16)
     source, out = toy(tmp_path, save_as_external_data=True, location="toy.onnx.data", size_threshold=0)
     result(source, out)
     assert sorted(f.name for f in out.iterdir()) == ["toy.onnx", "toy.onnx.data"]

@@ -12,10 +12,10 @@ import torch
 from official import official_names, to_official
 from safetensors.torch import save_file
 
+from sam3_build.commands.inspect import describe, render
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import checkpoint_file, finite, stored, torch_file, weights, wrapped_names
 from sam3_build.families.sam3_image.stored import Stored, contiguous
-from sam3_build.inspect import describe, render
 
 PATH = {"path": True}
 

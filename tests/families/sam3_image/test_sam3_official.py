@@ -12,13 +12,13 @@ from official import official_names, to_official
 from roi_align_oracle import roi_align
 from safetensors.torch import save_file
 
+from sam3_build.commands.inspect import describe, render
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import checkpoint_file, key_map, weights
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import sam3_config
 from sam3_build.families.sam3_image.modules import modeling
 from sam3_build.families.sam3_image.stored import Stored, contiguous, read
-from sam3_build.inspect import describe, render
 
 PATH = {"path": True}
 

@@ -1,0 +1,156 @@
+"""A picture, what was asked and what two sides found in it, in; panels out: as asked, the reference, the target.
+
+A pair has the same colour on both sides. Every pixel that is in an instance of one side and not of its partner on the
+other is painted red, on the target's panel, however small that is; a box without a partner is thick and red.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from sam3_build.compare.instances import Found, Pair
+from sam3_build.drawing.palette import (
+    BACKGROUND,
+    COLOURS,
+    DARKEST,
+    DIFFERENCE,
+    MEANT,
+    NOT_MEANT,
+    TINT,
+    Colour,
+    in_few_colours,
+)
+from sam3_build.spec import Json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Picture = NDArray[np.uint8]
+    Mask = NDArray[np.bool_]
+    Panels = tuple[Picture, Picture, Picture]
+
+# Pixels: each panel of a PNG is so wide, twice the miniature's pictures, with gaps in between: 1024 in all. None is
+# higher than TALLEST times that.
+WIDTH, GAP, TALLEST = 336, 8, 2
+# Lines get wider by one for each LINE of a panel's width. Dashes are DASH times as long as that.
+LINE, DASH = 168, 5
+
+
+def panels(
+    picture: Picture,
+    boxes: Sequence[Mapping[str, Json]],
+    expected: Found,
+    actual: Found | None,
+    pairs: Sequence[Pair],
+    width: int = WIDTH,
+) -> Panels:
+    """Return what was asked, what the reference found and what the target found, `width` pixels wide where that fits.
+
+    picture: [height, width, 3], RGB; boxes, masks and the boxes of instances are in its pixels
+    boxes:   the prompt's, `{"xywh": [left, top, width, height], "label": 1 or 0}`
+    actual:  None where the target's outputs could not be read: its panel is empty
+    """
+    import cv2
+    import numpy as np
+
+    scale = min(width / picture.shape[1], TALLEST * width / picture.shape[0])
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    line = max(1, width // LINE)
+    asked = _asked(picture, boxes, size, line)
+    there = _drawn(
+        picture, size, expected, {pair.expected: pair.expected for pair in pairs}, line, alone=actual is not None
+    )
+    if actual is None:
+        return asked, there, np.full_like(there, BACKGROUND)
+    here = _drawn(picture, size, actual, {pair.actual: pair.expected for pair in pairs}, line, alone=True)
+    differing = _differing(picture.shape[:2], expected, actual, pairs).astype(np.float32)
+    here[cv2.resize(differing, size, interpolation=cv2.INTER_AREA) > 0] = DIFFERENCE
+    return asked, there, here
+
+
+def write_overlay(path: Path, drawn: Sequence[Picture]) -> None:
+    """Write panels of one picture beside each other as a PNG."""
+    import numpy as np
+    from PIL import Image
+
+    gap = np.full((drawn[0].shape[0], GAP, 3), BACKGROUND, np.uint8)
+    first, *others = drawn
+    beside = np.concatenate([first, *(part for panel in others for part in (gap, panel))], axis=1)
+    in_few_colours(Image.fromarray(beside)).save(path, optimize=True)
+
+
+def _asked(picture: Picture, boxes: Sequence[Mapping[str, Json]], size: tuple[int, int], line: int) -> Picture:
+    """Return the picture as it is, with the prompt's boxes; what of a box lies outside is drawn on the edge."""
+    import cv2
+    import numpy as np
+
+    canvas: Picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).copy()
+    scale = np.array([size[0] / picture.shape[1], size[1] / picture.shape[0]])
+    for box in boxes:
+        x, y, w, h = cast("Sequence[float]", box["xywh"])
+        corners = (np.array([[x, y], [x + w, y + h]]) * scale).round().clip(0, size).astype(int)
+        canvas[_frame(size, corners, line + 1)] = BACKGROUND
+        frame = _frame(size, corners, line)
+        if not box["label"]:
+            frame &= np.add(*np.indices(frame.shape)) // (DASH * line) % 2 == 0
+        canvas[frame] = MEANT if box["label"] else NOT_MEANT
+    return canvas
+
+
+def _frame(size: tuple[int, int], corners: NDArray[np.int64], reach: int) -> Mask:
+    """Return [height, width]: where a rectangle's edges are, `reach` pixels to the outside and to the inside."""
+    import numpy as np
+
+    (left, top), (right, bottom) = corners
+    frame = np.zeros(size[::-1], np.bool_)
+    frame[max(0, top - reach) : bottom + reach, max(0, left - reach) : right + reach] = True
+    frame[top + reach : max(0, bottom - reach), left + reach : max(0, right - reach)] = False
+    return frame
+
+
+def _differing(size: tuple[int, ...], expected: Found, actual: Found, pairs: Sequence[Pair]) -> Mask:
+    """Return [height, width]: whether a pixel is in one instance and not in its partner."""
+    import numpy as np
+
+    differing = np.zeros(size, np.bool_)
+    for pair in pairs:
+        differing |= expected.masks[pair.expected] != actual.masks[pair.actual]
+    for found, paired in ((expected, {p.expected for p in pairs}), (actual, {p.actual for p in pairs})):
+        for i in range(len(found.queries)):
+            if i not in paired:
+                differing |= found.masks[i]
+    return differing
+
+
+def _drawn(
+    picture: Picture, size: tuple[int, int], found: Found, numbers: Mapping[int, int], line: int, *, alone: bool
+) -> Picture:
+    """Return one side. `numbers` are those of the colours of instances that have a partner.
+
+    alone: whether an instance without a partner is marked as one; else each has the colour of its own number
+    """
+    import cv2
+    import numpy as np
+
+    # What the picture is drawn for are instances: noise behind them would only make the file larger.
+    small = cv2.medianBlur(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), 3)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
+    canvas = np.repeat(DARKEST + grey * (1 - DARKEST / 255), 3, axis=2)
+    if not alone:
+        numbers = {i: i for i in range(len(found.queries))}
+    colours: list[Colour] = [
+        COLOURS[numbers[i] % len(COLOURS)] if i in numbers else DIFFERENCE for i in range(len(found.queries))
+    ]
+    for i, colour in enumerate(colours):
+        covered = cv2.resize(found.masks[i].view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
+        share = (TINT / 255 * covered[..., None]).astype(np.float32)
+        canvas = canvas * (1 - share) + np.array(colour, np.float32) * share
+    drawn = np.ascontiguousarray(canvas.round().astype(np.uint8))
+    scale = np.array([size[0] / picture.shape[1], size[1] / picture.shape[0]] * 2)
+    for i, (box, colour) in enumerate(zip(found.boxes, colours, strict=True)):
+        x0, y0, x1, y1 = (int(edge) for edge in (box * scale).round())
+        cv2.rectangle(drawn, (x0, y0), (x1, y1), colour, line if i in numbers else 2 * line + 1)
+    return drawn

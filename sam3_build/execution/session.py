@@ -1,0 +1,91 @@
+"""A session: the project folder and a manifest's name in; manifest, plan, store, view and resolver out, opened once."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sam3_build.digest import DigestCache
+from sam3_build.errors import NoDeviceError
+from sam3_build.execution.memory import Admission
+from sam3_build.folders import share
+from sam3_build.machine import gpu as device
+from sam3_build.machine import toolchain
+from sam3_build.manifest.cache import load
+from sam3_build.manifest.paths import expanded, identity
+from sam3_build.manifest.types import Manifest
+from sam3_build.plan.engines import wants_device
+from sam3_build.plan.make import make_plan
+from sam3_build.spec import DeviceFingerprint, Plan
+from sam3_build.store.objects import Store
+from sam3_build.store.ownership import Ownership
+from sam3_build.store.resolve import Resolver
+from sam3_build.store.view import View
+
+DEFAULT_MANIFEST = "sam3_mini"
+
+
+@dataclass(frozen=True)
+class Session:
+    """All that a front end needs. Nothing in it was run or written yet."""
+
+    manifest: Manifest
+    plan: Plan
+    store: Store
+    view: View
+    ownership: Ownership
+    resolver: Resolver
+    admission: Admission = field(default_factory=Admission)
+
+
+def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -> Session:
+    """Load `manifest` (a name or a path; else SAM3_MANIFEST; else the default) of the project at `root`.
+
+    Artifacts lie in `root/artifacts`, the store in `root/artifacts/.store` or where SAM3_STORE points (from `root`).
+    BuildError when the manifest cannot be used, or its folder of `artifacts/` is another manifest's.
+    """
+    artifacts = root / "artifacts"
+    digests = DigestCache(artifacts / ".digests.json")
+    loaded = load(manifest or environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, root, digests, artifacts / ".manifests")
+    ownership = Ownership(artifacts / loaded.name, identity(loaded.path, root), root)
+    ownership.check()
+    gpu, no_gpu = this_gpu(artifacts, environ) if wants_device(loaded) else (None, "none was looked for")
+    plan = make_plan(loaded, gpu, no_gpu)
+    place = (root / expanded(environ.get("SAM3_STORE") or str(artifacts / ".store"))).absolute()
+    store = Store(place, digests, checkout_name(artifacts))
+    view = View(artifacts / plan.manifest, store)
+    return Session(loaded, plan, store, view, ownership, Resolver(plan, store, toolchain.version))
+
+
+def this_gpu(artifacts: Path, environ: Mapping[str, str]) -> tuple[DeviceFingerprint | None, str]:
+    """Return this machine's GPU, or None and why; asked once and remembered below `artifacts`."""
+    try:
+        return device.recall(environ, device_file(artifacts)), ""
+    except NoDeviceError as error:
+        return None, str(error)
+
+
+def device_file(artifacts: Path) -> Path:
+    """Return where this machine's GPU is remembered."""
+    return artifacts / ".device.json"
+
+
+def checkout_name(artifacts: Path) -> str:
+    """Return the random name under which this checkout's history lies in a store that others may share.
+
+    It is made up on the first run. Where that cannot be written, nothing will be built either.
+    """
+    path = artifacts / ".checkout"
+    try:
+        return path.read_text()
+    except OSError:
+        name = secrets.token_hex(8)
+    try:
+        artifacts.mkdir(exist_ok=True)
+        path.write_text(name)
+        share(path, artifacts)
+    except OSError:
+        return "unnamed"
+    return name

@@ -1,0 +1,64 @@
+"""The folders of this package: in which order they may import, and which of them decide no output of an action."""
+
+from __future__ import annotations
+
+# A folder imports from itself and from those above it, never from those below. Plug-ins stand on one line: they do not
+# import each other.
+ORDER: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("layers",),
+    ("spec",),
+    ("plugins",),
+    ("registry",),
+    ("folders",),
+    ("digest",),
+    ("machine",),
+    ("pipeline",),
+    ("graph",),
+    ("weights",),
+    ("compare",),
+    ("drawing",),
+    ("families", "patches", "precisions", "backends"),
+    ("manifest",),
+    ("store",),
+    ("plan",),
+    ("stages",),
+    ("execution",),
+    ("report",),
+    ("diagnose",),
+    ("publish",),
+    ("commands",),
+    ("__main__",),
+)
+
+# What a plug-in may import besides the vocabulary and its own folder.
+PLUG_INS = {
+    "families": ("weights", "pipeline"),
+    "patches": ("graph",),
+    "precisions": ("graph",),
+    "backends": (),
+}
+
+# A change to one of these does not change what an action produces, so that an edit of the store does not rebuild the
+# world. Where such a change does alter outputs, raise `digest.KEY_VERSION`, which is part of every key.
+CORE = frozenset(
+    {
+        "__main__",
+        "commands",
+        "diagnose",
+        "digest",
+        "errors",
+        "execution",
+        "folders",
+        "layers",
+        "machine",
+        "manifest",
+        "plan",
+        "plugins",
+        "publish",
+        "registry",
+        "report",
+        "spec",
+        "store",
+    }
+)

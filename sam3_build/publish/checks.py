@@ -1,0 +1,262 @@
+"""What a target would publish: a session and its verdicts in; files, what judges them and all that stands against out.
+
+Reads records and digests only, and decides nothing.
+
+Verdicts belong to bytes: the records of what was measured must lead, digest by digest, to the very object that is to be
+published, and that to this manifest's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from sam3_build import registry
+from sam3_build.compare.dependencies import Judged
+from sam3_build.compare.judge import FAIL, NOT_RUN, Row
+from sam3_build.execution.local import readable
+from sam3_build.execution.session import Session
+from sam3_build.publish import lineage
+from sam3_build.spec import PIPELINE, TASK, Action, Comparison
+from sam3_build.store.objects import Record
+from sam3_build.store.view import shown_as
+
+# Why something is not published. Unrun: this machine cannot run it. Unmeasured: what ran, or would run anywhere, leaves
+# it open, and no other machine changes that.
+MISSING, BLOCKED, FAILED, UNTRUSTED, FOREIGN = "missing", "blocked", "failed", "not judged", "foreign"
+UNRUN, UNMEASURED = "not run", "not measured"
+
+# What `allow_unverified` excuses, and nothing else. People read "not run" for both.
+EXCUSABLE = (UNRUN, UNMEASURED)
+
+_MOST_ROWS = 3
+_SHORT = 12
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What stands against publishing a target: a kind of the list above, what it is about, and why in words."""
+
+    kind: str
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """One component in one precision for a target.
+
+    made:  the action whose files are published; `built` the one that built for the target, the same but for graphs
+    own:   what compares exactly these files; `below`, what those comparisons rest upon
+    """
+
+    component: str
+    precision: str
+    made: Action
+    built: Action
+    own: Judged
+    below: Judged
+
+    @property
+    def name(self) -> str:
+        """Return what reasons call it: `decoder.fp16`."""
+        return f"{self.component}.{self.precision}"
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Return what the reasons that concern it are about: itself, and all components in its precision together."""
+        return self.name, f"{PIPELINE}.{self.precision}"
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether an ONNX graph is what the target runs, and so what is published for it."""
+        return self.made is not self.built
+
+
+@dataclass(frozen=True)
+class ShownFile:
+    """A file as it is published: its name, the file of the object that it is, sha256 (hex) and bytes."""
+
+    name: str
+    source: str
+    sha256: str
+    size: int
+
+
+def shown(item: Item, record: Record) -> tuple[ShownFile, ...]:
+    """Return the files of an item's object that are published, the graph or engine first and then its external data."""
+    names = sorted(record.files, key=lambda name: (name.endswith(".data"), name))
+    paths = {name: path for name in names if (path := shown_as(item.made, name))}
+    return tuple(
+        ShownFile(Path(path).name, name, record.files[name].sha256, record.files[name].size)
+        for name, path in paths.items()
+    )
+
+
+@dataclass(frozen=True)
+class _Lineage:
+    """The actions that an output was really made from, and each broken link: what was read, its digest then and now."""
+
+    made_from: frozenset[str]
+    broken: tuple[tuple[str, str, str], ...]
+
+
+class Candidate:
+    """A target of the manifest, as the store and `report.judged` have it now."""
+
+    def __init__(self, session: Session, found: Judged, target: str) -> None:
+        """Look at `target`; `found` is what `report.judged` returned."""
+        self.session = session
+        self.target = session.manifest.targets[target]
+        self.name = target
+        self._found = found
+        self._actions = {action.name: action for action in session.plan.actions}
+        self._by_name = {comparison.name: (comparison, rows) for comparison, rows in found}
+        self._walked: dict[str, _Lineage] = {}
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """The components in the precisions that the manifest selects, in its order."""
+        manifest = self.session.manifest
+        return tuple(self._item(c, p) for c in manifest.components for p in manifest.precisions)
+
+    def _item(self, component: str, precision: str) -> Item:
+        backend = registry.backend(self.target.backend)
+        side = self.name if backend.runs(self.target.options) else None
+        own = [
+            (comparison, rows)
+            for comparison, rows in self._found
+            if (comparison.precision, comparison.target) == (precision, side)
+            and comparison.component in (component, PIPELINE)
+        ]
+        below = {c.name: (c, rows) for comparison, _ in own for c, rows in self._trusted(comparison)}
+        mine = {comparison.name for comparison, _ in own}
+        built = self._actions[f"build:{component}.{precision}.{self.name}"]
+        # What only describes a graph (a session that opened) is nothing to take away: the graph itself is.
+        made = self._actions[f"precision:{component}.{precision}"] if backend.extension == ".json" else built
+        return Item(component, precision, made, built, own, [b for name, b in below.items() if name not in mine])
+
+    def record(self, action: str) -> Record | None:
+        """Return the record of an action that is fresh, else None."""
+        return self.session.resolver.resolve(action).record
+
+    def runs_on(self, item: Item) -> dict[str, str | None]:
+        """Return compute capability -> the GPU that ran the engine there, None where none did.
+
+        Empty for what is not made for chosen generations.
+        """
+        chosen = item.made.device.get("compute_capabilities")
+        ran = [self._actions[c.action].device for c, _ in item.own if c.action and self.record(c.action)]
+        where = {d.get("compute_capability"): f"{d.get('name')}, driver {d.get('driver')}" for d in ran}
+        return {str(c): where.get(c) for c in chosen} if isinstance(chosen, list | tuple) else {}
+
+    # ------------------------------------------------------------ what stands against it
+
+    def reasons(self) -> tuple[Reason, ...]:
+        """Return all that stands against publishing the target, each once."""
+        checks = (self._missing, self._judged, self._generations, self._origin)
+        return tuple(dict.fromkeys(reason for item in self.items for check in checks for reason in check(item)))
+
+    def _missing(self, item: Item) -> Iterator[Reason]:
+        for action in (item.made, item.built):
+            answer = self.session.resolver.resolve(action.name)
+            if answer.state == "blocked":
+                yield Reason(BLOCKED, item.name, f"not built: {action.blocked}")
+            elif answer.record is None:
+                yield Reason(MISSING, item.name, "not built as things are now: run `doit build`")
+
+    def _judged(self, item: Item) -> Iterator[Reason]:
+        if not any(comparison.component == item.component for comparison, _ in item.own):
+            yield Reason(MISSING, item.name, "nothing compares it with anything")
+        if any(c.kind == TASK for c, _ in self._found) and not any(c.kind == TASK for c, _ in item.own):
+            yield Reason(MISSING, item.names[1], "nothing compares what it finds in pictures")
+        elif not any(c.kind == TASK for c, _ in item.own) and registry.finds_instances(self.session.manifest.family):
+            last = registry.family(self.session.manifest.family).components[-1].name
+            why = f"nothing judges what is found in pictures: the manifest does not build {last}"
+            yield Reason(UNMEASURED, item.names[1], why)
+        for comparison, rows in item.own:
+            what = f"{comparison.component}.{comparison.precision}"
+            if comparison.not_run is not None:
+                yield Reason(UNRUN, what, comparison.not_run)
+            elif self._is_measured(comparison):
+                yield from _rows(what, rows)
+                if item.made.name not in self._lineage(str(comparison.action)).made_from:
+                    yield Reason(FOREIGN, what, f"{comparison.action} measured something else: run it again")
+            elif self.record(item.made.name):  # else it is not built, and that is said
+                yield Reason(MISSING, what, "not compared as things are now: run `doit verify`")
+            yield from self._rests_upon(item, comparison, what)
+
+    def _rests_upon(self, item: Item, comparison: Comparison, what: str) -> Iterator[Reason]:
+        for trusted, rows in self._trusted(comparison):
+            if self._is_measured(trusted) and any(row.verdict == FAIL for row in rows):
+                yield Reason(UNTRUSTED, what, f'rests upon {trusted.name}, failed in "{trusted.label}"')
+            elif trusted.action and not self._is_measured(trusted) and self.record(item.made.name):
+                yield Reason(MISSING, trusted.name, "not compared as things are now: run `doit verify`")
+
+    def _trusted(self, comparison: Comparison) -> Judged:
+        """Return all that a comparison rests upon, link by link."""
+        found: dict[str, tuple[Comparison, tuple[Row, ...]]] = {}
+        queue = list(comparison.trusts)
+        while queue:
+            if (name := queue.pop(0)) not in found:
+                found[name] = self._by_name[name]
+                queue += found[name][0].trusts
+        return tuple(found.values())
+
+    def _is_measured(self, comparison: Comparison) -> bool:
+        """Tell whether what the comparison judges is there: without it, its rows fail for want of values."""
+        return comparison.action is not None and self.record(comparison.action) is not None
+
+    def _lineage(self, name: str) -> _Lineage:
+        """Walk from the fresh output of `name` upstream, and hold each record to the digests of its inputs."""
+        if name not in self._walked:
+            made_from, broken, queue = {name}, [], [name]
+            while queue:
+                action = self._actions[queue.pop()]
+                record = self.record(action.name)
+                given = record.document["inputs"] if record else {}
+                assert isinstance(given, Mapping)
+                for role, source in action.inputs.items() if record else ():
+                    before = self.record(source.action)
+                    there = before and (before.files[source.file].sha256 if source.file else before.object)
+                    if given.get(role) != there:
+                        broken.append((f"{action.name} reads as {role}", str(given.get(role)), str(there)))
+                    elif source.action not in made_from:
+                        made_from.add(source.action)
+                        queue.append(source.action)
+            self._walked[name] = _Lineage(frozenset(made_from), tuple(broken))
+        return self._walked[name]
+
+    def _generations(self, item: Item) -> Iterator[Reason]:
+        """An engine for several GPU generations holds different kernels for each: one that ran tells of one."""
+        runs_on = self.runs_on(item)
+        if len(runs_on) > 1 and (unrun := [capability for capability, where in runs_on.items() if where is None]):
+            why = f"it has kernels of their own for compute capability {', '.join(unrun)}, which did not run here"
+            yield Reason(UNMEASURED, item.name, f"{why}; make one target per capability, and publish each on its GPU")
+
+    def _origin(self, item: Item) -> Iterator[Reason]:
+        record = self.record(item.made.name)
+        if record is None:
+            return
+        for what, theirs, ours in self._lineage(item.made.name).broken:
+            said = f"what {what} was {theirs[:_SHORT]}, and is {ours[:_SHORT]} here"
+            if what.endswith(" tensors"):
+                said = f"was made from other weights: their inventory is {theirs[:_SHORT]}, not {ours[:_SHORT]}"
+            yield Reason(FOREIGN, item.name, said)
+        for name in record.files:
+            path = self.session.view.root / (shown_as(item.made, name) or "")
+            if path.is_file() and (why := lineage.foreign(path, name, record, self.session.store)):
+                yield Reason(FOREIGN, item.name, f"{readable(path)} {why}; `doit {item.made.name}` puts it right")
+
+
+def _rows(what: str, rows: Sequence[Row]) -> Iterator[Reason]:
+    failed = [row for row in rows if row.verdict == FAIL]
+    for row in failed[:_MOST_ROWS]:
+        yield Reason(FAILED, what, f"{row.output}: {row.reason}")
+    if len(failed) > _MOST_ROWS:
+        yield Reason(FAILED, what, f"{len(failed) - _MOST_ROWS} more of its gates")
+    for row in rows:
+        if row.verdict == NOT_RUN:
+            yield Reason(UNMEASURED, what, str(row.reason))

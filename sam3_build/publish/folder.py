@@ -1,0 +1,136 @@
+"""A folder that others take files from: files and their digests in; the whole folder, swapped at once and held to them.
+
+Who looks sees the old folder or the new one, whatever is killed: it is filled beside its place, synced, held to the
+digests, and exchanged in one rename. Where the file system cannot exchange, the old one is set aside first, and put
+back by the next run if this one dies in between. `SHA256SUMS` lists every other file for `sha256sum -c`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from sam3_build.digest import DigestCache
+from sam3_build.errors import StoreError
+from sam3_build.store.objects import sync_folder, writing
+from sam3_build.store.view import place
+
+SUMS = "SHA256SUMS"
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def sums(digests: Mapping[str, str]) -> bytes:
+    """Return the text of SHA256SUMS: file name -> sha256 (hex), in the order of the names."""
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """Return file name -> sha256 as the folder's SHA256SUMS lists them; nothing when there is no such folder."""
+    try:
+        lines = (folder / SUMS).read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
+
+
+def held(folder: Path, digests: DigestCache) -> dict[str, str]:
+    """Return name -> sha256 of every file that lies in the folder but SHA256SUMS, whatever that says of them."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return {path.name: digests.file(path) for path in paths if path.name != SUMS and path.is_file()}
+
+
+def strays(folder: Path, digests: DigestCache) -> dict[str, str | None]:
+    """Return name -> sha256 of every file that is not what SHA256SUMS says; None for one that is listed and gone.
+
+    A file that is not listed at all is a stray too. Nothing when the folder is not there.
+    """
+    wanted = listed(folder)
+    found: dict[str, str | None] = dict.fromkeys(wanted)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name != SUMS:
+            found[path.name] = digests.file(path) if path.is_file() else "a folder"
+    return {name: digest for name, digest in found.items() if digest != wanted.get(name)}
+
+
+def replace(folder: Path, files: Mapping[str, Path | bytes], wanted: Mapping[str, str], digests: DigestCache) -> None:
+    """Make `folder` hold exactly `files` (copied from a path, or the bytes themselves) and their SHA256SUMS.
+
+    wanted: name -> sha256; StoreError, with the folder untouched, when what was written is something else
+    """
+    new = folder.with_name(f".{folder.name}.new")
+    with writing(folder):
+        recover(folder)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        for name, content in files.items():
+            _write(new / name, content)
+        for name in files:
+            if (found := digests.file(new / name)) != wanted[name]:
+                raise StoreError(f"{folder}: {name} has the sha256 {found} and should have {wanted[name]}; run again")
+        _write(new / SUMS, sums(wanted))
+        sync_folder(new)
+        _swap(new, folder)
+        sync_folder(folder.parent)
+
+
+def withdraw(folder: Path) -> None:
+    """Take the folder away, at once."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    with writing(folder):
+        recover(folder)
+        shutil.rmtree(gone, ignore_errors=True)
+        if folder.exists():
+            folder.rename(gone)
+            sync_folder(folder.parent)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Put back what a run that was killed between two renames had set aside."""
+    aside = _aside(folder)
+    if aside.exists() and not folder.exists():
+        aside.rename(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(path: Path, content: Path | bytes) -> None:
+    if isinstance(content, Path):
+        place(content, path)
+    else:
+        path.write_bytes(content)
+        path.chmod(0o444)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put `new` into the place of `folder`, and remove what was there."""
+    if not folder.exists():
+        new.rename(folder)
+    elif _exchange(new, folder):
+        shutil.rmtree(new)
+    else:
+        folder.rename(_aside(folder))
+        new.rename(folder)
+        shutil.rmtree(_aside(folder))
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where the system or the file system cannot (renameat2, Linux)."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    if (number := ctypes.get_errno()) in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))

@@ -1,0 +1,69 @@
+"""Lineage: a record and the store in; the weights it was made from out, and what is wrong with a file that claims it.
+
+Keys are made of contents, so in a sound store nothing of other weights can stand under an action's name. Files leave
+the store, though: an engine in a view may have been replaced by hand, or come with another manifest's record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from sam3_build.spec import Json
+from sam3_build.store.objects import Record, Store
+
+_SHORT = 12
+
+
+def weights_of(document: Mapping[str, Json], store: Store) -> str | None:
+    """Return the sha256 of the inventory of tensors that a component's file was made from, by the document of its key.
+
+    None where the chain of records breaks before the export, which reads the inventory: nothing tells then.
+    """
+    made: dict[str, Record] | None = None
+    for _ in range(len(("build", "precision", "patch", "simplify", "export"))):
+        inputs = document.get("inputs")
+        if not isinstance(inputs, Mapping):
+            return None
+        if document.get("stage") == "export":
+            return str(inputs["tensors"]) if "tensors" in inputs else None
+        made = made if made is not None else _by_object(store)
+        before = made.get(str(inputs.get("onnx")))
+        if before is None:
+            return None
+        document = before.document
+    return None
+
+
+def _by_object(store: Store) -> dict[str, Record]:
+    """Return object digest -> a record of it. Equal objects of two keys were made from equal weights."""
+    records = (store.record(path.stem) for path in (store.root / "records").glob("*/*.json"))
+    return {record.object: record for record in records if record}
+
+
+def foreign(file: Path, name: str, record: Record, store: Store) -> str | None:
+    """Return why `file` is not what `record` calls `name`, in words that follow the file's path; None when it is.
+
+    A record beside the file (`<file>.json`) tells where other bytes come from; without one their origin is unknown.
+    """
+    found, wanted = store.digests.file(file), record.files[name].sha256
+    if found == wanted:
+        return None
+    differs = f"its sha256 is {found[:_SHORT]}, {record.action} made {wanted[:_SHORT]}"
+    try:
+        said = json.loads(file.with_name(f"{file.name}.json").read_bytes())
+        document, told = said["document"], {fact["sha256"] for fact in said["files"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"is of unknown origin: {differs}, and no record beside it tells what it is"
+    if found not in told:
+        return f"is of unknown origin: {differs}, and the record beside it tells of other bytes"
+    theirs, ours = weights_of(document, store), weights_of(record.document, store)
+    if theirs is None:
+        return f"is of unknown origin: {differs}, and the store does not know what the record beside it was made from"
+    if theirs != ours:
+        mine = ours[:_SHORT] if ours else "unknown"
+        return (
+            f"was made from other weights: their inventory is {theirs[:_SHORT]}, this manifest's is {mine}; {differs}"
+        )
+    return f"is another build from the same weights: {differs}"

@@ -1,0 +1,267 @@
+"""Publish: a session and its verdicts in; per target a folder of verified files with cards out, or why there is none.
+
+Builds and runs nothing. All files of a target or none are published; what was published stays until its own bytes fail.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sam3_build import registry
+from sam3_build.compare.dependencies import Judged
+from sam3_build.compare.judge import worst
+from sam3_build.execution.local import readable
+from sam3_build.execution.session import Session
+from sam3_build.publish import folder as shelf
+from sam3_build.publish.card import GRAPH, UNVERIFIED, Subject, card
+from sam3_build.publish.checks import EXCUSABLE, FAILED, UNMEASURED, UNRUN, UNTRUSTED, Candidate, Item, Reason, shown
+from sam3_build.store.objects import Record, hold
+from sam3_build.store.sizes import readable_size
+from sam3_build.store.view import sidecar
+
+# What became of a target. Kept: what is there is verified, and this machine could only say less of the same bytes.
+# Orphaned: a folder of a target that the manifest had once.
+PUBLISHED, UNCHANGED, KEPT, REFUSED, WITHDRAWN = "published", "unchanged", "kept", "refused", "withdrawn"
+ORPHANED = "orphaned"
+
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of a target.
+
+    files, size, kind: how many graphs or engines are there as the manifest makes them, and their bytes
+    reasons:     what stands against it; where it is published all the same, why it is UNVERIFIED
+    notes:       what else there is to say of its folder
+    """
+
+    target: str
+    state: str
+    folder: Path
+    files: int = 0
+    size: int = 0
+    kind: str = ""
+    reasons: tuple[Reason, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the folder does not hold what the manifest makes now."""
+        return self.state in (REFUSED, WITHDRAWN)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a folder has to hold: every file, its sha256, and the bytes of those that are no cards or records."""
+
+    files: Mapping[str, Path | bytes]
+    digests: Mapping[str, str]
+    sizes: Mapping[str, int]
+
+
+def publish(session: Session, found: Judged, targets: Sequence[str]) -> list[Published]:
+    """Publish what of `targets` may be; return what became of each, and orphans. StoreError when it cannot be written.
+
+    found: what `report.judged` returned
+    """
+    lock = session.view.root.with_name(f".{session.view.root.name}.published.lock")
+    session.ownership.claim()
+    with session.store.using(), hold(lock, fcntl.LOCK_EX):
+        return [*(_publish(Candidate(session, found, name)) for name in targets), *_orphans(session)]
+
+
+def _orphans(session: Session) -> list[Published]:
+    """Return the published folders that no target of the manifest is called after. Hidden ones are our own."""
+    root = session.view.root / "published"
+    paths = sorted(root.iterdir()) if root.is_dir() else []
+    names = [p.name for p in paths if p.is_dir() and not p.name.startswith(".")]
+    return [Published(name, ORPHANED, root / name) for name in names if name not in session.manifest.targets]
+
+
+def folder(session: Session, target: str) -> Path:
+    """Return where a target is published: `artifacts/<manifest>/published/<target>`."""
+    return session.view.root / "published" / target
+
+
+def _publish(candidate: Candidate) -> Published:
+    digests = candidate.session.store.digests
+    reasons, place = candidate.reasons(), folder(candidate.session, candidate.name)
+    shelf.recover(place)
+    there, strays = shelf.listed(place), shelf.strays(place, digests)
+    excused = EXCUSABLE if candidate.target.allow_unverified else ()
+    if any(reason.kind not in excused for reason in reasons):
+        return _refuse(candidate, place, reasons, strays)
+    content = _content(candidate, reasons)
+    done = Published(
+        candidate.name,
+        PUBLISHED,
+        place,
+        files=len(candidate.items),
+        size=sum(content.sizes.values()),
+        kind="graphs" if candidate.items[0].is_graph else "engines",
+        reasons=reasons,
+        notes=_put_right(strays),
+    )
+    if not strays and there == content.digests:
+        return replace(done, state=UNCHANGED)
+    same_bytes = not strays and all(there.get(name) == content.digests[name] for name in content.sizes)
+    if same_bytes and reasons and not _is_unverified(place):
+        return replace(done, state=KEPT, reasons=())
+    shelf.replace(place, content.files, content.digests, digests)
+    return done
+
+
+def _refuse(
+    candidate: Candidate,
+    place: Path,
+    reasons: tuple[Reason, ...],
+    strays: Mapping[str, str | None],
+) -> Published:
+    refused = Published(candidate.name, REFUSED, place, reasons=reasons)
+    if not place.is_dir():
+        return refused
+    # Bytes that fail must go whatever SHA256SUMS says of them, or does not: people take files, not lists.
+    there = shelf.held(place, candidate.session.store.digests)
+    if _must_go(candidate.items, lambda item: _is_there(candidate, item, there), reasons):
+        shelf.withdraw(place)
+        return replace(refused, state=WITHDRAWN, notes=(f"{readable(place)} held these very bytes and is gone",))
+    note = f"{readable(place)} stays as it was published before"
+    if strays:
+        note += f", but {', '.join(sorted(strays))} there is not what was published, and nobody verified it"
+    return replace(refused, notes=(note,))
+
+
+def _must_go(items: Sequence[Item], is_there: Callable[[Item], bool], reasons: Sequence[Reason]) -> bool:
+    """Tell whether what fails is what was published, to the byte.
+
+    A file that fails by itself condemns its own bytes. What rests upon another file, and what all compute together,
+    says something of those published only where every file that takes part is still the same.
+    """
+    for item in items:
+        about = {reason.kind for reason in reasons if reason.what == item.name}
+        of_component = [other for other in items if other.component == item.component]
+        if FAILED in about and is_there(item):
+            return True
+        if UNTRUSTED in about and all(map(is_there, of_component)):
+            return True
+    together = {item.names[1] for item in items}
+    whole = any(reason.what in together and reason.kind in (FAILED, UNTRUSTED) for reason in reasons)
+    return whole and all(map(is_there, items))
+
+
+def _is_there(candidate: Candidate, item: Item, there: Mapping[str, str]) -> bool:
+    record = candidate.record(item.made.name)
+    return record is not None and all(there.get(file.name) == file.sha256 for file in shown(item, record))
+
+
+def _put_right(strays: Mapping[str, str | None]) -> tuple[str, ...]:
+    return (f"put right, for it was not what had been published: {', '.join(sorted(strays))}",) if strays else ()
+
+
+def _is_unverified(place: Path) -> bool:
+    return any(UNVERIFIED.encode() in path.read_bytes() for path in place.glob("*.md"))
+
+
+# ------------------------------------------------------------------ what a folder holds
+
+
+def _content(candidate: Candidate, reasons: Sequence[Reason]) -> _Content:
+    """Return the files of all items, with a record and a card beside each."""
+    files: dict[str, Path | bytes] = {}
+    digests: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    for item in candidate.items:
+        record = candidate.record(item.made.name)
+        assert record, "what is missing was refused"
+        for file in shown(item, record):
+            files[file.name] = candidate.session.resolver.folder(record) / file.source
+            digests[file.name], sizes[file.name] = file.sha256, file.size
+        main = shown(item, record)[0].name
+        files[f"{main}.json"] = sidecar(item.made, record)
+        files[f"{main.rpartition('.')[0]}.md"] = card(
+            _subject(candidate, item, record, reasons), candidate.session.manifest
+        )
+    texts = {name: content for name, content in files.items() if isinstance(content, bytes)}
+    return _Content(files, digests | {n: hashlib.sha256(t).hexdigest() for n, t in texts.items()}, sizes)
+
+
+def _subject(candidate: Candidate, item: Item, record: Record, reasons: Sequence[Reason]) -> Subject:
+    checkpoint = candidate.record("checkpoint")
+    assert checkpoint, "a record that leads to no checkpoint was refused"
+    main, *data = shown(item, record)
+    tested = {"opened by": item.built.name} if item.is_graph else {}
+    tested |= {f"compared as {comparison.name}": comparison.action for comparison, _ in item.own if comparison.action}
+    commit = checkpoint.facts.get("commit")
+    return Subject(
+        file=main.name,
+        sha256=main.sha256,
+        size=sum(file.size for file in (main, *data)),
+        kind=GRAPH if item.is_graph else registry.backend(candidate.target.backend).product.removesuffix("s"),
+        component=item.component,
+        precision=item.precision,
+        target=candidate.name,
+        record=record,
+        tested={what: found for what, action in tested.items() if (found := candidate.record(action))},
+        weights=checkpoint.files[f"{item.component}.json"].sha256,
+        commit=str(commit) if commit else None,
+        rows=tuple(row for _, rows in item.own for row in rows),
+        below=tuple(
+            (comparison.label, comparison.name, worst(r.verdict for r in rows)) for comparison, rows in item.below
+        ),
+        runs_on=candidate.runs_on(item),
+        unrun=tuple(dict.fromkeys(reason.why for reason in reasons if reason.what in item.names)),
+    )
+
+
+# ------------------------------------------------------------------ what people read
+
+
+def render(done: Sequence[Published]) -> str:
+    """Return a line for each target that is published, and what is to say of it."""
+    lines: list[str] = []
+    for p in done:
+        if p.state == ORPHANED:
+            why = "belongs to no target of this manifest any more: nobody judges it; delete it if you do not use it"
+            lines.append(f"  published/{p.target} {why}")
+        elif not p.is_refused:
+            unverified = f", {UNVERIFIED}" if p.reasons else ""
+            size = f"{p.files} {p.kind}, {readable_size(p.size)}{unverified}"
+            lines.append(f"  {p.state:<9}  {p.target:<10}  {size}: {readable(p.folder)}")
+            lines += [f"    {note}" for note in p.notes]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def refusal(done: Sequence[Published]) -> str | None:
+    """Return all that was refused and why, in one text; None when nothing was. Equal reasons are told once."""
+    told: dict[tuple[str, tuple[Reason, ...], tuple[str, ...]], list[str]] = {}
+    for p in done:
+        if p.is_refused:
+            told.setdefault((p.state, p.reasons, p.notes), []).append(p.target)
+    lines = [line for key, targets in told.items() for line in _refused(*key, targets)]
+    return "\n".join(lines) or None
+
+
+def _refused(state: str, reasons: Sequence[Reason], notes: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
+    yield f"{state}: {', '.join(targets)}"
+    for kind, why in dict.fromkeys((reason.kind, reason.why) for reason in reasons):
+        yield from _wrapped(f"{UNRUN if kind == UNMEASURED else kind}: {why}", "  ", "    ")
+        what = dict.fromkeys(reason.what for reason in reasons if (reason.kind, reason.why) == (kind, why))
+        yield from _wrapped(", ".join(what), "    ", "    ")
+    for note in notes:
+        yield from _wrapped(note, "  ", "    ")
+    if (kinds := {reason.kind for reason in reasons}) <= set(EXCUSABLE):
+        elsewhere = "publish on a machine that runs them, or " if kinds == {UNRUN} else "do what that says, or "
+        advice = f"{elsewhere}write `allow_unverified: true` in the target"
+        yield from _wrapped(f"{advice}: every card then says {UNVERIFIED}", "  ", "    ")
+
+
+def _wrapped(text: str, first: str, then: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=then, break_on_hyphens=False, break_long_words=False
+    )

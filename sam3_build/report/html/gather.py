@@ -1,0 +1,280 @@
+"""What is known of a plan and its verdicts in, the page as nested data out, in the order in which people need it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sam3_build.compare import reference_gap
+from sam3_build.compare.dependencies import Judged
+from sam3_build.compare.judge import (
+    FAIL,
+    INFO,
+    NOT_JUDGED,
+    NOT_RUN,
+    PASS,
+    RANGE_PARITY,
+    RANGE_PARITY_NOTE,
+    Row,
+    outcome,
+    worst,
+)
+from sam3_build.report.html.artifacts import Made, made
+from sam3_build.report.html.chart import Axis, Bar, Error, axis, bars, error
+from sam3_build.report.html.gates import GateUse, gate_uses, told_because, weights_note
+from sam3_build.report.html.pictures import Pictures, pictures
+from sam3_build.report.html.sources import GRAPH, Sources, side
+from sam3_build.report.html.tables import Line, Part, Table, tables
+from sam3_build.report.table import Counts, count
+from sam3_build.spec import PIPELINE, Comparison
+
+WORDS = {FAIL: "failed", NOT_JUDGED: "not judged", NOT_RUN: "not run", PASS: "passed", INFO: "information"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A component: its tables, the bars of their errors by output, and the comparisons that were not run."""
+
+    component: str
+    verdict: str
+    counts: Counts
+    tables: tuple[Table, ...]
+    plot: tuple[tuple[str, tuple[Bar, ...]], ...]
+    not_run: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A target in a precision. parts: by component its verdict and counts, None where nothing is compared."""
+
+    precision: str
+    verdict: str
+    parts: tuple[tuple[str, Counts] | None, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target and how it stands in each precision."""
+
+    name: str
+    note: str
+    verdict: str
+    standings: tuple[Standing, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Comparisons that share a reason for having no verdict. sides: (what is compared, components)."""
+
+    reason: str
+    sides: tuple[tuple[str, str], ...]
+    commands: tuple[str, ...]
+    comparisons: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the template shows."""
+
+    manifest: str
+    facts: tuple[tuple[str, str], ...]
+    tone: str
+    headline: str
+    subline: str
+    counts: Counts
+    words: dict[str, str]
+    parts: tuple[str, ...]
+    targets: tuple[Target, ...]
+    failed: tuple[str, ...]
+    unverified: tuple[str, ...]
+    failures: tuple[tuple[Part, Line], ...]
+    not_judged: tuple[Group, ...]
+    not_run: tuple[Group, ...]
+    sections: tuple[Section, ...]
+    axis: Axis
+    pictures: Pictures
+    weights: str
+    range_parity: str
+    gates: tuple[GateUse, ...]
+    told: tuple[tuple[str, str], ...]
+    contrasts: tuple[tuple[str, ...], ...]
+    made: Made
+    verify: str
+
+
+def gather(known: Sources, found: Judged) -> Page:
+    """Return the page of these verdicts."""
+    rows = [row for _, judged in found for row in judged]
+    counts = count(rows)
+    parts = tuple(dict.fromkeys(c.component for c, _ in sorted(found, key=lambda f: f[0].component != PIPELINE)))
+    errors = {id(c): _errors(known, c, judged) for c, judged in found if _ran(judged)}
+    scale = axis(e for some in errors.values() for e in some)
+    sections = tuple(_section(known, part, found, errors, scale) for part in parts)
+    measured = [part for section in sections for table in section.tables for part in table.parts]
+    targets = tuple(_targets(known, found, parts))
+    tone, headline, subline = _headline(counts)
+    return Page(
+        manifest=known.manifest.name,
+        facts=tuple(_facts(known)),
+        tone=tone,
+        headline=headline,
+        subline=subline,
+        counts=counts,
+        words=WORDS,
+        parts=parts,
+        targets=targets,
+        failed=tuple(t.name for t in targets if t.verdict == FAIL),
+        unverified=tuple(t.name for t in targets if t.name != GRAPH and t.verdict not in (PASS, FAIL)),
+        failures=tuple((p, line) for p in measured for line in p.lines if line.verdict == FAIL),
+        not_judged=tuple(_groups(known, found, NOT_JUDGED)),
+        not_run=tuple(_groups(known, found, NOT_RUN)),
+        sections=sections,
+        axis=scale,
+        pictures=pictures(known, found),
+        weights=weights_note(known.manifest),
+        range_parity=RANGE_PARITY_NOTE if any(RANGE_PARITY in p.label for p in measured) else "",
+        gates=tuple(gate_uses(found)),
+        told=tuple(told_because(found)),
+        contrasts=tuple(
+            tuple(reference_gap.lines(c, known.read_json(c.action, "statistics.json") or None))
+            for c in known.plan.contrasts
+        ),
+        made=made(known),
+        verify=f"{known.call} verify",
+    )
+
+
+# ------------------------------------------------------------------ verdicts
+
+
+def _headline(counts: Counts) -> tuple[str, str, str]:
+    """Return the verdict that colours the page's head, what it says, and what has to be said with it."""
+    every = counts.passed + counts.failed + counts.not_judged + counts.not_run + counts.info
+    judged = counts.passed + counts.failed
+    if counts.failed:
+        left = f" Without a verdict: {every - judged} of {every}." if every > judged else ""
+        return FAIL, f"{_outputs(counts.failed)} failed", f"{counts.passed} of the {judged} judged passed.{left}"
+    if not every:
+        return NOT_RUN, "Nothing is compared", "The manifest builds nothing that a gate judges."
+    if not counts.passed:
+        return NOT_RUN, "Nothing was judged", f"None of {_outputs(every)} has a verdict."
+    if counts.not_run or counts.not_judged:
+        most = counts.not_run + counts.not_judged > counts.passed
+        said = "Mostly not verified" if most else "Not all verified"
+        without = f"{counts.not_run} of {every} outputs were not run on this machine; nothing is known of them."
+        return NOT_RUN, said, f"No gate failed, and {counts.passed} passed, but {without}"
+    if counts.info:
+        told = f"{_outputs(counts.info)} {'is' if counts.info == 1 else 'are'} told for information only."
+        return INFO, f"All {_outputs(counts.passed)} that could be judged passed", told
+    return PASS, f"All {_outputs(counts.passed)} passed", "Every output that the manifest asks for was run and judged."
+
+
+def _outputs(number: int) -> str:
+    return f"{number} output{'' if number == 1 else 's'}"
+
+
+def _targets(known: Sources, found: Judged, parts: Sequence[str]) -> Iterator[Target]:
+    """Yield the graphs' verdicts, then each target's; one that is never run by itself stands as its graphs do."""
+    own = {c.target for c, _ in found}
+    for target in (None, *known.manifest.targets):
+        stands_as = target if target in own else None
+        precisions = dict.fromkeys(c.precision for c, _ in found if c.target == stands_as)
+        standings = tuple(
+            _standing(
+                precision, [(c, rows) for c, rows in found if (c.target, c.precision) == (stands_as, precision)], parts
+            )
+            for precision in precisions
+            if target is None or precision in known.manifest.precisions
+        )
+        if standings:
+            note = "" if target in own else "runs the graph"
+            yield Target(target or GRAPH, note, worst(s.verdict for s in standings), standings)
+
+
+def _standing(precision: str, found: Judged, parts: Sequence[str]) -> Standing:
+    by_part = {part: [row for c, rows in found if c.component == part for row in rows] for part in parts}
+    cells = [(outcome(rows), count(rows)) if rows else None for rows in by_part.values()]
+    return Standing(precision, worst(cell[0] for cell in cells if cell), tuple(cells))
+
+
+def _groups(known: Sources, found: Judged, verdict: str) -> Iterator[Group]:
+    """Yield what has this verdict by its reason. Each judged reason is cut before what the row says by itself."""
+    reasons: dict[str, list[tuple[Comparison, Row]]] = {}
+    for c, rows in found:
+        for row in rows:
+            if row.verdict == verdict:
+                reasons.setdefault((row.reason or "").partition("; by itself:")[0], []).append((c, row))
+    for reason, members in reasons.items():
+        sides: dict[str, dict[str, None]] = {}
+        for c, _ in members:
+            sides.setdefault(side(c), {})[c.component] = None
+        alike: dict[str, list[str]] = {}
+        for one, components in sides.items():
+            alike.setdefault(", ".join(components), []).append(one)
+        yield Group(
+            reason,
+            tuple((", ".join(some), components) for components, some in alike.items()),
+            tuple(dict.fromkeys(command for c, _ in members if (command := known.command(c)))),
+            len({c.name for c, _ in members}),
+            len({(c.name, row.output) for c, row in members}),
+        )
+
+
+# ------------------------------------------------------------------ components
+
+
+def _section(
+    known: Sources,
+    component: str,
+    found: Judged,
+    errors: dict[int, list[Error]],
+    scale: Axis,
+) -> Section:
+    own = [(c, rows) for c, rows in found if c.component == component]
+    rows = [row for _, judged in own for row in judged]
+    outputs: dict[str, list[Error]] = {}
+    for e in (e for c, _ in own for e in errors.get(id(c), ())):
+        outputs.setdefault(e.output, []).append(e)
+    return Section(
+        component,
+        outcome(rows),
+        count(rows),
+        tuple(tables(known, [(c, judged) for c, judged in own if _ran(judged)])),
+        tuple((output, bars(some, scale)) for output, some in outputs.items()),
+        tuple(side(c) for c, judged in own if not _ran(judged)),
+    )
+
+
+def _ran(rows: Iterable[Row]) -> bool:
+    return any(row.verdict != NOT_RUN for row in rows)
+
+
+def _errors(known: Sources, comparison: Comparison, rows: Sequence[Row]) -> list[Error]:
+    outputs = known.read_json(comparison.action, "statistics.json").get("outputs")
+    found = []
+    for name, measured in outputs.items() if isinstance(outputs, dict) else ():
+        own = [row for row in rows if row.output == name]
+        if isinstance(measured, dict) and (e := error(name, side(comparison), measured, own)):
+            found.append(e)
+    return found
+
+
+# ------------------------------------------------------------------ facts
+
+
+def _facts(known: Sources) -> Iterator[tuple[str, str]]:
+    manifest, source = known.manifest, known.manifest.checkpoint
+    yield "model", f"{manifest.family}, layout {manifest.layout}, reference {manifest.reference}"
+    weights = f"random, seed {source.seed}"
+    if source.hub:
+        weights = f"{source.hub.repo} at {source.hub.revision}"
+    elif source.path:
+        weights = source.path.name
+    inventory = known.records.get("checkpoint")
+    yield "weights", weights + (f" (inventory {inventory.object[:12]})" if inventory else "")
+    yield "precisions", ", ".join(manifest.precisions)
+    yield "samples", str(len(manifest.samples))
+    began = [str(record.provenance.get("began", "")) for record in known.records.values()]
+    if newest := max(began, default=""):
+        yield "newest result", newest.replace("T", " ").replace("Z", " UTC")

@@ -1,0 +1,117 @@
+"""Segment: what PyTorch and a target compute of pictures in; what both find in them, and how it differs, out.
+
+Judges nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from sam3_build.compare.instances import Place, TaskStatistics
+from sam3_build.drawing import captions
+from sam3_build.drawing.overlay import panels, write_overlay
+from sam3_build.drawing.sheet import SHEET, WIDTH, Entry, Sheet
+from sam3_build.errors import BuildError
+from sam3_build.pipeline.cases import skipped_in
+from sam3_build.plugins import Memory, Stage
+from sam3_build.spec import INSTANCES, PIPELINE, Json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sam3_build.drawing.overlay import Panels
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+
+def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+    """Write the statistics over all rows of all cases, and what was found, for programs and for people.
+
+    That is `task.json`; `overlay.<case>.<row>.png`, of each row that can be compared; `overlay.png`, each sample once.
+
+    params: family, precision, target (what computed it), parity (what agreement is called, as words to follow target),
+            score_threshold, samples (of each: image, the role of its picture; text; boxes)
+    inputs: samples; reference, a folder of `<case>.npz` with arrays `outputs/<name>`; actual, one with arrays `<name>`;
+            and the pictures by role
+    """
+    family = import_module(f"sam3_build.families.{params['family']}.instances")
+    threshold = float(cast(float, params["score_threshold"]))
+    samples = cast("list[dict[str, Json]]", params["samples"])
+    statistics = TaskStatistics(threshold)
+    sheet, on_sheet = Sheet(f"PyTorch fp32 against {params['target']}{params['parity']}", str(params["target"])), set()
+    skipped = skipped_in(inputs["actual"])
+    for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
+        name = str(case["name"])
+        if name in skipped:
+            continue
+        expected, actual = (_outputs(inputs[side] / f"{name}.npz") for side in ("reference", "actual"))
+        for row, sample in enumerate(case["samples"]):
+            place = Place(name, row, sample)
+            sides = _row(expected, row), _row(actual, row)
+            comparable = statistics.comparable(place, *sides)
+            if not comparable and sample in on_sheet:
+                continue
+            picture = family.read_picture(inputs[str(samples[sample]["image"])])
+            there = family.find(sides[0], picture.shape[:2], threshold)
+            here = family.find(sides[1], picture.shape[:2], threshold) if comparable else None
+            pairs = statistics.add(place, there, here) if here else ()
+            boxes = cast("list[dict[str, Json]]", samples[sample]["boxes"])
+            if comparable:
+                write_overlay(out / f"overlay.{name}.{row}.png", panels(picture, boxes, there, here, pairs))
+            if sample not in on_sheet:
+                on_sheet.add(sample)
+                small = panels(picture, boxes, there, here, pairs, WIDTH)
+                sheet.add(_entry(samples[sample], statistics.pictures[-1], small))
+    sheet.write(out / SHEET)
+    measured = statistics.summary()
+    outputs: dict[str, Json] = {INSTANCES: measured}
+    summary: dict[str, Json] = {"component": PIPELINE, "precision": params["precision"], "outputs": outputs}
+    summary |= {"skipped": skipped} if skipped else {}
+    _write(out / "statistics.json", summary)
+    _write(out / "task.json", {"score_threshold": threshold, "samples": samples, "pictures": statistics.pictures})
+    logging.getLogger(__name__).info("%s", statistics.metrics())
+    return {"pictures": statistics.compared, "instances": statistics.expected}
+
+
+def _outputs(file: Path) -> Arrays:
+    """Return the arrays of a file, of a recorded one its outputs."""
+    import numpy as np
+
+    if not file.is_file():
+        raise BuildError(
+            f"case {file.stem!r} is missing from the outputs that instances are to be found in ({file.name})"
+        )
+    with np.load(file, allow_pickle=False) as arrays:
+        recorded = [name for name in arrays.files if name.startswith("outputs/")]
+        return {name.removeprefix("outputs/"): arrays[name] for name in recorded or arrays.files}
+
+
+def _entry(sample: Mapping[str, Json], row: Mapping[str, Json], drawn: Panels) -> Entry:
+    """Return one sample as the sheet shows it; `row` is what was measured of it."""
+    text, boxes = cast("str | None", sample["text"]), cast("list[dict[str, int]]", sample["boxes"])
+    asked = captions.asked(text, [box["label"] for box in boxes])
+    return Entry(asked, captions.found(row), captions.differences(row), drawn)
+
+
+def _row(outputs: Arrays, row: int) -> Arrays:
+    """Return one row of a batch; an output without that row is as it is, and will be found to be of another shape."""
+    return {name: array[row] if array.ndim and row < len(array) else array for name, array in outputs.items()}
+
+
+def _write(path: Path, document: Mapping[str, Json]) -> None:
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+STAGE = Stage(
+    name="compare",
+    summary="Find instances and compare them",
+    tools=("numpy", "opencv-python-headless", "pillow", "scipy"),
+    run=run,
+    memory=Memory(base=2_500_000_000),  # 200 instances on each side of a picture of 2 megapixels, measured
+)

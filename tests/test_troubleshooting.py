@@ -120,6 +120,16 @@ def another_model(project: Project) -> str:
     return project.say("doit", "manifest=mine", "checkpoint")
 
 
+def not_finite(project: Project) -> str:
+    from safetensors.numpy import load_file, save_file
+
+    file = weights(project, "replaced")
+    tensors = load_file(ROOT / "manifests" / "sam3_mini" / "model.safetensors")
+    tensors["detr_decoder.query_embed.weight"][:1] = float("nan")
+    save_file(tensors, file)
+    return project.say("doit", "manifest=mine", "export:text_encoder")
+
+
 def offline(project: Project) -> str:
     project.mine("checkpoint: {path: null, hub: facebook/sam3, revision: main}")
     home = str(project.folder / "hub")
@@ -155,6 +165,7 @@ PROVOKED: dict[str, Callable[[Project], str]] = {
     "... does not hold the weights of ...": half_matching,
     "... is cut short": cut_short,
     "... holds SAM 2, by the names of its tensors": another_model,
+    "... not finite, and nothing is exported from ...": not_finite,
     "HF_HUB_OFFLINE": offline,
     "its worker was killed by SIGKILL (out of memory?)": killed,
     "... outputs fail their gates": gate,

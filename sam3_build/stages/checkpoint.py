@@ -41,12 +41,12 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     given = _read_config(files["config"]) if "config" in files else weights.OFFICIAL_CONFIG
     config = _without_provenance(weights.complete_config(given))
     file = files.get("weights")
+    understood: dict[str, Json] = weights.describe(source, file)
     inventory: dict[str, dict[str, Json]] = weights.inventory(source, config, file, params["layout"], used)
     (out / "config.json").write_bytes(canonical(config))
     for component, tensors in inventory.items():
         (out / f"{component}.json").write_bytes(canonical({"tensors": tensors}))
         logging.getLogger(__name__).info("%s: %d tensors", component, len(tensors))
-    understood: dict[str, Json] = weights.describe(source, file)
     return {component: len(tensors) for component, tensors in inventory.items()} | understood | facts
 
 

@@ -13,7 +13,7 @@ import torch
 from miniature import CONFIG, SCENES, SOURCE, TOKENIZER, WEIGHTS
 from safetensors.torch import load_file, save_file
 
-from sam3_build import registry
+from sam3_build import hub, registry
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import weights
 from sam3_build.stages import checkpoint, export, reference, samples, verify
@@ -123,6 +123,14 @@ def test_a_file_that_is_no_config_is_refused(text, message, tmp_path):
             {"config": tmp_path / "config.json"},
             tmp_path / "out",
         )
+
+
+def test_an_adapter_at_the_hub_is_not_taken_for_its_base_model(tmp_path, monkeypatch):
+    names = ("adapter_config.json", "config.json", "model.safetensors")
+    monkeypatch.setattr(hub, "look_up", lambda *_: hub.Snapshot("o/n", "0" * 40, names))
+    source = {"hub": "o/n", "revision": "main", "tokenizer": False}
+    with pytest.raises(BuildError, match=r"o/n at main holds an adapter \(adapter_config\.json\), .*merge_and_unload"):
+        checkpoint.run({"family": "sam3_image", "layout": "v1", "source": source}, {}, tmp_path)
 
 
 def test_samples_give_the_same_bytes_each_time(tmp_path):

@@ -60,6 +60,18 @@ class Found:
         }
         return {"format": self.format.title, **{name: value for name, value in told.items() if value}}
 
+    def log(self, file: str) -> None:
+        """Say the same in sentences."""
+        logger = logging.getLogger(__name__)
+        if self.others:
+            others = ", ".join(map(repr, self.others))
+            chooses = "`weights:` beside `path:` in the manifest chooses"
+            logger.info("%s: took the state dict %r, and not %s; %s", file, self.state_dict, others, chooses)
+        if self.prefix:
+            logger.info("%s: names begin with %r, which was taken off", file, self.prefix)
+        if self.wrappers:
+            logger.info("%s: names hold %s, which was taken out", file, ", ".join(map(repr, self.wrappers)))
+
 
 def read(path: Path, state_dict: str | None = None) -> Found:
     """Return the tensors of a checkpoint, and say how it was understood.
@@ -68,18 +80,7 @@ def read(path: Path, state_dict: str | None = None) -> Found:
     BuildError when it cannot be read, or is that of another model.
     """
     dicts = tensors(path)
-    found = _understood(path, dicts, torch_file.choose(path.name, dicts, state_dict))
-    logger = logging.getLogger(__name__)
-    if found.others:
-        logger.info(
-            "%s: took the state dict %r, and not %s; `weights:` beside `path:` in the manifest chooses",
-            *(path.name, found.state_dict, ", ".join(map(repr, found.others))),
-        )
-    if found.prefix:
-        logger.info("%s: every name begins with %r, which was taken off", path.name, found.prefix)
-    if found.wrappers:
-        logger.info("%s: names hold %s, which was taken out", path.name, ", ".join(map(repr, found.wrappers)))
-    return found
+    return _understood(path, dicts, torch_file.choose(path.name, dicts, state_dict))
 
 
 def read_each(path: Path) -> Iterator[Found]:

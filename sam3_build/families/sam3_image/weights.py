@@ -95,8 +95,12 @@ def inventory(
 
 
 def describe(source: Mapping[str, Json], weights: Path | None) -> dict[str, Json]:
-    """Return how a checkpoint was understood: its format, and of the file what was taken, and taken off."""
-    return {} if weights is None else checkpoint_file.read(weights, _state_dict(source)).facts()
+    """Return how a checkpoint was understood, and log it: its format, and of the file what was taken, and taken off."""
+    if weights is None:
+        return {}
+    found = checkpoint_file.read(weights, _state_dict(source))
+    found.log(weights.name)
+    return found.facts()
 
 
 def load(
@@ -113,7 +117,8 @@ def load(
     """
     model = skeleton(network, config)
     if wrong := finite.in_inventory(listed, {}):
-        raise BuildError(f"{network} has tensors that are not finite: " + ", ".join(finite.shortened(wrong)))
+        listed_as = "\n  ".join(finite.shortened(wrong))
+        raise BuildError(f"tensors of {network} are not finite, and nothing is exported from them:\n  {listed_as}")
     if weights is None:
         seed = _seed(source)
         recipes = random_weights.recipes(model)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.manifest.weight_files import TORCH, USUAL, main_file, weight_files
 from sam3_build.spec import Json
+
+if TYPE_CHECKING:
+    from sam3_build.families.sam3_image.key_map import Renamed
 
 # What can be inspected beside folders.
 SUFFIXES = (".safetensors", ".json", *TORCH)
@@ -31,11 +35,8 @@ def describe_checkpoint(path: Path) -> dict[str, Json]:
         raise BuildError(f"{path}: holds none of {', '.join(USUAL)}")
     if missing := [file.name for file in files.values() if not file.is_file()]:
         raise BuildError(f"{path}: {weights.name} names files that are not there: {', '.join(missing)}")
-    family = next(_families(), None)
-    if family is None:
-        raise BuildError("no model family here reads checkpoints")
+    family, found = _recognised(weights)
     package = f"sam3_build.families.{family}"
-    found = import_module(f"{package}.checkpoint_file").read(weights)
     finite, stored = import_module(f"{package}.finite"), import_module(f"{package}.stored")
     owners = {module: c.name for c in registry.family(family).components for module in c.modules}
     groups: dict[str, list[str]] = {}
@@ -49,6 +50,7 @@ def describe_checkpoint(path: Path) -> dict[str, Json]:
     return {
         "file": str(weights),
         "kind": "checkpoint",
+        "family": family,
         **found.facts(),
         "files": {file.name: file.stat().st_size for file in files.values()},
         "components": {name: _summary([found.tensors[key] for key in groups[name]]) for name in sorted(groups)},
@@ -60,10 +62,21 @@ def describe_checkpoint(path: Path) -> dict[str, Json]:
     }
 
 
-def _families() -> Iterator[str]:
+def _recognised(weights: Path) -> tuple[str, Renamed]:
+    """Return the family that knows the names of a checkpoint's tensors, and these; BuildError when none does."""
+    refusals: dict[str, str] = {}
     for name in registry.names("families"):
-        if (Path(__file__).parent / "families" / name / "checkpoint_file.py").is_file():
-            yield name
+        if (registry.PACKAGE / "families" / name / "checkpoint_file.py").is_file():
+            try:
+                found: Renamed = import_module(f"sam3_build.families.{name}.checkpoint_file").read(weights)
+                return name, found
+            except BuildError as error:
+                refusals[name] = str(error)
+    if not refusals:
+        raise BuildError("no model family here reads checkpoints")
+    if len(refusals) == 1:
+        raise BuildError(*refusals.values())
+    raise BuildError("\n".join(f"{name}: {why}" for name, why in refusals.items()))
 
 
 def _summary(tensors: list[object]) -> Mapping[str, Json]:

@@ -17,8 +17,7 @@ from sam3_build.store.objects import write_atomically, writing
 
 HERE = Path(__file__).parent
 # Whose change changes the page: this folder, and who puts verdicts and numbers into words.
-CODE = (HERE, PACKAGE / "compare")
-CODE_FILES = (PACKAGE / "report.py",)
+CODE = (HERE, HERE.parent, PACKAGE / "compare")
 
 
 def write_page(session: Session, found: Judged, path: Path) -> bool:
@@ -59,7 +58,7 @@ def _made_of(known: Sources, found: Judged, digests: DigestCache) -> str:
         record = known.records.get(action.name)
         said = f"{record.key} {record.object} {record.provenance}" if record else action.blocked
         parts.append(f"{action.name} {said}")
-    files = [*CODE_FILES, *(path for folder in CODE for path in sorted(folder.iterdir()) if path.is_file())]
+    files = [path for folder in CODE for path in sorted(folder.iterdir()) if path.is_file()]
     parts += [digests.file(file) for file in files]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -77,7 +77,7 @@ def test_failures_are_said_first_with_what_failed_and_how_to_see_it_again(tmp_pa
         said.index("What failed") < said.index("Not judged not judged, since") < said.index("Pictures: what was asked")
     )
     assert "doit manifest=sam3_mini verify:decoder.fp16.ada" in said
-    assert "doit manifest=sam3_mini segment:fp16.blackwell" in said
+    assert "doit manifest=sam3_mini compare:fp16.blackwell" in said
 
 
 def test_a_page_on_which_most_was_not_run_is_not_green_and_names_the_unverified_targets(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sam3_build.manifest.weight_files import TORCH, USUAL, main_file, weight_fil
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
-    from sam3_build.families.sam3_image.key_map import Renamed
+    from sam3_build.families.sam3_image.checkpoint_file import Found
 
 # What can be inspected beside folders.
 SUFFIXES = (".safetensors", ".json", *TORCH)
@@ -62,13 +62,13 @@ def describe_checkpoint(path: Path) -> dict[str, Json]:
     }
 
 
-def _recognised(weights: Path) -> tuple[str, Renamed]:
+def _recognised(weights: Path) -> tuple[str, Found]:
     """Return the family that knows the names of a checkpoint's tensors, and these; BuildError when none does."""
     refusals: dict[str, str] = {}
     for name in registry.names("families"):
         if (registry.PACKAGE / "families" / name / "checkpoint_file.py").is_file():
             try:
-                found: Renamed = import_module(f"sam3_build.families.{name}.checkpoint_file").read(weights)
+                found: Found = import_module(f"sam3_build.families.{name}.checkpoint_file").read(weights)
                 return name, found
             except BuildError as error:
                 refusals[name] = str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -187,6 +188,16 @@ def test_a_dim_that_the_exporter_fixes_is_an_error_of_the_stage(monkeypatch, tmp
     with pytest.raises(BuildError, match=r"input input_ids: dims are \[2, 32\], the family says \['batch', 32\]"):
         export.run(params, files, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_collector_of_cycles_is_paused_while_a_network_is_traced(monkeypatch, tmp_path):
+    def to_onnx(module, interface, opset):
+        raise BuildError(f"collector on: {gc.isenabled()}")
+
+    monkeypatch.setattr(export, "to_onnx", to_onnx)
+    with pytest.raises(BuildError, match=r"^collector on: False$"):
+        export.run(*stage("geometry_encoder"), tmp_path)
+    assert gc.isenabled()
 
 
 def fix_batch(to_onnx):

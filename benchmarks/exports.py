@@ -28,6 +28,7 @@ CODE = """
 import json, sys
 from pathlib import Path
 from sam3_build.stages import export
+assert export.__file__.startswith(sys.argv[1]), f"{export.__file__} is not below {sys.argv[1]}"
 params, inputs, out = json.load(sys.stdin)
 print(json.dumps(export.run(params, {role: Path(path) for role, path in inputs.items()}, Path(out))))
 """
@@ -50,14 +51,13 @@ def export(session: Session, component: str, checkout: Path, scratch: Path) -> R
     inputs = {role: str(path.absolute()) for role, path in session.resolver.input_paths(action).items()}
     out = scratch / "out"
     out.mkdir()
+    argv = [sys.executable, "-P", "-c", CODE, str(checkout)]  # -P: the code of `checkout`, not of the current folder
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as request, tempfile.TemporaryFile("w+") as said:
         json.dump([action.params, inputs, str(out)], request)
         request.seek(0)
-        process = subprocess.Popen(
-            [sys.executable, "-c", CODE], stdin=request, stdout=said, stderr=subprocess.DEVNULL, env=environment
-        )
+        process = subprocess.Popen(argv, stdin=request, stdout=said, stderr=subprocess.DEVNULL, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - began

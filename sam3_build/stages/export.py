@@ -142,7 +142,7 @@ def optimize(model: Model) -> None:
 def _collector_paused() -> Iterator[None]:
     """Pause Python's collector of cycles: it walks torch's modules and all that is traced again and again, for nothing.
 
-    Graphs are cycles that live until the export ends; the walks took a quarter of a small network's export.
+    Graphs are cycles that live until the export ends; the walks took a tenth of a small network's export.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam3_build.session import Session, open_session
+from sam3_build.execution.session import Session, open_session
 
 ROOT = Path(__file__).parents[1]
 CODE = """

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from sam3_build.commands import gc as collecting
+from sam3_build.commands.gc import find_garbage, remove
 from sam3_build.commands.output import outlive_readers
 from sam3_build.commands.plan_text import render_plan, render_record
 from sam3_build.diagnose import search as searching
@@ -23,7 +23,7 @@ from sam3_build.execution.sample_problems import refuse_wrong_samples
 from sam3_build.execution.session import Session, open_session, this_gpu
 from sam3_build.manifest.lock import manifest_files
 from sam3_build.plan.engines import Machine
-from sam3_build.store import explain as explaining
+from sam3_build.store.explain import explain_action, explain_plan
 from sam3_build.store.sizes import free_bytes, readable_size
 
 app = typer.Typer(
@@ -56,7 +56,7 @@ def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
     """Show every action: fresh, stale (and why), pending or blocked. Runs nothing; refuses samples that are wrong."""
     session = _session(manifest)
     refuse_wrong_samples(session)
-    found = explaining.explain_plan(session.plan, session.store, session.resolver, session.view)
+    found = explain_plan(session.plan, session.store, session.resolver, session.view)
     if as_json:
         keys = ("action", "state", "because", "bytes_needed")
         print(json.dumps([{k: v for k, v in asdict(e).items() if k in keys} for e in found], indent=1))
@@ -70,7 +70,7 @@ def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
 def explain(action: str, manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
     """Say why ACTION is stale: every field of its key that is not what it was when it was last built."""
     session = _session(manifest)
-    found = explaining.explain_action(action, session.plan, session.store, session.resolver, session.view)
+    found = explain_action(action, session.plan, session.store, session.resolver, session.view)
     record = session.resolver.resolve(action).record
     if as_json:
         print(json.dumps({**asdict(found), "built_from": record.document if record else None}, indent=1))
@@ -145,9 +145,9 @@ def gc(
         raise BuildError(f"{_root() / 'manifests'} holds no manifest that can be read")
     store = sessions[0].store
     with store.exclusive(lambda: print("waiting for a run that builds into this store", file=sys.stderr)):
-        garbage = collecting.find_garbage(store, tuple(sessions), keep)
+        garbage = find_garbage(store, tuple(sessions), keep)
         if not dry_run:
-            collecting.remove(garbage)
+            remove(garbage)
     paths = [str(path.relative_to(store.root) if path.is_relative_to(store.root) else path) for path in garbage.paths]
     if as_json:
         print(json.dumps({"dry_run": dry_run, "bytes": garbage.size, "paths": paths}, indent=1))

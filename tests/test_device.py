@@ -17,8 +17,7 @@ from build_space import ROOT
 from gpus import A10, L4, READINGS, RTX_4090, T4
 
 from sam3_build.errors import BuildError, NoDeviceError
-from sam3_build.machine import gpu as device
-from sam3_build.machine import nvidia
+from sam3_build.machine import gpu, nvidia
 from sam3_build.manifest.load import load
 from sam3_build.plan.make import make_plan
 from sam3_build.spec import DeviceFingerprint, Json, Plan
@@ -93,8 +92,8 @@ def test_a_machine_without_a_driver_loads_nothing_to_learn_it(tmp_path: Path) ->
         pytest.skip("this machine has an NVIDIA driver")
     code = (
         "import os, sys; from pathlib import Path; from sam3_build.errors import *\n"
-        "from sam3_build.machine import gpu as device\n"
-        "try: device.recall(os.environ, Path('x'))\n"
+        "from sam3_build.machine import gpu\n"
+        "try: gpu.recall(os.environ, Path('x'))\n"
         "except NoDeviceError as e: print(e)\n"
         "print([m for m in ('pynvml', 'ctypes', 'uuid', 'platform') if m in sys.modules])"
     )
@@ -126,40 +125,41 @@ def test_a_fingerprint_holds_what_engines_are_bound_to() -> None:
 
 def test_a_few_kilobytes_of_memory_make_no_other_class() -> None:
     found = replace(READINGS["l4"], memory_bytes=READINGS["l4"].memory_bytes + 4096)
-    assert device.fingerprint(found, "linux-x86_64") == L4
+    assert gpu.fingerprint(found, "linux-x86_64") == L4
 
 
 def test_the_first_field_that_differs_is_named_and_others_are_not_compared() -> None:
-    assert device.difference(RTX_4090.gpu_class, RTX_4090) is None
-    assert device.difference(RTX_4090.gpu_class, L4) == (
+    assert gpu.difference(RTX_4090.gpu_class, RTX_4090) is None
+    assert gpu.difference(RTX_4090.gpu_class, L4) == (
         "its name is 'NVIDIA L4', and 'NVIDIA GeForce RTX 4090' was planned for"
     )
     fields: dict[str, Json] = {"os": "linux-x86_64", "compute_capabilities": ["7.5"], "minimum_compute_capability": "9"}
-    assert device.difference(fields, T4) is None
+    assert gpu.difference(fields, T4) is None
 
 
 # ------------------------------------------------------------------ which keys a field moves
 
 
-def changed(gpu: DeviceFingerprint, name: str) -> DeviceFingerprint:
+def changed(device: DeviceFingerprint, name: str) -> DeviceFingerprint:
     """Return a GPU that differs in one field."""
-    if name in gpu.gpu_class:
-        return replace(gpu, gpu_class={**gpu.gpu_class, name: "other"})
-    return replace(gpu, **{name: 5 if name == "index" else "999.9.9"})  # type: ignore[arg-type]
+    if name in device.gpu_class:
+        return replace(device, gpu_class={**device.gpu_class, name: "other"})
+    return replace(device, **{name: 5 if name == "index" else "999.9.9"})  # type: ignore[arg-type]
 
 
-def planned(folder: Path, options: str, gpu: DeviceFingerprint) -> Plan:
+def planned(folder: Path, options: str, device: DeviceFingerprint) -> Plan:
     (folder / "m.yaml").write_text(
         f"extends: {ROOT / 'manifests' / 'sam3_mini.yaml'}\n"
         f"targets: {{local: {{backend: tensorrt{options}}}, cuda: {{backend: onnxruntime, provider: cuda}}}}\n"
     )
-    return make_plan(load(str(folder / "m.yaml"), ROOT), gpu, "")
+    return make_plan(load(str(folder / "m.yaml"), ROOT), device, "")
 
 
 def moved(folder: Path, options: str, name: str) -> set[str]:
     """Return the kinds of actions whose device fields change with one field of the GPU."""
     before, after = (
-        {a.name: a.device for a in planned(folder, options, gpu).actions} for gpu in (RTX_4090, changed(RTX_4090, name))
+        {a.name: a.device for a in planned(folder, options, device).actions}
+        for device in (RTX_4090, changed(RTX_4090, name))
     )
     names = {n for n in before.keys() & after.keys() if before[n] != after[n]}
     return {f"{n.partition(':')[0]} {n.rpartition('.')[2]}" for n in names}
@@ -229,13 +229,13 @@ def test_a_gpu_is_asked_for_once_until_the_state_of_the_machine_changes(
     driver: dict[str, object], tmp_path: Path
 ) -> None:
     path = tmp_path / "artifacts" / ".device.json"
-    assert device.recall({}, path) == device.recall({}, path)
+    assert gpu.recall({}, path) == gpu.recall({}, path)
     assert driver["asked"] == 1
     driver["state"] = ["boot 2"]
-    device.recall({}, path)
+    gpu.recall({}, path)
     assert driver["asked"] == 2
-    device.forget(path)
-    device.recall({}, path)
+    gpu.forget(path)
+    gpu.recall({}, path)
     assert driver["asked"] == 3
 
 
@@ -243,12 +243,12 @@ def test_a_gpu_is_asked_for_once_until_the_state_of_the_machine_changes(
 def test_what_is_no_fingerprint_is_not_believed(driver: dict[str, object], tmp_path: Path, data: bytes) -> None:
     path = tmp_path / ".device.json"
     path.write_bytes(data)
-    assert device.recall({}, path).gpu_class == A10.gpu_class
+    assert gpu.recall({}, path).gpu_class == A10.gpu_class
 
 
 def test_a_folder_that_cannot_be_written_only_costs_time(driver: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert device.recall({}, tmp_path / "file" / ".device.json").gpu_class == A10.gpu_class
+    assert gpu.recall({}, tmp_path / "file" / ".device.json").gpu_class == A10.gpu_class
 
 
 # ------------------------------------------------------------------ locked
@@ -256,9 +256,9 @@ def test_a_folder_that_cannot_be_written_only_costs_time(driver: dict[str, objec
 HOLD = """
 import sys, time
 from pathlib import Path
-from sam3_build.machine import gpu as device
-device.LOCKS = Path(sys.argv[1])
-with device.lock("GPU-x", lambda: print("waiting", flush=True)):
+from sam3_build.machine import gpu
+gpu.LOCKS = Path(sys.argv[1])
+with gpu.lock("GPU-x", lambda: print("waiting", flush=True)):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -286,11 +286,11 @@ def test_a_gpu_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_lock_file_that_leads_elsewhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "LOCKS", tmp_path)
+    monkeypatch.setattr(gpu, "LOCKS", tmp_path)
     (tmp_path / "sam3_build.GPU-x.lock").symlink_to(tmp_path / "elsewhere")
     with (
         pytest.raises(BuildError, match=r"GPU-x\.lock: the GPU's lock file cannot be opened"),
-        device.lock("GPU-x", print),
+        gpu.lock("GPU-x", print),
     ):
         pass
     assert not (tmp_path / "elsewhere").exists()
@@ -300,12 +300,12 @@ def test_a_lock_file_of_another_user_is_opened_without_making_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Linux refuses O_CREAT there (protected_regular), and its mode may leave us nothing but reading."""
-    monkeypatch.setattr(device, "LOCKS", tmp_path)
+    monkeypatch.setattr(gpu, "LOCKS", tmp_path)
     path = tmp_path / "sam3_build.GPU-x.lock"
     path.touch(mode=0o444)
     opened: list[int] = []
     real = os.open
     monkeypatch.setattr(os, "open", lambda p, flags, *mode: opened.append(flags) or real(p, flags, *mode))
-    with device.lock("GPU-x", print):
+    with gpu.lock("GPU-x", print):
         pass
     assert opened and not any(flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) for flags in opened)

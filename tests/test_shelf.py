@@ -11,7 +11,7 @@ import pytest
 
 from sam3_build.digest import DigestCache
 from sam3_build.errors import StoreError
-from sam3_build.publish import folder as shelf
+from sam3_build.publish.folder import SUMS, held, listed, recover, replace, strays, withdraw
 
 
 @pytest.fixture
@@ -21,52 +21,52 @@ def digests(tmp_path: Path) -> DigestCache:
 
 def put(folder: Path, digests: DigestCache, **texts: str) -> None:
     files: dict[str, Path | bytes] = {name: text.encode() for name, text in texts.items()}
-    shelf.replace(folder, files, {n: hashlib.sha256(t.encode()).hexdigest() for n, t in texts.items()}, digests)
+    replace(folder, files, {n: hashlib.sha256(t.encode()).hexdigest() for n, t in texts.items()}, digests)
 
 
-def held(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir() if path.name != shelf.SUMS}
+def texts_in(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.name != SUMS}
 
 
 def test_a_folder_holds_exactly_what_was_put_there_and_checks_itself(tmp_path: Path, digests: DigestCache) -> None:
     folder = tmp_path / "published" / "ada"
     put(folder, digests, a="1", b="2")
     put(folder, digests, b="3", c="4")
-    assert held(folder) == {"b": "3", "c": "4"}
+    assert texts_in(folder) == {"b": "3", "c": "4"}
     assert sorted(path.name for path in folder.parent.iterdir()) == ["ada"], "nothing is left beside it"
-    subprocess.run(["sha256sum", "--strict", "-c", shelf.SUMS], cwd=folder, check=True, capture_output=True)
-    assert shelf.strays(folder, digests) == {}
+    subprocess.run(["sha256sum", "--strict", "-c", SUMS], cwd=folder, check=True, capture_output=True)
+    assert strays(folder, digests) == {}
     assert all(not path.stat().st_mode & 0o222 for path in folder.iterdir())
 
 
 def test_what_changed_is_added_or_gone_is_a_stray(tmp_path: Path, digests: DigestCache) -> None:
     folder = tmp_path / "ada"
-    assert shelf.strays(folder, digests) == {}
+    assert strays(folder, digests) == {}
     put(folder, digests, a="1", b="2", c="3")
     (folder / "a").chmod(0o644)
     (folder / "a").write_text("9")
     (folder / "b").unlink()
     (folder / "d").mkdir()
-    assert shelf.strays(folder, digests).keys() == {"a", "b", "d"}
+    assert strays(folder, digests).keys() == {"a", "b", "d"}
 
 
 def test_what_lies_in_a_folder_is_told_without_its_list(tmp_path: Path, digests: DigestCache) -> None:
     folder = tmp_path / "ada"
-    assert shelf.held(folder, digests) == {}
+    assert held(folder, digests) == {}
     put(folder, digests, a="1", b="2")
     (folder / "c").mkdir()
-    listed = shelf.listed(folder)
-    assert listed and shelf.held(folder, digests) == listed
-    (folder / shelf.SUMS).unlink()
-    assert shelf.held(folder, digests) == listed
+    digests_by_name = listed(folder)
+    assert digests_by_name and held(folder, digests) == digests_by_name
+    (folder / SUMS).unlink()
+    assert held(folder, digests) == digests_by_name
 
 
 def test_other_bytes_than_those_wanted_are_refused_and_the_folder_stays(tmp_path: Path, digests: DigestCache) -> None:
     folder = tmp_path / "ada"
     put(folder, digests, a="1")
     with pytest.raises(StoreError, match=r"a has the sha256 .* and should have 000"):
-        shelf.replace(folder, {"a": b"2"}, {"a": "0" * 64}, digests)
-    assert held(folder) == {"a": "1"}
+        replace(folder, {"a": b"2"}, {"a": "0" * 64}, digests)
+    assert texts_in(folder) == {"a": "1"}
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
@@ -74,7 +74,7 @@ def test_a_run_killed_at_any_rename_leaves_a_whole_folder_after_the_next_look(
     tmp_path: Path, digests: DigestCache, monkeypatch: pytest.MonkeyPatch, exchanges: bool
 ) -> None:
     if not exchanges:
-        monkeypatch.setattr(shelf, "_exchange", lambda one, other: False)
+        monkeypatch.setattr("sam3_build.publish.folder._exchange", lambda one, other: False)
     seen: list[dict[str, str]] = []
     for killed_at in range(4):
         folder = tmp_path / f"{killed_at}" / "ada"
@@ -90,10 +90,10 @@ def test_a_run_killed_at_any_rename_leaves_a_whole_folder_after_the_next_look(
         with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
             patched.setattr(Path, "rename", dying)
             put(folder, digests, a="new")
-        shelf.recover(folder)
-        seen.append(held(folder))
+        recover(folder)
+        seen.append(texts_in(folder))
         put(folder, digests, a="newer")
-        assert held(folder) == {"a": "newer"} and len(list(folder.parent.iterdir())) == 1
+        assert texts_in(folder) == {"a": "newer"} and len(list(folder.parent.iterdir())) == 1
     assert {"a": "new"} in seen
     assert exchanges or {"a": "old"} in seen
     assert all(found in ({"a": "old"}, {"a": "new"}) for found in seen)
@@ -102,7 +102,7 @@ def test_a_run_killed_at_any_rename_leaves_a_whole_folder_after_the_next_look(
 def test_a_folder_is_withdrawn_at_once_and_does_not_come_back(tmp_path: Path, digests: DigestCache) -> None:
     folder = tmp_path / "published" / "ada"
     put(folder, digests, a="1")
-    shelf.withdraw(folder)
-    shelf.recover(folder)
+    withdraw(folder)
+    recover(folder)
     assert list(folder.parent.iterdir()) == []
-    shelf.withdraw(folder)
+    withdraw(folder)

@@ -241,15 +241,15 @@ def _publishers(session: Session) -> Iterator[Task]:
 
 def _publish(session: Session, targets: list[str]) -> Callable[[], TaskFailed | None]:
     def run() -> TaskFailed | None:
-        from sam3_build.publish import targets as publishing
+        from sam3_build.publish.targets import publish, refusal, render
 
         try:
-            done = publishing.publish(session, judge(session), targets)
+            done = publish(session, judge(session), targets)
         except BuildError as error:
             return TaskFailed(str(error))
-        sys.stdout.write(publishing.render(done))
-        refusal = publishing.refusal(done)
-        return TaskFailed(refusal) if refusal else None
+        sys.stdout.write(render(done))
+        refused = refusal(done)
+        return TaskFailed(refused) if refused else None
 
     return run
 

@@ -21,8 +21,8 @@ from sam3_build.execution.session import Session
 from sam3_build.manifest.lock import lock_path
 from sam3_build.manifest.lock_file import read_lock, with_entry
 from sam3_build.manifest.types import Lock, Manifest
-from sam3_build.plan import search as plan_search
 from sam3_build.plan.make import make_plan
+from sam3_build.plan.search import lock_of, ranges, trial, with_lock
 from sam3_build.spec import BASELINE, PARITY, TYPES, Action, Comparison, Json, Plan
 from sam3_build.store.objects import Record, hold, write_atomically, writing
 
@@ -76,7 +76,7 @@ def search(session: Session, goal: Goal, say: Say) -> Found:
             "the error begins"
         )
     kept = minimal(list(trials.nodes), begin, seeds, trials.passes)
-    lock = plan_search.lock_of(trials.graph, kept)
+    lock = lock_of(trials.graph, kept)
     found = Found(tuple(n for n in trials.nodes if n in kept), len(trials.nodes), len(trials.known), runs.ran)
     _require_that_it_passes(runs, lock)
     _write(session, goal, lock, _provenance(found, runs))
@@ -130,7 +130,7 @@ class _Runs:
     def plan(self, lock: Lock | None) -> Plan:
         """Return the plan of the manifest with another lock for what is searched."""
         goal = self.goal
-        return make_plan(plan_search.with_lock(self._session.manifest, goal.component, goal.precision, lock))
+        return make_plan(with_lock(self._session.manifest, goal.component, goal.precision, lock))
 
     def fresh(self, plan: Plan, action: Action) -> Record:
         """Return the record of `action`, after running it and what it rests upon where these are not fresh."""
@@ -178,12 +178,10 @@ class _Trials:
         self.last = ""
         self._runs = runs
         goal, bare = runs.goal, runs.plan(None)
-        ranges = runs.read(
-            runs.fresh(bare, plan_search.ranges(bare, goal.component, goal.precision, goal.cases)), "ranges.json"
-        )
-        listed = ranges["nodes"]
+        measured = runs.read(runs.fresh(bare, ranges(bare, goal.component, goal.precision, goal.cases)), "ranges.json")
+        listed = measured["nodes"]
         assert isinstance(listed, Sequence)
-        self.graph = str(ranges["graph"])
+        self.graph = str(measured["graph"])
         self.nodes: dict[str, Mapping[str, Json]] = {}
         for node in listed:
             assert isinstance(node, Mapping)
@@ -198,10 +196,10 @@ class _Trials:
     def _passes(self, nodes: Nodes, name: str) -> bool:
         goal, runs = self._runs.goal, self._runs
         everything = len(nodes) == len(self.nodes)
-        plan = runs.plan(None if everything else plan_search.lock_of(self.graph, nodes))
+        plan = runs.plan(None if everything else lock_of(self.graph, nodes))
         before = runs.ran
         precision = BASELINE if everything else goal.precision
-        record = runs.fresh(plan, plan_search.trial(plan, goal.component, precision, goal.cases))
+        record = runs.fresh(plan, trial(plan, goal.component, precision, goal.cases))
         rows = judge(runs.of_values, runs.statistics(record))
         wrong = _failing(rows)
         assert wrong or any(row.verdict == PASS for row in rows), "a trial that nothing judges proves nothing"

@@ -24,7 +24,7 @@ from sam3_build.execution.memory import Running, expected_peak
 from sam3_build.execution.sample_problems import located
 from sam3_build.execution.session import Session, device_file
 from sam3_build.folders import make_folder, share
-from sam3_build.machine import gpu as device
+from sam3_build.machine import gpu
 from sam3_build.machine.toolchain import version
 from sam3_build.manifest.types import Manifest
 from sam3_build.spec import Action, Json
@@ -97,7 +97,7 @@ def _gpu(action: Action) -> Iterator[tuple[int, ...]]:
     if action.gpu is None:
         yield ()
         return
-    with device.lock(action.gpu, lambda: _say_waiting(action, "another run is using its GPU")) as descriptor:
+    with gpu.lock(action.gpu, lambda: _say_waiting(action, "another run is using its GPU")) as descriptor:
         yield (descriptor,)
 
 
@@ -140,14 +140,14 @@ def _work(
 ) -> dict[str, Json]:
     """Run the stage in a worker process and return its result; the worker's output goes to the log."""
     inputs, artifacts = session.resolver.input_paths(action), session.view.root.parent
-    gpu: dict[str, Json] | None = None
+    device: dict[str, Json] | None = None
     if action.gpu:
-        gpu = {"uuid": action.gpu, "fields": action.device, "file": str(device_file(artifacts).absolute())}
+        device = {"uuid": action.gpu, "fields": action.device, "file": str(device_file(artifacts).absolute())}
         inputs = inputs | {"scratch": artifacts / ".timing"}
         with suppress(OSError):  # where it cannot be made, only time is lost
             make_folder(artifacts / ".timing", artifacts)
     request = {
-        "gpu": gpu,
+        "gpu": device,
         "stage": action.stage,
         "params": {**action.params, **action.checks},
         "inputs": {role: str(path.absolute()) for role, path in inputs.items()},

@@ -11,8 +11,7 @@ from sam3_build.digest import DigestCache
 from sam3_build.errors import NoDeviceError
 from sam3_build.execution.memory import Admission
 from sam3_build.folders import share
-from sam3_build.machine import gpu as device
-from sam3_build.machine import toolchain
+from sam3_build.machine import gpu, toolchain
 from sam3_build.manifest.cache import load
 from sam3_build.manifest.paths import expanded, identity
 from sam3_build.manifest.types import Manifest
@@ -51,8 +50,8 @@ def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -
     loaded = load(manifest or environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, root, digests, artifacts / ".manifests")
     ownership = Ownership(artifacts / loaded.name, identity(loaded.path, root), root)
     ownership.check()
-    gpu, no_gpu = this_gpu(artifacts, environ) if wants_device(loaded) else (None, "none was looked for")
-    plan = make_plan(loaded, gpu, no_gpu)
+    device, no_device = this_gpu(artifacts, environ) if wants_device(loaded) else (None, "none was looked for")
+    plan = make_plan(loaded, device, no_device)
     place = (root / expanded(environ.get("SAM3_STORE") or str(artifacts / ".store"))).absolute()
     store = Store(place, digests, checkout_name(artifacts))
     view = View(artifacts / plan.manifest, store)
@@ -62,7 +61,7 @@ def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -
 def this_gpu(artifacts: Path, environ: Mapping[str, str]) -> tuple[DeviceFingerprint | None, str]:
     """Return this machine's GPU, or None and why; asked once and remembered below `artifacts`."""
     try:
-        return device.recall(environ, device_file(artifacts)), ""
+        return gpu.recall(environ, device_file(artifacts)), ""
     except NoDeviceError as error:
         return None, str(error)
 

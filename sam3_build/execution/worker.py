@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from sam3_build import registry
 from sam3_build.errors import BuildError, InputError, NoDeviceError
-from sam3_build.machine import gpu as device
+from sam3_build.machine import gpu
 from sam3_build.spec import Json
 
 _PR_SET_PDEATHSIG = 1
@@ -31,9 +31,9 @@ def run(request: Mapping[str, object]) -> dict[str, Json]:
     stage, params, inputs, out = (request[k] for k in ("stage", "params", "inputs", "out"))
     assert isinstance(stage, str) and isinstance(params, dict) and isinstance(inputs, dict) and isinstance(out, str)
     try:
-        if gpu := request.get("gpu"):
-            assert isinstance(gpu, dict)
-            _hold_to_plan(gpu)
+        if planned := request.get("gpu"):
+            assert isinstance(planned, dict)
+            _hold_to_plan(planned)
         # Temporary files can be as large as weights. Beside `out` they go with the action's folder, whatever happens.
         with tempfile.TemporaryDirectory(dir=Path(out).parent, ignore_cleanup_errors=True) as tempfile.tempdir:
             facts = registry.stage(stage).run(params, {role: Path(p) for role, p in inputs.items()}, Path(out))
@@ -48,19 +48,19 @@ def run(request: Mapping[str, object]) -> dict[str, Json]:
     return {"facts": dict(facts), "peak_bytes": _peak_bytes()}
 
 
-def _hold_to_plan(gpu: Mapping[str, Json]) -> None:
+def _hold_to_plan(planned: Mapping[str, Json]) -> None:
     """Ask the driver for the GPU that is there now: BuildError when the key says another one."""
-    uuid, fields, file = gpu["uuid"], gpu["fields"], gpu["file"]
+    uuid, fields, file = planned["uuid"], planned["fields"], planned["file"]
     assert isinstance(fields, dict) and isinstance(file, str)
     try:
-        live = device.probe(os.environ)
-        wrong = device.difference(fields, live)
+        live = gpu.probe(os.environ)
+        wrong = gpu.difference(fields, live)
         if wrong is None and live.uuid != uuid:
             wrong = f"it is {live.uuid}, and {uuid} was planned for"
     except NoDeviceError as error:
         wrong = str(error)
     if wrong:
-        device.forget(Path(file))
+        gpu.forget(Path(file))
         raise BuildError(f"this machine's GPU is not what it was: {wrong}; nothing was done, run it again")
 
 

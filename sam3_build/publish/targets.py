@@ -17,7 +17,7 @@ from sam3_build.compare.dependencies import Judged
 from sam3_build.compare.judge import worst
 from sam3_build.execution.local import readable
 from sam3_build.execution.session import Session
-from sam3_build.publish import folder as shelf
+from sam3_build.publish import folder
 from sam3_build.publish.card import GRAPH, UNVERIFIED, Subject, card
 from sam3_build.publish.checks import EXCUSABLE, FAILED, UNMEASURED, UNRUN, UNTRUSTED, Candidate, Item, Reason, shown
 from sam3_build.store.objects import Record, hold
@@ -84,16 +84,16 @@ def _orphans(session: Session) -> list[Published]:
     return [Published(name, ORPHANED, root / name) for name in names if name not in session.manifest.targets]
 
 
-def folder(session: Session, target: str) -> Path:
+def published_folder(session: Session, target: str) -> Path:
     """Return where a target is published: `artifacts/<manifest>/published/<target>`."""
     return session.view.root / "published" / target
 
 
 def _publish(candidate: Candidate) -> Published:
     digests = candidate.session.store.digests
-    reasons, place = candidate.reasons(), folder(candidate.session, candidate.name)
-    shelf.recover(place)
-    there, strays = shelf.listed(place), shelf.strays(place, digests)
+    reasons, place = candidate.reasons(), published_folder(candidate.session, candidate.name)
+    folder.recover(place)
+    there, strays = folder.listed(place), folder.strays(place, digests)
     excused = EXCUSABLE if candidate.target.allow_unverified else ()
     if any(reason.kind not in excused for reason in reasons):
         return _refuse(candidate, place, reasons, strays)
@@ -113,7 +113,7 @@ def _publish(candidate: Candidate) -> Published:
     same_bytes = not strays and all(there.get(name) == content.digests[name] for name in content.sizes)
     if same_bytes and reasons and not _is_unverified(place):
         return replace(done, state=KEPT, reasons=())
-    shelf.replace(place, content.files, content.digests, digests)
+    folder.replace(place, content.files, content.digests, digests)
     return done
 
 
@@ -127,9 +127,9 @@ def _refuse(
     if not place.is_dir():
         return refused
     # Bytes that fail must go whatever SHA256SUMS says of them, or does not: people take files, not lists.
-    there = shelf.held(place, candidate.session.store.digests)
+    there = folder.held(place, candidate.session.store.digests)
     if _must_go(candidate.items, lambda item: _is_there(candidate, item, there), reasons):
-        shelf.withdraw(place)
+        folder.withdraw(place)
         return replace(refused, state=WITHDRAWN, notes=(f"{readable(place)} held these very bytes and is gone",))
     note = f"{readable(place)} stays as it was published before"
     if strays:

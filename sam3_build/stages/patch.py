@@ -10,7 +10,7 @@ from pathlib import Path
 from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph import files
-from sam3_build.graph import names as naming
+from sam3_build.graph.names import complete_names
 from sam3_build.plugins import Memory, Patch, Stage
 from sam3_build.spec import Json
 
@@ -46,7 +46,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
                 tensor.ClearField("data_location")
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, source.parent)
-        naming.complete_names(model)
+        complete_names(model)
     target = out / f"{component}.onnx"
     files.save(model, target)
     facts: dict[str, Json] = {"rewrites": rewrites, "nodes_before": nodes, "nodes": len(model.graph)}

@@ -23,7 +23,7 @@ from sam3_build.graph.fingerprint import structure
 from sam3_build.pipeline.cases import INPUTS, arrays_of, recorded_cases
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.stages import precision as precisions
+from sam3_build.stages import precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +101,7 @@ def _low_nodes(
     assert isinstance(typed, Mapping)
     if kind.name == "FLOAT":
         return frozenset()
-    precisions.run({**typed, "require_low": False}, inputs, scratch)
+    precision.run({**typed, "require_low": False}, inputs, scratch)
     source = {node.name for node in files.load(inputs["onnx"]).graph}
     model = files.load(scratch / f"{params['component']}.{params['precision']}.onnx")
     files.infer_types(model)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from sam3_build.compare import batch_invariance as rows
+from sam3_build.compare import batch_invariance
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.graph import gemms
@@ -96,7 +96,7 @@ def _again(cases: Sequence[Path], most: int, network: Network) -> _Again:
     for case in cases if most else ():
         feed = arrays_of(case, INPUTS)
         recorded = max((len(array) for array in feed.values() if array.ndim), default=1)
-        found = () if network.misfit(feed) else rows.again(recorded, network.most_rows(feed, most))
+        found = () if network.misfit(feed) else batch_invariance.again(recorded, network.most_rows(feed, most))
         if found and recorded > count:
             best, count, picked = case.stem, recorded, found
     fixed = network.fixed_input

@@ -20,7 +20,7 @@ from miniature import SOURCE, run_onnx
 from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import forward, weights
-from sam3_build.graph import files as graph
+from sam3_build.graph import files
 from sam3_build.graph.names import module_path
 from sam3_build.stages import checkpoint, export
 
@@ -172,7 +172,7 @@ def test_another_process_exports_the_same_bytes(component, exported, tmp_path):
     ],
 )
 def test_a_graph_that_breaks_the_contract_is_refused_by_tensor(change, problem, exported, config):
-    model = graph.load(exported["geometry_encoder"])
+    model = files.load(exported["geometry_encoder"])
     change(model.graph)
     params, _ = stage("geometry_encoder")
     spec = params["spec"]

@@ -316,7 +316,6 @@ FROM_CORE = {
     "errors": "words of errors, and errors keep nothing",
     "machine.gpu": "asks which GPU is here; the key has it",
     "machine.nvidia": "asks for free memory, which only saves time",
-    "manifest.weight_files": "words of errors",
     "plugins": NAMES,
     "registry": "finds a plug-in by its name, and the recipe of the action names its module",
     "spec": NAMES,

@@ -460,7 +460,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     "an index of a checkpoint in several files that is none": (
         (("{random: {seed: 0, config: toy.json}}", "{path: sharded}"),),
         (
-            "m.yaml:2: checkpoint.path: 'model.safetensors.index.json' is no index of safetensors files: it "
+            "m.yaml:2: checkpoint.path: 'model.safetensors.index.json' is not an index of safetensors files: it "
             "has no 'weight_map'",
         ),
     ),

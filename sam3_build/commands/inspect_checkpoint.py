@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.manifest.weight_files import TORCH, USUAL, main_file, weight_files
+from sam3_build.manifest.weight_files import main_file, weight_files
 from sam3_build.spec import Json
+from sam3_build.weights.files import SAFETENSORS_SUFFIX, TORCH_SUFFIXES, WEIGHT_NAMES
 
 if TYPE_CHECKING:
-    from sam3_build.families.sam3_image.checkpoint_file import Found
+    from sam3_build.families.sam3_image.checkpoint_file import CheckpointTensors
 
 # What can be inspected beside folders.
-SUFFIXES = (".safetensors", ".json", *TORCH)
+SUFFIXES = (SAFETENSORS_SUFFIX, ".json", *TORCH_SUFFIXES)
 
 MOST_LISTED = 8
 
@@ -29,23 +30,25 @@ def describe_checkpoint(path: Path) -> dict[str, Json]:
     weights = main_file(folder)
     try:
         files = weight_files(folder, None)
-    except ValueError as error:
+    except BuildError as error:
         raise BuildError(f"{path}: {error}") from error
     if not weights.is_file():
-        raise BuildError(f"{path}: holds none of {', '.join(USUAL)}")
+        raise BuildError(f"{path}: holds none of {', '.join(WEIGHT_NAMES)}")
     if missing := [file.name for file in files.values() if not file.is_file()]:
         raise BuildError(f"{path}: {weights.name} names files that are not there: {', '.join(missing)}")
     family, found = _recognised(weights)
     package = f"sam3_build.families.{family}"
-    finite, stored = import_module(f"{package}.finite"), import_module(f"{package}.stored")
+    finite, tensors = import_module(f"{package}.finite"), import_module(f"{package}.tensors")
     owners = {module: c.name for c in registry.family(family).components for module in c.modules}
     groups: dict[str, list[str]] = {}
     for key in found.tensors:
         groups.setdefault(owners.get(key.split(".")[0], "other"), []).append(key)
     unknown: list[Json] = list(found.unknown[:MOST_LISTED])
-    special = {key: stored.not_finite(tensor) for key, tensor in found.tensors.items()}
+    special = {key: tensors.count_not_finite(tensor) for key, tensor in found.tensors.items()}
     wrong = [
-        finite.say(key, found.keys[key], found.tensors[key].shape, count) for key, count in special.items() if count
+        finite.describe(key, found.keys[key], found.tensors[key].shape, count)
+        for key, count in special.items()
+        if count
     ]
     return {
         "file": str(weights),
@@ -62,13 +65,13 @@ def describe_checkpoint(path: Path) -> dict[str, Json]:
     }
 
 
-def _recognised(weights: Path) -> tuple[str, Found]:
+def _recognised(weights: Path) -> tuple[str, CheckpointTensors]:
     """Return the family that knows the names of a checkpoint's tensors, and these; BuildError when none does."""
     refusals: dict[str, str] = {}
     for name in registry.names("families"):
         if (registry.PACKAGE / "families" / name / "checkpoint_file.py").is_file():
             try:
-                found: Found = import_module(f"sam3_build.families.{name}.checkpoint_file").read(weights)
+                found: CheckpointTensors = import_module(f"sam3_build.families.{name}.checkpoint_file").read(weights)
                 return name, found
             except BuildError as error:
                 refusals[name] = str(error)

@@ -17,6 +17,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from sam3_build.digest import PACKAGE, DigestCache, digest
+from sam3_build.errors import BuildError
 from sam3_build.folders import make_folder, share
 from sam3_build.manifest import types
 from sam3_build.manifest.lock import lock_path
@@ -56,7 +57,7 @@ def _recall(entry: Path, code: str, root: Path, digests: DigestCache) -> Manifes
         same = all(digests.file(file.path) == file.sha256 for file in manifest.files)
         same = same and _is_where_it_was(manifest.checkpoint)
         same = same and not _is_newly_locked(manifest)
-    except (OSError, ValueError):
+    except (OSError, ValueError, BuildError):
         return None  # there is no entry, or one of a file that is gone or cannot be read any more
     return manifest if same and all(path.is_file() for path in _paths(manifest)) else None
 

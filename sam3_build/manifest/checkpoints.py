@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sam3_build.errors import BuildError
 from sam3_build.manifest.problems import Report, kind, no_file
 from sam3_build.manifest.rules import check_file
 from sam3_build.manifest.shape import CheckpointFile, ManifestFile
 from sam3_build.manifest.types import Checkpoint, Hub
-from sam3_build.manifest.weight_files import TORCH, USUAL, main_file, weight_files
+from sam3_build.manifest.weight_files import main_file, weight_files
 from sam3_build.manifest.yaml_tree import Keys, Value
+from sam3_build.weights.files import TORCH_SUFFIXES, WEIGHT_NAMES
 
 SOURCES = ("random", "path", "hub")
 KEYS: Keys = ("checkpoint",)
@@ -54,8 +56,11 @@ def _check_state_dict(checkpoint: CheckpointFile, report: Report) -> None:
         report.add(at, "is empty; name a state dict of the file, such as 'ema', or leave it out")
     if checkpoint.random:
         report.add_key(at, "stands beside 'path' or 'hub'; 'random' has no state dicts")
-    if checkpoint.path is not None and (weights := main_file(report.root.path((*KEYS, "path")))).suffix not in TORCH:
-        what = f"chooses a state dict of a file that torch.save wrote ({', '.join(TORCH)})"
+    if (
+        checkpoint.path is not None
+        and (weights := main_file(report.root.path((*KEYS, "path")))).suffix not in TORCH_SUFFIXES
+    ):
+        what = f"chooses a state dict of a file that torch.save wrote ({', '.join(TORCH_SUFFIXES)})"
         report.add_key(at, f"{what}; {weights.name!r} holds one only: leave it out")
 
 
@@ -75,13 +80,13 @@ def _check_path(checkpoint: CheckpointFile, report: Report) -> None:
         return
     try:
         files = weight_files(path, None)
-    except (ValueError, OSError) as error:
+    except (BuildError, OSError) as error:
         report.add(at, getattr(error, "strerror", None) or str(error))
         return
     weights = files["weights"]
     if kind(weights) != "file":
-        report.add(at, f"folder {path.name!r} holds none of {', '.join(USUAL)}")
-    elif checkpoint.config is None and "config" not in files and weights.suffix not in TORCH:
+        report.add(at, f"folder {path.name!r} holds none of {', '.join(WEIGHT_NAMES)}")
+    elif checkpoint.config is None and "config" not in files and weights.suffix not in TORCH_SUFFIXES:
         report.add(at, "has no config.json beside it; name the model's config with 'config:'")
     missing = [file.name for role, file in files.items() if role.startswith("shard") and kind(file) != "file"]
     if missing:

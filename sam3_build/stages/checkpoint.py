@@ -13,17 +13,13 @@ from pathlib import Path
 
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
-from sam3_build.manifest.weight_files import ADAPTER, not_merged
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.weights import hub
+from sam3_build.weights.files import ADAPTER_NAMES, INDEX_NAME, WEIGHT_NAMES, adapter_message, shards
 
 # What a config file records about its own making. Two configs that differ here describe the same network.
 PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
-
-# What the weights are called at the hub, the ones to prefer first; an index names further files.
-INDEX = "model.safetensors.index.json"
-WEIGHTS = ("model.safetensors", INDEX, "sam3.pt")
 
 
 def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
@@ -59,20 +55,20 @@ def _from_hub(
     wanted += ["tokenizer.json"] if source["tokenizer"] else []
 
     def is_enough(names: Collection[str]) -> bool:
-        return {*wanted, *names} == {*names} and (WEIGHTS[0] in names or WEIGHTS[-1] in names or INDEX in names)
+        return {*wanted, *names} == {*names} and any(name in names for name in WEIGHT_NAMES)
 
     snapshot = hub.look_up(repo, revision, is_enough)
-    if adapter := next((name for name in ADAPTER if name in snapshot.names), None):
-        raise BuildError(f"{repo} at {revision} {not_merged(adapter)}")
-    main = next((name for name in WEIGHTS if name in snapshot.names), None)
+    if adapter := next((name for name in ADAPTER_NAMES if name in snapshot.names), None):
+        raise BuildError(f"{repo} at {revision} {adapter_message(adapter)}")
+    main = next((name for name in WEIGHT_NAMES if name in snapshot.names), None)
     if main is None:
         has = ", ".join(snapshot.names[:8]) or "nothing"
-        raise BuildError(f"{repo} at {revision} has none of {', '.join(WEIGHTS)}, but {has}; is it a SAM 3 model?")
+        raise BuildError(f"{repo} at {revision} has none of {', '.join(WEIGHT_NAMES)}, but {has}; is it a SAM 3 model?")
     if source["tokenizer"] and "tokenizer.json" not in snapshot.names:
         raise BuildError(f"{repo} at {revision} has no tokenizer.json; name one with 'tokenizer:' in the manifest")
     found = {name: hub.get(repo, snapshot.commit, name) for name in wanted if name in snapshot.names}
     weights = hub.get(repo, snapshot.commit, main)
-    parts = sorted(set(json.loads(weights.read_bytes())["weight_map"].values())) if main == INDEX else []
+    parts = shards(weights) if main == INDEX_NAME else []
     for part in parts:
         hub.get(repo, snapshot.commit, part)
     if source["tokenizer"]:

@@ -9,21 +9,22 @@ from pathlib import Path
 
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import safetensors_file, torch_file, wrapped_names
-from sam3_build.families.sam3_image.key_map import FORMATS, OTHERS, Format, is_known, recognise, rename, stranger
-from sam3_build.families.sam3_image.stored import Stored
+from sam3_build.families.sam3_image.key_map import FORMATS, OTHERS, Format, is_known, other_model, recognise, rename
+from sam3_build.families.sam3_image.tensors import FileTensor
 from sam3_build.spec import Json
+from sam3_build.weights.files import INDEX_SUFFIX, SAFETENSORS_SUFFIX, TORCH_SUFFIXES
 
-StateDicts = Mapping[str, Mapping[str, Stored]]
+StateDicts = Mapping[str, Mapping[str, FileTensor]]
 
 # Each returns the state dicts of a file by name; a safetensors file is one, which has none.
 READERS: Mapping[str, Callable[[Path], StateDicts]] = {
-    ".safetensors": lambda path: {torch_file.BARE: safetensors_file.read_header(path)},
-    ".index.json": lambda path: {torch_file.BARE: safetensors_file.read_index(path)},
-    **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), torch_file.read_header),
+    SAFETENSORS_SUFFIX: lambda path: {torch_file.BARE: safetensors_file.read_header(path)},
+    INDEX_SUFFIX: lambda path: {torch_file.BARE: safetensors_file.read_index(path)},
+    **dict.fromkeys(TORCH_SUFFIXES, torch_file.read_header),
 }
 
 # What a download leaves that is no checkpoint: the first bytes, what they are, and what to do.
-SHAM = (
+NOT_CHECKPOINTS = (
     (b"version https://git-lfs", "a Git LFS pointer and not the file itself; run `git lfs pull` where it was cloned"),
     (b"<!doctype html", "a web page, not a checkpoint; download the file itself, logged in if the site asks for it"),
     (b"<html", "a web page, not a checkpoint; download the file itself, logged in if the site asks for it"),
@@ -32,7 +33,7 @@ SHAM = (
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckpointTensors:
     """A file's tensors by the names of Sam3Model, and how it was understood.
 
     keys:       Sam3Model's name -> the file's own, in which what was left out and what is unknown is spelled, too
@@ -41,7 +42,7 @@ class Found:
     """
 
     format: Format
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, FileTensor]
     keys: Mapping[str, str]
     left_out: tuple[str, ...]
     unknown: tuple[str, ...]
@@ -52,13 +53,13 @@ class Found:
 
     def facts(self) -> dict[str, Json]:
         """Return how the file was understood; what was nothing out of the ordinary is left out."""
-        told: dict[str, Json] = {
+        facts: dict[str, Json] = {
             "state_dict": self.state_dict,
             "other_state_dicts": list(self.others),
             "prefix": self.prefix,
             "wrappers": list(self.wrappers),
         }
-        return {"format": self.format.title, **{name: value for name, value in told.items() if value}}
+        return {"format": self.format.title, **{name: value for name, value in facts.items() if value}}
 
     def log(self, file: str) -> None:
         """Say the same in sentences."""
@@ -73,27 +74,27 @@ class Found:
             logger.info("%s: names hold %s, which was taken out", file, ", ".join(map(repr, self.wrappers)))
 
 
-def read(path: Path, state_dict: str | None = None) -> Found:
+def read(path: Path, state_dict: str | None = None) -> CheckpointTensors:
     """Return the tensors of a checkpoint, and say how it was understood.
 
     state_dict: the one to take of a file that holds several; None for the usual one
     BuildError when it cannot be read, or is that of another model.
     """
-    dicts = tensors(path)
-    return _understood(path, dicts, torch_file.choose(path.name, dicts, state_dict))
+    dicts = read_state_dicts(path)
+    return _by_model_names(path, dicts, torch_file.choose(path.name, dicts, state_dict))
 
 
-def read_each(path: Path) -> Iterator[Found]:
+def read_each(path: Path) -> Iterator[CheckpointTensors]:
     """Yield the tensors of each state dict of a file that holds a model of this family, the usual one first."""
-    dicts = tensors(path)
-    for name in sorted(dicts, key=lambda name: name not in torch_file.USUAL):
+    dicts = read_state_dicts(path)
+    for name in sorted(dicts, key=lambda name: name not in torch_file.USUAL_NAMES):
         try:
-            yield _understood(path, dicts, name)
+            yield _by_model_names(path, dicts, name)
         except BuildError:
             continue
 
 
-def tensors(path: Path) -> StateDicts:
+def read_state_dicts(path: Path) -> StateDicts:
     """Return where each tensor of a file, or of all files of an index, lies, by state dict and the file's own keys."""
     reader = next((reader for suffix, reader in READERS.items() if path.name.endswith(suffix)), None)
     if reader is None:
@@ -101,13 +102,15 @@ def tensors(path: Path) -> StateDicts:
     with path.open("rb") as file:
         start = file.read(64)
     # Of a safetensors file, the ninth byte is the first of its header; an index is JSON.
-    sham = [what for begin, what in SHAM if start.lstrip().lower().startswith(begin) and start[8:9] != b"{"]
-    if sham and not path.name.endswith(".index.json"):
-        raise BuildError(f"{path.name} is {sham[0]}")
+    other_content = [
+        what for begin, what in NOT_CHECKPOINTS if start.lstrip().lower().startswith(begin) and start[8:9] != b"{"
+    ]
+    if other_content and not path.name.endswith(INDEX_SUFFIX):
+        raise BuildError(f"{path.name} is {other_content[0]}")
     return reader(path)
 
 
-def _understood(path: Path, dicts: StateDicts, name: str) -> Found:
+def _by_model_names(path: Path, dicts: StateDicts, name: str) -> CheckpointTensors:
     stored = dicts[name]
     file = f"{path.name}, {name!r}," if len(dicts) > 1 else path.name
     wanted = f"wanted is SAM 3's image model, as {', '.join(form.title for form in FORMATS)}"
@@ -117,13 +120,13 @@ def _understood(path: Path, dicts: StateDicts, name: str) -> Found:
         raise BuildError(f"{file} {error}") from error
     form = recognise(names.own)
     spellings = [[*names.own, *names.outside], *(() if form else wrapped_names.shortened(stored, OTHERS))]
-    if other := next(filter(None, map(stranger, spellings)), None):
+    if other := next(filter(None, map(other_model, spellings)), None):
         raise BuildError(f"{file} holds {other}, by the names of its tensors ({_sample(stored)}); {wanted}")
     if form is None:
         raise BuildError(f"{file} holds no tensor of SAM 3: its names are {_sample(stored)}; {wanted}")
     renamed = rename({short: stored[key] for short, key in names.own.items()}, form)
     computed = [key for key in names.outside if wrapped_names.is_computed(key)]
-    return Found(
+    return CheckpointTensors(
         format=form,
         tensors=renamed.tensors,
         keys={ours: names.own[short] for ours, short in renamed.keys.items()},

@@ -51,7 +51,7 @@ def count(dtype: str, elements: bytes | memoryview) -> Count:
     return Count(nan, special.size - nan)
 
 
-def say(key: str, origin: str, shape: tuple[int, ...], special: Count) -> str:
+def describe(key: str, origin: str, shape: tuple[int, ...], special: Count) -> str:
     """Return a tensor's name, also as the file spells it, and what it holds: `x (of y): 3 NaN and 1 Inf of 4096`."""
     what = " and ".join(f"{n} {name}" for name, n in (("NaN", special.nan), ("Inf", special.inf)) if n)
     return f"{key}{'' if origin == key else f' (of {origin})'}: {what} of {math.prod(shape)}"
@@ -65,7 +65,7 @@ def in_inventory(listed: Mapping[str, Mapping[str, Json]], origins: Mapping[str,
         assert isinstance(nan, int) and isinstance(inf, int) and isinstance(shape, list)
         if special := Count(nan, inf):
             sizes = tuple(n for n in shape if isinstance(n, int))
-            lines.append(say(key, origins.get(key, key), sizes, special))
+            lines.append(describe(key, origins.get(key, key), sizes, special))
     return lines
 
 

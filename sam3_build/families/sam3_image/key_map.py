@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sam3_build.families.sam3_image.stored import Stored
+from sam3_build.families.sam3_image.tensors import FileTensor
 from sam3_build.families.sam3_image.wrapped_names import is_computed
 
 
@@ -52,7 +52,7 @@ FORMATS = (
 OTHERS = tuple(dict.fromkeys(other for form in FORMATS for other in form.others))
 
 # What a file is when a key of it matches: first come, first served.
-STRANGERS = (
+OTHER_MODELS = (
     ("SAM 3.1 (multiplex)", r"tracker\.model\."),
     ("EfficientSAM3", r"(.*\.)?student_trunk\.|.*\bvision_backbone\.trunk\.model\."),
     ("EdgeTAM", r"(.*\.)?image_encoder\.trunk\.body\.|vision_encoder\.backbone\.timm_model\.|spatial_perceiver\."),
@@ -206,7 +206,7 @@ class Renamed:
     """
 
     format: Format
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, FileTensor]
     keys: Mapping[str, str]
     left_out: tuple[str, ...]
     unknown: tuple[str, ...]
@@ -217,9 +217,9 @@ def is_known(name: str) -> bool:
     return any(form.holds(name) for form in FORMATS)
 
 
-def stranger(keys: Collection[str]) -> str | None:
+def other_model(keys: Collection[str]) -> str | None:
     """Return which other model these keys are known to belong to, or None."""
-    return next((name for name, pattern in STRANGERS if any(re.match(pattern, key) for key in keys)), None)
+    return next((name for name, pattern in OTHER_MODELS if any(re.match(pattern, key) for key in keys)), None)
 
 
 def recognise(keys: Collection[str]) -> Format | None:
@@ -229,9 +229,9 @@ def recognise(keys: Collection[str]) -> Format | None:
     return best if counts[best] else None
 
 
-def rename(stored: Mapping[str, Stored], form: Format) -> Renamed:
+def rename(stored: Mapping[str, FileTensor], form: Format) -> Renamed:
     """Name the tensors of a file in `form` as Sam3Model does, splitting joined projections."""
-    tensors: dict[str, Stored] = {}
+    tensors: dict[str, FileTensor] = {}
     keys: dict[str, str] = {}
     left_out: list[str] = []
     unknown: list[str] = []
@@ -268,7 +268,7 @@ def translate(name: str) -> str | None:
     return None
 
 
-def _parts(name: str | None, tensor: Stored) -> dict[str, Stored]:
+def _parts(name: str | None, tensor: FileTensor) -> dict[str, FileTensor]:
     """Return what transformers makes of one of Meta's tensors; nothing when it cannot be split."""
     if name is None:
         return {}

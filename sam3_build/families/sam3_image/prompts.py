@@ -34,19 +34,19 @@ TEXT_OF_BOXES = "visual"
 LONGEST_QUOTE = 60
 
 
-class Box(TypedDict):
+class BoxPrompt(TypedDict):
     """A box prompt: label 1 or 0, and x, y, width, height in pixels of the original picture, as viewers show it."""
 
     label: int
     xywh: tuple[float, float, float, float]
 
 
-class Sample(TypedDict):
+class SamplePrompt(TypedDict):
     """The role of a picture among the input files, a text or None, and boxes."""
 
     image: str
     text: str | None
-    boxes: Sequence[Box]
+    boxes: Sequence[BoxPrompt]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Case:
 
 def make_cases(
     reference: str,
-    samples: Sequence[Sample],
+    samples: Sequence[SamplePrompt],
     tokenizer: Path,
     images: Mapping[str, Path],
     config: Mapping[str, Json],
@@ -73,8 +73,8 @@ def make_cases(
     """
     if reference not in FAMILY.references:
         raise BuildError(f"no reference named {reference!r}{did_you_mean(reference, FAMILY.references)}")
-    if wrong := problems(samples, tokenizer, images, config):
-        raise InputError(wrong)
+    if faults := problems(samples, tokenizer, images, config):
+        raise InputError(faults)
     reader, dims = _reader(tokenizer), FAMILY.static_dims(config)
     rows = [_row(sample, reader, images, dims) for sample in samples]
     request = CaseRequest(layout, reference, [len(row.labels) for row in rows], padding, dims)
@@ -82,7 +82,10 @@ def make_cases(
 
 
 def problems(
-    samples: Sequence[Sample], tokenizer: Path | None, images: Mapping[str, Path], config: Mapping[str, Json] | None
+    samples: Sequence[SamplePrompt],
+    tokenizer: Path | None,
+    images: Mapping[str, Path],
+    config: Mapping[str, Json] | None,
 ) -> list[tuple[Keys, str]]:
     """Return all that is wrong with texts, pictures and boxes, and where: `("samples", 1, "boxes")`, `("tokenizer",)`.
 
@@ -90,23 +93,23 @@ def problems(
     """
     found: list[tuple[Keys, str]] = []
     reader, longest = None, _text_len(config)
-    with _noting(found, "tokenizer"):
+    with _collecting(found, "tokenizer"):
         reader = _reader(tokenizer) if tokenizer else None
     size = cache(lambda role: _picture(images[role]).size)
     for i, sample in enumerate(samples):
-        with _noting(found, "samples", i, "text"):
+        with _collecting(found, "samples", i, "text"):
             if reader:
                 _tokens(_text(sample), reader, longest)
-        with _noting(found, "samples", i, "image"):
+        with _collecting(found, "samples", i, "image"):
             size(sample["image"])
             for box in sample["boxes"]:
-                with _noting(found, "samples", i, "boxes"):
+                with _collecting(found, "samples", i, "boxes"):
                     _relative(box, size(sample["image"]), images[sample["image"]].name)
     return found
 
 
 @contextmanager
-def _noting(found: list[tuple[Keys, str]], *keys: str | int) -> Iterator[None]:
+def _collecting(found: list[tuple[Keys, str]], *keys: str | int) -> Iterator[None]:
     try:
         yield
     except BuildError as error:
@@ -123,7 +126,7 @@ def _text_len(config: Mapping[str, Json] | None) -> int | None:
 
 
 @dataclass(frozen=True)
-class Row:
+class SampleArrays:
     """One sample's inputs without the batch dim and without padding of boxes."""
 
     image: Array
@@ -133,16 +136,16 @@ class Row:
     labels: Sequence[int]
 
 
-def _row(sample: Sample, reader: Tokenizer, images: Mapping[str, Path], dims: Mapping[str, int]) -> Row:
+def _row(sample: SamplePrompt, reader: Tokenizer, images: Mapping[str, Path], dims: Mapping[str, int]) -> SampleArrays:
     file = images[sample["image"]]
     ids, mask = _tokens(_text(sample), reader, dims["text_len"])
     picture = _picture(file)
     boxes = [_relative(box, picture.size, file.name) for box in sample["boxes"]]
     pixels = pictures.preprocess(picture, dims["image_size"])
-    return Row(pixels, ids, mask, boxes, [box["label"] for box in sample["boxes"]])
+    return SampleArrays(pixels, ids, mask, boxes, [box["label"] for box in sample["boxes"]])
 
 
-def _text(sample: Sample) -> str:
+def _text(sample: SamplePrompt) -> str:
     return TEXT_OF_BOXES if sample["text"] is None else sample["text"]
 
 
@@ -153,7 +156,7 @@ def _picture(file: Path) -> Image.Image:
         raise BuildError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def _relative(box: Box, size: tuple[int, int], picture: str) -> tuple[float, float, float, float]:
+def _relative(box: BoxPrompt, size: tuple[int, int], picture: str) -> tuple[float, float, float, float]:
     """Return the box as centre and size relative to its picture; it may leave the picture, but not lie outside."""
     (x, y, w, h), (width, height) = box["xywh"], size
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
@@ -164,7 +167,7 @@ def _relative(box: Box, size: tuple[int, int], picture: str) -> tuple[float, flo
     return (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
 
 
-def _case(shape: CaseShape, rows: Sequence[Row]) -> Case:
+def _case(shape: CaseShape, rows: Sequence[SampleArrays]) -> Case:
     import numpy as np
 
     chosen = [rows[i] for i in shape.samples]
@@ -207,19 +210,19 @@ def _reader(tokenizer: Path) -> Tokenizer:
 
 
 def _tokens(text: str, reader: Tokenizer, length: int | None) -> tuple[list[int], list[int]]:
-    encoded, wrong = reader.encode(text), []
+    encoded, faults = reader.encode(text), []
     if length is not None and len(encoded.ids) > length:
-        wrong.append(
+        faults.append(
             f"the text {_shortened(text)!r} is {len(encoded.ids)} tokens long, those at its start and end counted; "
             f"the text encoder reads {length}: use fewer words"
         )
     unknown = reader.token_to_id("<unk>")
     if unknown is not None and unknown in encoded.ids:
-        wrong.append(
+        faults.append(
             f"the tokenizer has no token for some word of {_shortened(text)!r}{_vocabulary_hint(text, reader)}"
         )
-    if wrong:
-        raise BuildError("; ".join(wrong))
+    if faults:
+        raise BuildError("; ".join(faults))
     padding = reader.padding
     assert padding is not None
     encoded.pad(length or len(encoded.ids), pad_id=padding["pad_id"], pad_token=padding["pad_token"])

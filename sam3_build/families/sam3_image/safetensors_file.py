@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image.stored import WIDTHS, Stored, contiguous
+from sam3_build.families.sam3_image.tensors import WIDTHS, FileTensor, contiguous
+from sam3_build.weights.files import weight_map
 
 
-def read_header(path: Path) -> dict[str, Stored]:
+def read_header(path: Path) -> dict[str, FileTensor]:
     """Return every tensor of a file, by key."""
     # The length of the header (8 bytes, little endian), the header (JSON), then the tensors' bytes.
     size = path.stat().st_size
@@ -36,7 +37,7 @@ def read_header(path: Path) -> dict[str, Stored]:
     return tensors
 
 
-def _stored(path: Path, key: str, dtype: str, shape: list[int], span: tuple[int, ...], data: int) -> Stored:
+def _stored(path: Path, key: str, dtype: str, shape: list[int], span: tuple[int, ...], data: int) -> FileTensor:
     begin, end = span
     width = WIDTHS.get(dtype)
     wanted = None if width is None else width * math.prod(shape)
@@ -46,7 +47,7 @@ def _stored(path: Path, key: str, dtype: str, shape: list[int], span: tuple[int,
             f"{path.name} is damaged: its header says that {key} is {dtype} {list(shape)}{needs}, and lies in bytes "
             f"{begin} to {end}; get the file again"
         )
-    return Stored(path, dtype, tuple(shape), data + begin, contiguous(tuple(shape)))
+    return FileTensor(path, dtype, tuple(shape), data + begin, contiguous(tuple(shape)))
 
 
 def _refuse_holes(path: Path, spans: Mapping[str, tuple[int, ...]]) -> None:
@@ -61,7 +62,7 @@ def _refuse_holes(path: Path, spans: Mapping[str, tuple[int, ...]]) -> None:
         reached = end
 
 
-def read_index(path: Path) -> dict[str, Stored]:
+def read_index(path: Path) -> dict[str, FileTensor]:
     """Return every tensor of the files that an index (`model.safetensors.index.json`) names, by key.
 
     BuildError when index and files do not tell of the same tensors.
@@ -75,16 +76,3 @@ def read_index(path: Path) -> dict[str, Stored]:
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
             raise BuildError(f"{path.name} {what}: {', '.join(found[:3])}{more}; get index and files again, together")
     return {key: headers[name][key] for key, name in listed.items()}
-
-
-def weight_map(path: Path) -> dict[str, str]:
-    """Return tensor key -> file name, as an index has it. BuildError when it is none or leads out of its folder."""
-    try:
-        found = json.loads(path.read_bytes())["weight_map"]
-        names = {str(key): str(name) for key, name in found.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BuildError(f"{path.name} is no index of safetensors files: it has no 'weight_map' ({error})") from error
-    for name in names.values():
-        if Path(name).name != name or name in ("", ".", ".."):
-            raise BuildError(f"{path.name}: {name!r} leads out of the index's folder; all files must lie beside it")
-    return names

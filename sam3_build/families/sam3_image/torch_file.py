@@ -9,7 +9,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.families.sam3_image.stored import Stored
+from sam3_build.families.sam3_image.tensors import FileTensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BARE = ""
 
 # Which of several state dicts is meant when nobody says: the trained weights, as most training code calls them.
-USUAL = (BARE, "model", "state_dict", "model_state_dict")
+USUAL_NAMES = (BARE, "model", "state_dict", "model_state_dict")
 
 STATE_DICT = "save a state dict: torch.save(model.state_dict(), 'weights.pt')"
 
@@ -32,7 +32,7 @@ OTHER_ARCHIVES = (
 MOST_LISTED = 12
 
 
-def read_header(path: Path) -> dict[str, dict[str, Stored]]:
+def read_header(path: Path) -> dict[str, dict[str, FileTensor]]:
     """Return every state dict of a file by its name (`ema`, `ema.module`), in the file's order; a bare one is BARE.
 
     Only the file's table of contents is read, and no memory taken for tensors. BuildError when it holds none.
@@ -50,11 +50,11 @@ def read_header(path: Path) -> dict[str, dict[str, Stored]]:
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         # torch's first sentence says what is wrong, the next ones what it advises: never ours to pass on.
-        said = " ".join(str(error).split()).partition(". ")[0]
-        reason = f": {said}" if "weights_only" not in said else ""
+        message = " ".join(str(error).split()).partition(". ")[0]
+        reason = f": {message}" if "weights_only" not in message else ""
         raise BuildError(f"{path.name} cannot be read{reason}; get the file again") from error
     size = path.stat().st_size
-    stored: dict[str, dict[str, Stored]] = {}
+    stored: dict[str, dict[str, FileTensor]] = {}
     for name, tensors in _state_dicts(path, found).items():
         stored[name] = {key: _stored(path, tensor) for key, tensor in tensors.items()}
         for key, tensor in stored[name].items():
@@ -77,7 +77,7 @@ def choose(file: str, names: Collection[str], wanted: str | None) -> str:
             raise BuildError(f"{file} holds one state dict, which has no name; leave `weights: {wanted}` out")
         nearest = did_you_mean(wanted, names) if len(names) > 1 else ""
         raise BuildError(f"{file} has no state dict {wanted!r}; it holds {listed}{nearest.partition('; known')[0]}")
-    usual = [name for name in USUAL if name in names]
+    usual = [name for name in USUAL_NAMES if name in names]
     if usual or len(names) == 1:
         return (usual or list(names))[0]
     raise BuildError(
@@ -135,10 +135,10 @@ def _named(value: object) -> dict[str, Tensor]:
     return {str(key): tensor for key, tensor in value.items()}
 
 
-def _stored(path: Path, tensor: Tensor) -> Stored:
+def _stored(path: Path, tensor: Tensor) -> FileTensor:
     names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64", "int64": "I64", "int32": "I32"}
     torch_name = str(tensor.dtype).removeprefix("torch.")
     begin = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
     assert isinstance(begin, int), "this torch does not say where a storage lies in its file"
     offset = begin + int(tensor.storage_offset()) * tensor.element_size()
-    return Stored(path, names.get(torch_name, torch_name), tuple(tensor.shape), offset, tensor.stride())
+    return FileTensor(path, names.get(torch_name, torch_name), tuple(tensor.shape), offset, tensor.stride())

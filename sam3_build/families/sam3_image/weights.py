@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import checkpoint_file, finite, random_weights, stored
-from sam3_build.families.sam3_image.checkpoint_file import Found
-from sam3_build.families.sam3_image.config_keys import image_config, refuse_misspelt
+from sam3_build.families.sam3_image import checkpoint_file, finite, random_weights
+from sam3_build.families.sam3_image.checkpoint_file import CheckpointTensors
+from sam3_build.families.sam3_image.config import image_config, refuse_misspelt
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import sam3_config, skeleton
 from sam3_build.families.sam3_image.modules import modeling
-from sam3_build.families.sam3_image.stored import Stored
+from sam3_build.families.sam3_image.tensors import DTYPES, FileTensor, inventory_line, read_tensor
 from sam3_build.spec import USUAL_LAYOUT, Json
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
     except Exception as error:  # whatever transformers and torch raise for a type or a size that cannot be
         why = " ".join(str(error).split())
         raise BuildError(
-            f"model config: no Sam3Model can be made of {_culprit(config)}: {type(error).__name__}: {why}"
+            f"model config: no Sam3Model can be made of {_bad_key(config)}: {type(error).__name__}: {why}"
         ) from error
     return complete
 
 
-def _culprit(config: Mapping[str, Json]) -> str:
+def _bad_key(config: Mapping[str, Json]) -> str:
     """Return the key of the config that transformers refuses also when all others have their defaults, else `it`."""
     for key, value in config.items():
         try:
@@ -86,9 +86,10 @@ def inventory(
         }
     found = checkpoint_file.read(weights, _state_dict(source))
     problems = [problem for model in skeletons.values() for problem in _mismatches(model, found)]
-    _refuse(problems + _strangers(found, whole_model(config)), weights, found)
+    _refuse_mismatches(problems + _unexpected(found, whole_model(config)), weights, found)
     listed = {
-        name: {key: stored.entry(found.tensors[key]) for key in model.state_dict()} for name, model in skeletons.items()
+        name: {key: inventory_line(found.tensors[key]) for key in model.state_dict()}
+        for name, model in skeletons.items()
     }
     _refuse_not_finite({name: lines for name, lines in listed.items() if used is None or name in used}, weights, found)
     return {name: {**lines} for name, lines in listed.items()}
@@ -122,16 +123,16 @@ def load(
     if weights is None:
         seed = _seed(source)
         recipes = random_weights.recipes(model)
-        _recheck(listed, {recipe.key: random_weights.entry(recipe, seed) for recipe in recipes}, f"seed {seed}")
+        _refuse_changed(listed, {recipe.key: random_weights.entry(recipe, seed) for recipe in recipes}, f"seed {seed}")
         return {recipe.key: recipe.draw(seed) for recipe in recipes}
     found = _listed_in(weights, listed)
-    _refuse(_mismatches(model, found), weights, found)
-    read = {key: stored.read(found.tensors[key]) for key in model.state_dict()}
-    _recheck(listed, {key: line for key, (_, line) in read.items()}, weights.name)
+    _refuse_mismatches(_mismatches(model, found), weights, found)
+    read = {key: read_tensor(found.tensors[key]) for key in model.state_dict()}
+    _refuse_changed(listed, {key: line for key, (_, line) in read.items()}, weights.name)
     return {key: tensor for key, (tensor, _) in read.items()}
 
 
-def _listed_in(weights: Path, listed: Mapping[str, Mapping[str, Json]]) -> Found:
+def _listed_in(weights: Path, listed: Mapping[str, Mapping[str, Json]]) -> CheckpointTensors:
     """Return the state dict of the file that holds exactly the listed tensors; the usual one where none does."""
     found = list(checkpoint_file.read_each(weights))
     if len(found) != 1:
@@ -142,10 +143,10 @@ def _listed_in(weights: Path, listed: Mapping[str, Mapping[str, Json]]) -> Found
     return found[0]
 
 
-def _is_line(tensor: Stored | None, line: Mapping[str, Json]) -> bool:
+def _is_line(tensor: FileTensor | None, line: Mapping[str, Json]) -> bool:
     """Whether a tensor is that of an inventory's line. Reads its bytes only where type and shape are right."""
-    alike = tensor and stored.DTYPES.get(tensor.dtype) == line["dtype"] and list(tensor.shape) == line["shape"]
-    return bool(alike and tensor and stored.entry(tensor) == line)
+    alike = tensor and DTYPES.get(tensor.dtype) == line["dtype"] and list(tensor.shape) == line["shape"]
+    return bool(alike and tensor and inventory_line(tensor) == line)
 
 
 def whole_model(config: Mapping[str, Json]) -> dict[str, tuple[int, ...]]:
@@ -171,7 +172,7 @@ def _seed(source: Mapping[str, Json]) -> int:
     return seed
 
 
-def _mismatches(model: nn.Module, file: Found) -> list[str]:
+def _mismatches(model: nn.Module, file: CheckpointTensors) -> list[str]:
     problems = []
     for key, tensor in model.state_dict().items():
         shape, found = tuple(tensor.shape), file.tensors.get(key)
@@ -181,12 +182,14 @@ def _mismatches(model: nn.Module, file: Found) -> list[str]:
         origin = "" if file.keys[key] == key else f" (of {file.keys[key]})"
         if found.shape != shape:
             problems.append(f"shape: {key}{origin} is {list(found.shape)}, the config asks for {list(shape)}")
-        elif found.dtype not in stored.DTYPES:
-            problems.append(f"type: {key}{origin} is {found.dtype}; allowed: {', '.join(stored.DTYPES)}")
+        elif found.dtype not in DTYPES:
+            problems.append(f"type: {key}{origin} is {found.dtype}; allowed: {', '.join(DTYPES)}")
     return problems
 
 
-def _refuse_not_finite(listed: Mapping[str, Mapping[str, Mapping[str, Json]]], weights: Path, file: Found) -> None:
+def _refuse_not_finite(
+    listed: Mapping[str, Mapping[str, Mapping[str, Json]]], weights: Path, file: CheckpointTensors
+) -> None:
     wrong = [f"{name}: {line}" for name, lines in listed.items() for line in finite.in_inventory(lines, file.keys)]
     if wrong:
         what = f"{len(wrong)} tensors are" if len(wrong) > 1 else "a tensor is"
@@ -196,7 +199,9 @@ def _refuse_not_finite(listed: Mapping[str, Mapping[str, Mapping[str, Json]]], w
         )
 
 
-def _recheck(listed: Mapping[str, Mapping[str, Json]], found: Mapping[str, Mapping[str, Json]], origin: str) -> None:
+def _refuse_changed(
+    listed: Mapping[str, Mapping[str, Json]], found: Mapping[str, Mapping[str, Json]], origin: str
+) -> None:
     """Refuse tensors that are not those of the inventory: a file that was swapped after it was listed."""
     differing = sorted(key for key in listed.keys() | found.keys() if listed.get(key) != found.get(key))
     if differing:
@@ -207,12 +212,12 @@ def _recheck(listed: Mapping[str, Mapping[str, Json]], found: Mapping[str, Mappi
         )
 
 
-def _strangers(file: Found, known: Collection[str]) -> list[str]:
+def _unexpected(file: CheckpointTensors, known: Collection[str]) -> list[str]:
     unknown = {*file.unknown, *(file.keys[key] for key in file.tensors if key not in known)}
     return [f"unexpected: {key}" for key in sorted(unknown)]
 
 
-def _refuse(problems: list[str], weights: Path, file: Found) -> None:
+def _refuse_mismatches(problems: list[str], weights: Path, file: CheckpointTensors) -> None:
     lines: list[str] = []
     for kind in dict.fromkeys(problem.split(":")[0] for problem in problems):
         same = [problem for problem in problems if problem.startswith(f"{kind}:")]

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from sam3_build.commands.inspect import describe, render
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import checkpoint_file, finite, stored, torch_file, weights, wrapped_names
-from sam3_build.families.sam3_image.stored import Stored, contiguous
+from sam3_build.families.sam3_image import checkpoint_file, finite, tensors, torch_file, weights, wrapped_names
+from sam3_build.families.sam3_image.tensors import FileTensor, contiguous
 
 PATH = {"path": True}
 
@@ -75,7 +75,7 @@ def test_names_that_a_wrapper_changed_are_the_same_weights(
     assert (found.prefix, found.wrappers, found.format.title) == (prefix, wrappers, "official SAM 3, sam3.pt")
     assert {key: tensor.shape for key, tensor in found.tensors.items()} == shapes
     assert found.unknown == () and set(found.keys.values()) | set(found.left_out) == {wrap(key) for key in official}
-    assert all(stored.entry(found.tensors[key]) == line for key, line in wanted["decoder"].items())
+    assert all(tensors.inventory_line(found.tensors[key]) == line for key, line in wanted["decoder"].items())
 
 
 def test_a_wrapped_file_has_the_inventory_of_the_bare_one_and_its_facts(official, wanted, config, tmp_path):
@@ -315,19 +315,19 @@ def test_many_tensors_that_are_not_finite_are_counted(state, config, tmp_path):
 
 @pytest.mark.parametrize("block", [4, 64, 1 << 22])
 def test_elements_that_are_not_finite_are_counted_across_blocks(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(stored, "BLOCK", block)
+    monkeypatch.setattr(tensors, "BLOCK", block)
     values = torch.tensor([1.0, math.nan, -math.nan, math.inf, 3.4e38, -math.inf, 1e-45, math.nan] * 9)
     (tmp_path / "x").write_bytes(values.numpy().tobytes())
-    tensor = Stored(tmp_path / "x", "F32", (72,), 0, contiguous((72,)))
-    line = stored.entry(tensor)
-    assert stored.not_finite(tensor) == finite.Count(27, 18)
-    assert (line["nan"], line["inf"]) == (27, 18) and stored.read(tensor)[1] == line
+    tensor = FileTensor(tmp_path / "x", "F32", (72,), 0, contiguous((72,)))
+    line = tensors.inventory_line(tensor)
+    assert tensors.count_not_finite(tensor) == finite.Count(27, 18)
+    assert (line["nan"], line["inf"]) == (27, 18) and tensors.read_tensor(tensor)[1] == line
 
 
 def test_looking_for_nan_costs_little_beside_the_digest(tmp_path):
     tensor = torch.randn(1 << 22)
     (tmp_path / "x").write_bytes(tensor.numpy().tobytes())
-    at = Stored(tmp_path / "x", "F32", (1 << 22,), 0, (1,))
+    at = FileTensor(tmp_path / "x", "F32", (1 << 22,), 0, (1,))
 
     def best(work):
         times = []
@@ -337,4 +337,4 @@ def test_looking_for_nan_costs_little_beside_the_digest(tmp_path):
             times.append(time.process_time() - began)
         return min(times)
 
-    assert best(lambda: stored.not_finite(at)) < best(lambda: stored.entry(at)) * 0.6
+    assert best(lambda: tensors.count_not_finite(at)) < best(lambda: tensors.inventory_line(at)) * 0.6

@@ -18,7 +18,7 @@ from sam3_build.families.sam3_image import checkpoint_file, key_map, weights
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import sam3_config
 from sam3_build.families.sam3_image.modules import modeling
-from sam3_build.families.sam3_image.stored import Stored, contiguous, read
+from sam3_build.families.sam3_image.tensors import FileTensor, contiguous, read_tensor
 
 PATH = {"path": True}
 
@@ -54,7 +54,7 @@ def pooling(monkeypatch):
 
 def whole(path):
     """Return every tensor of a checkpoint by Sam3Model's names."""
-    return {key: read(tensor)[0] for key, tensor in checkpoint_file.read(path).tensors.items()}
+    return {key: read_tensor(tensor)[0] for key, tensor in checkpoint_file.read(path).tensors.items()}
 
 
 # ------------------------------------------------------------------ sam3.pt
@@ -64,9 +64,9 @@ def test_every_tensor_of_the_official_file_has_its_place_in_transformers_sam3(tm
     """1465 names and shapes of Meta's own code against transformers' model at full size."""
     names = official_names()
     assert len(names) == 1465
-    stored = {key: Stored(tmp_path, "F32", shape, 0, contiguous(shape)) for key, shape in names.items()}
+    stored = {key: FileTensor(tmp_path, "F32", shape, 0, contiguous(shape)) for key, shape in names.items()}
     form = key_map.recognise(names)
-    assert form.title == "official SAM 3, sam3.pt" and key_map.stranger(names) is None
+    assert form.title == "official SAM 3, sam3.pt" and key_map.other_model(names) is None
     renamed = key_map.rename(stored, form)
     assert {key: tensor.shape for key, tensor in renamed.tensors.items()} == weights.whole_model({"model_type": "sam3"})
     assert renamed.unknown == ()
@@ -308,8 +308,8 @@ def test_several_files_have_the_inventory_of_one(shards, folder, config):
             "names tensors that are not there: tex",
         ),
         (lambda m: m.pop("text_projection.bias"), "does not name all tensors: text_projection.bias of model-0000"),
-        (lambda m: m.update({"text_projection.bias": "../up.safetensors"}), "leads out of the index's folder"),
-        (lambda m: m.update({"text_projection.bias": "/tmp/up.safetensors"}), "leads out of the index's folder"),
+        (lambda m: m.update({"text_projection.bias": "../up.safetensors"}), "all its files must lie beside it"),
+        (lambda m: m.update({"text_projection.bias": "/tmp/up.safetensors"}), "all its files must lie beside it"),
     ],
 )
 def test_an_index_that_does_not_fit_its_files_is_refused(shards, config, change, says):
@@ -320,7 +320,7 @@ def test_an_index_that_does_not_fit_its_files_is_refused(shards, config, change,
 
 def test_an_index_that_is_none_is_refused(tmp_path, config):
     (tmp_path / "model.safetensors.index.json").write_text('{"weights": {}}')
-    with pytest.raises(BuildError, match="is no index of safetensors files: it has no 'weight_map'"):
+    with pytest.raises(BuildError, match="is not an index of safetensors files: it has no 'weight_map'"):
         weights.inventory(PATH, config, tmp_path / "model.safetensors.index.json")
 
 

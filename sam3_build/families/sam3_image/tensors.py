@@ -26,7 +26,7 @@ BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Stored:
+class FileTensor:
     """A tensor of a file: its first element lies at byte `offset`, and `strides` count elements, as torch's do."""
 
     file: Path
@@ -53,12 +53,12 @@ class Stored:
         wanted = contiguous(self.shape)
         return all(n == 1 or s == w for n, s, w in zip(self.shape, self.strides, wanted, strict=True))
 
-    def narrow(self, axis: int, start: int, length: int) -> Stored:
+    def narrow(self, axis: int, start: int, length: int) -> FileTensor:
         """Return `length` slices from `start` on, along `axis`."""
         shape = (*self.shape[:axis], length, *self.shape[axis + 1 :])
         return replace(self, shape=shape, offset=self.offset + start * self.strides[axis] * self.width)
 
-    def transposed(self) -> Stored:
+    def transposed(self) -> FileTensor:
         """Return the tensor with its dims in reverse."""
         return replace(self, shape=self.shape[::-1], strides=self.strides[::-1])
 
@@ -68,13 +68,13 @@ def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(accumulate(shape[:0:-1], lambda size, n: size * n, initial=1))[::-1] if shape else ()
 
 
-def entry(tensor: Stored) -> dict[str, Json]:
+def inventory_line(tensor: FileTensor) -> dict[str, Json]:
     """Return the inventory's line for a stored tensor; its digest is that of its bytes, elements in order.
 
     `{"dtype", "shape", "digest"}`, and the numbers of `nan` and `inf` elements where there are any.
     """
     if not tensor.is_contiguous:
-        return read(tensor)[1]
+        return read_tensor(tensor)[1]
     sha, special = hashlib.sha256(), Count()
     for block in _blocks(tensor):
         sha.update(block)
@@ -82,7 +82,7 @@ def entry(tensor: Stored) -> dict[str, Json]:
     return _line(tensor, sha.hexdigest(), special)
 
 
-def not_finite(tensor: Stored) -> Count:
+def count_not_finite(tensor: FileTensor) -> Count:
     """Return how many elements of a stored tensor are NaN and how many infinite; none of a type that cannot be."""
     total = Count()
     for block in _blocks(tensor):
@@ -90,23 +90,23 @@ def not_finite(tensor: Stored) -> Count:
     return total
 
 
-def read(tensor: Stored) -> tuple[Tensor, dict[str, Json]]:
+def read_tensor(tensor: FileTensor) -> tuple[Tensor, dict[str, Json]]:
     """Return the tensor as FP32, and the inventory's line for the very bytes that were read."""
     import torch
 
-    held = bytearray(tensor.size)
+    content = bytearray(tensor.size)
     with tensor.file.open("rb") as file:
         file.seek(tensor.offset)
-        if file.readinto(held) < len(held):
+        if file.readinto(content) < len(content):
             raise _cut_short(tensor)
-    flat = torch.frombuffer(held, dtype=getattr(torch, DTYPES[tensor.dtype])) if held else torch.empty(0)
-    found = flat.as_strided(tensor.shape, tensor.strides).contiguous()
-    elements = found.flatten().view(torch.uint8).numpy().data
-    line = _line(tensor, hashlib.sha256(elements).hexdigest(), count(tensor.dtype, elements))
-    return found.to(torch.float32), line
+    flat = torch.frombuffer(content, dtype=getattr(torch, DTYPES[tensor.dtype])) if content else torch.empty(0)
+    elements = flat.as_strided(tensor.shape, tensor.strides).contiguous()
+    raw = elements.flatten().view(torch.uint8).numpy().data
+    line = _line(tensor, hashlib.sha256(raw).hexdigest(), count(tensor.dtype, raw))
+    return elements.to(torch.float32), line
 
 
-def _blocks(tensor: Stored) -> Iterator[bytes]:
+def _blocks(tensor: FileTensor) -> Iterator[bytes]:
     left = tensor.size
     with tensor.file.open("rb") as file:
         file.seek(tensor.offset)
@@ -118,9 +118,9 @@ def _blocks(tensor: Stored) -> Iterator[bytes]:
             yield block
 
 
-def _cut_short(tensor: Stored) -> BuildError:
+def _cut_short(tensor: FileTensor) -> BuildError:
     return BuildError(f"{tensor.file.name} was cut short while it was read; get the file again")
 
 
-def _line(tensor: Stored, digest: str, special: Count) -> dict[str, Json]:
+def _line(tensor: FileTensor, digest: str, special: Count) -> dict[str, Json]:
     return {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "digest": digest, **special.as_json()}

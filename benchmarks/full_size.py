@@ -114,22 +114,22 @@ def environ() -> dict[str, str]:
 def doit(folder: Path, *args: str) -> tuple[float, int, str]:
     """Run `doit <args>` on the manifest `full`; return its seconds, its peak in bytes, and its output."""
     began, peak = time.perf_counter(), Peak()
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "doit", "manifest=full", *args],
             cwd=folder,
             env=environ(),
-            stdout=output,
+            stdout=log,
             stderr=subprocess.STDOUT,
         )
         with peak.watch(process.pid):
             code = process.wait()
         seconds = time.perf_counter() - began
-        output.seek(0)
-        said = output.read()
+        log.seek(0)
+        output = log.read()
     if code:
-        sys.exit(f"doit {' '.join(args)} failed:\n{said}")
-    return seconds, peak.bytes, said
+        sys.exit(f"doit {' '.join(args)} failed:\n{output}")
+    return seconds, peak.bytes, output
 
 
 def timed(folder: Path, *args: str) -> tuple[float, str]:
@@ -146,8 +146,8 @@ def timed(folder: Path, *args: str) -> tuple[float, str]:
     return time.perf_counter() - began, done.stdout
 
 
-def built(said: str) -> list[str]:
-    return [line.split()[1] for line in said.splitlines() if line.startswith("  built ")]
+def built(output: str) -> list[str]:
+    return [line.split()[1] for line in output.splitlines() if line.startswith("  built ")]
 
 
 # ------------------------------------------------------------------ steps
@@ -155,8 +155,8 @@ def built(said: str) -> list[str]:
 
 def cold_build(folder: Path, jobs: int) -> None:
     shutil.rmtree(folder / "artifacts", ignore_errors=True)
-    seconds, peak, said = doit(folder, "-n", str(jobs), "build")
-    print(f"cold build of {len(built(said))} actions with -n {jobs}:")
+    seconds, peak, output = doit(folder, "-n", str(jobs), "build")
+    print(f"cold build of {len(built(output))} actions with -n {jobs}:")
     print(f"  {aim('all of it', seconds, 480, 's')}, {aim('peak of all workers together', peak / 1e9, 8, 'GB')}\n")
     table(open_session(folder, "full", {}), "build")
 
@@ -181,11 +181,11 @@ def profile_change(folder: Path) -> None:
     text = manifest.read_text()
     length = 61 + int(time.time()) % 1000  # one that no earlier run in this folder asked for
     manifest.write_text(text + f"shape_profiles: {{default: {{prompt_len: [1, 34, {length}]}}}}\n")
-    seconds, _, said = doit(folder, "build")
-    print(f"{aim('another prompt length:', seconds, 15, 's')}, built {', '.join(built(said))}")
+    seconds, _, output = doit(folder, "build")
+    print(f"{aim('another prompt length:', seconds, 15, 's')}, built {', '.join(built(output))}")
     manifest.write_text(text)
-    seconds, _, said = doit(folder, "build")
-    print(f"taken back: {seconds:.2f} s, built {len(built(said))}\n")
+    seconds, _, output = doit(folder, "build")
+    print(f"taken back: {seconds:.2f} s, built {len(built(output))}\n")
 
 
 def noop(folder: Path) -> None:
@@ -201,8 +201,8 @@ def noop(folder: Path) -> None:
     print(aim(what, quickest(folder, part), 0.2, "s"))
     os.utime(weights)
     time.sleep(1)
-    seconds, said = timed(folder, part)
-    print(f"{aim('once after it was touched:', seconds, 2, 's')}, built {len(built(said))}\n")
+    seconds, output = timed(folder, part)
+    print(f"{aim('once after it was touched:', seconds, 2, 's')}, built {len(built(output))}\n")
     manifest.write_text(text)
     weights.unlink()
 
@@ -210,8 +210,8 @@ def noop(folder: Path) -> None:
 def quickest(folder: Path, *args: str) -> float:
     found = []
     for _ in range(8):  # the first one may still have digests to remember
-        seconds, said = timed(folder, *args)
-        assert not built(said), said
+        seconds, output = timed(folder, *args)
+        assert not built(output), output
         found.append(seconds)
     return min(found[1:])
 
@@ -232,10 +232,10 @@ def write_checkpoint(path: Path) -> None:
 
 
 def verify(folder: Path, jobs: int) -> None:
-    seconds, peak, said = doit(folder, "-n", str(jobs), "verify")
+    seconds, peak, output = doit(folder, "-n", str(jobs), "verify")
     print(f"verify, -n {jobs}: {seconds:.0f} s, peak of all workers together {peak / 1e9:.1f} GB\n")
     table(open_session(folder, "full", {}), "verify")
-    print(said[said.index("pytorch fp32 vs") :])
+    print(output[output.index("pytorch fp32 vs") :])
 
 
 def main() -> None:

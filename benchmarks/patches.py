@@ -26,6 +26,7 @@ import onnxruntime  # noqa: TID253
 from sam3_build.commands.output import outlive_readers
 from sam3_build.execution.session import Session, open_session
 from sam3_build.graph.files import onnx_file
+from sam3_build.pipeline.cases import INPUTS, arrays_of
 from sam3_build.stages import patch
 
 ROOT = Path(__file__).parents[1]
@@ -66,9 +67,7 @@ def inputs(session: Session, component: str, runner: onnxruntime.InferenceSessio
     """Return the first sample as the reference recorded it; else random numbers, dynamic dims as profiles want them."""
     reference = session.resolver.resolve(f"reference:{component}").record
     if reference is not None:
-        with np.load(session.store.object_path(reference.object) / "sample0.npz") as arrays:
-            given = {name.removeprefix("inputs/"): arrays[name] for name in arrays.files if name.startswith("inputs/")}
-        return "recorded inputs", given
+        return "recorded inputs", arrays_of(session.store.object_path(reference.object) / "sample0.npz", INPUTS)
     profile = next(iter(session.manifest.shape_profiles.values()))
     random = np.random.default_rng(0)
     feeds: dict[str, np.ndarray] = {}

@@ -70,12 +70,12 @@ def _cells(session: Session, component: str, precision: str) -> Sequence[str]:
 
 
 def _kept(facts: Mapping[str, Json]) -> str:
-    told: list[str] = []
+    counted: list[str] = []
     for name, by in (("kept", "{}"), ("kept_by_schema", "{} (schema)")):
         counts = facts.get(name, {})
         assert isinstance(counts, Mapping)
-        told += [f"{count} {by.format(why)}" for why, count in counts.items()]
-    return ", ".join(told) or "none"
+        counted += [f"{count} {by.format(why)}" for why, count in counts.items()]
+    return ", ".join(counted) or "none"
 
 
 def _megabytes(size: Json) -> str:

@@ -128,9 +128,9 @@ def _gates(precision: str, expected: Remembered, actual: Remembered) -> Iterator
     for number, pair in enumerate(zip(expected, actual, strict=True)):
         for row in range(len(pair[0]["pred_logits"])):
             place = instances.Place(f"batch{number}", row, number)
-            here, there = ({name: array[row] for name, array in outputs.items()} for outputs in pair)
-            if statistics.comparable(place, here, there):
-                statistics.add(place, *(find(one, (SIDE, SIDE), THRESHOLD) for one in (here, there)))
+            expected_row, actual_row = ({name: array[row] for name, array in outputs.items()} for outputs in pair)
+            if statistics.comparable(place, expected_row, actual_row):
+                statistics.add(place, *(find(one, (SIDE, SIDE), THRESHOLD) for one in (expected_row, actual_row)))
     yield f"against PyTorch, {statistics.compared} questions, {statistics.expected} instances:"
     metrics = statistics.metrics()
     for gate in gates(precision, {}):

@@ -93,7 +93,7 @@ def test_a_machine_without_a_driver_loads_nothing_to_learn_it(tmp_path: Path) ->
     code = (
         "import os, sys; from pathlib import Path; from sam3_build.errors import *\n"
         "from sam3_build.machine import gpu\n"
-        "try: gpu.recall(os.environ, Path('x'))\n"
+        "try: gpu.cached_fingerprint(os.environ, Path('x'))\n"
         "except NoDeviceError as e: print(e)\n"
         "print([m for m in ('pynvml', 'ctypes', 'uuid', 'platform') if m in sys.modules])"
     )
@@ -229,13 +229,13 @@ def test_a_gpu_is_asked_for_once_until_the_state_of_the_machine_changes(
     driver: dict[str, object], tmp_path: Path
 ) -> None:
     path = tmp_path / "artifacts" / ".device.json"
-    assert gpu.recall({}, path) == gpu.recall({}, path)
+    assert gpu.cached_fingerprint({}, path) == gpu.cached_fingerprint({}, path)
     assert driver["asked"] == 1
     driver["state"] = ["boot 2"]
-    gpu.recall({}, path)
+    gpu.cached_fingerprint({}, path)
     assert driver["asked"] == 2
-    gpu.forget(path)
-    gpu.recall({}, path)
+    gpu.drop_cache(path)
+    gpu.cached_fingerprint({}, path)
     assert driver["asked"] == 3
 
 
@@ -243,12 +243,12 @@ def test_a_gpu_is_asked_for_once_until_the_state_of_the_machine_changes(
 def test_what_is_no_fingerprint_is_not_believed(driver: dict[str, object], tmp_path: Path, data: bytes) -> None:
     path = tmp_path / ".device.json"
     path.write_bytes(data)
-    assert gpu.recall({}, path).gpu_class == A10.gpu_class
+    assert gpu.cached_fingerprint({}, path).gpu_class == A10.gpu_class
 
 
 def test_a_folder_that_cannot_be_written_only_costs_time(driver: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert gpu.recall({}, tmp_path / "file" / ".device.json").gpu_class == A10.gpu_class
+    assert gpu.cached_fingerprint({}, tmp_path / "file" / ".device.json").gpu_class == A10.gpu_class
 
 
 # ------------------------------------------------------------------ locked

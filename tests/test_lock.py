@@ -15,7 +15,7 @@ from toy_graphs import F, info, n, toy
 
 from sam3_build.errors import BuildError, ManifestError
 from sam3_build.graph import files
-from sam3_build.graph.fingerprint import structure
+from sam3_build.graph.fingerprint import fingerprint
 from sam3_build.manifest.load import load
 from sam3_build.manifest.lock import lock_path, manifest_files
 from sam3_build.manifest.lock_file import with_entry
@@ -143,7 +143,7 @@ def typed(tmp_path: Path, model: onnx.ModelProto, locked: dict[str, object]) -> 
 
 def digest_of(tmp_path: Path, model: onnx.ModelProto) -> str:
     onnx.save(model, tmp_path / "digested.onnx")
-    return structure(files.load(tmp_path / "digested.onnx"))
+    return fingerprint(files.load(tmp_path / "digested.onnx"))
 
 
 def test_locked_nodes_stay_fp32_by_their_literal_names(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sam3_build.errors import BuildError
-from sam3_build.graph.casts import TypedEdges, write_types
+from sam3_build.graph.casts import CastCounts, write_types
 
 F, F16, B16, I64, BOOL = (
     TensorProto.FLOAT,
@@ -33,7 +33,7 @@ def toy(nodes, inputs, outputs, constants=None, opset=20):
     return model
 
 
-def lower(model, onnx_type="FLOAT16", keep=()) -> tuple[onnx.ModelProto, TypedEdges]:
+def lower(model, onnx_type="FLOAT16", keep=()) -> tuple[onnx.ModelProto, CastCounts]:
     """Run the pass on a copy, hold the result against the checker and the contract of inputs and outputs."""
     graph = ir.from_proto(model)
     done = write_types(graph, onnx_type, lambda name: "asked for" if name in keep else None)
@@ -84,7 +84,7 @@ def test_a_chain_becomes_low_between_one_cast_at_the_input_and_one_at_the_output
         {"w": w},
     )
     result, done = lower(model)
-    assert done == TypedEdges(
+    assert done == CastCounts(
         low=2,
         gemms=1,
         low_gemms=1,

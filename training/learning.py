@@ -74,8 +74,8 @@ def judge(
     parts |= losses.masks(instances[place[question[own]], query[own]], right)
 
     asked = data["masks"][picture[:, None], wanted.clamp(min=0)] * (wanted >= 0)[..., None, None]
-    said = losses.masks(semantic[:, 0], asked[there].amax(1))
-    parts["semantic"] = said["mask"] + said["dice"]
+    semantic_losses = losses.masks(semantic[:, 0], asked[there].amax(1))
+    parts["semantic"] = semantic_losses["mask"] + semantic_losses["dice"]
     side = levels[2].shape[-1]
     coverage = functional.avg_pool2d(asked, asked.shape[-1] // side)
     parts["cells"] = losses.cells(learner.cell_head(answers.memory), data["wanted_boxes"], counts, coverage, side)

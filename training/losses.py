@@ -71,10 +71,10 @@ def queries(
     matched = max(int(counts.sum()), 1)
     target = torch.zeros_like(logits)
     target[run, question, query] = 1.0
-    there = (counts > 0).to(logits.dtype)[None, :, None]
+    present = (counts > 0).to(logits.dtype)[None, :, None]
     found, right = boxes[run, question, query], wanted[question, thing]
     return {
-        "classes": (focal(logits, target) * there).sum() / matched,
+        "classes": (focal(logits, target) * present).sum() / matched,
         "corners": (found - right).abs().sum() / matched,
         "overlap": (1 - generalised_iou(found, right)).sum() / matched,
     }
@@ -99,7 +99,7 @@ def masks(logits: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     }
 
 
-def cells(said: Tensor, wanted: Tensor, counts: Tensor, coverage: Tensor, side: int) -> Tensor:
+def cells(predicted: Tensor, wanted: Tensor, counts: Tensor, coverage: Tensor, side: int) -> Tensor:
     """Return the loss of the answers of cells [q, side * side, 5] (class, then left, top, right, bottom as logits).
 
     A cell answers for the wanted shape that covers most of it, if that is a third or more. `coverage` is
@@ -108,27 +108,27 @@ def cells(said: Tensor, wanted: Tensor, counts: Tensor, coverage: Tensor, side: 
     most, which = coverage.flatten(2).max(1)  # [q, cells]
     mine = (most >= 1 / 3) & (counts > 0)[:, None]
     matched = max(int(mine.sum()), 1)
-    classes = focal(said[..., 0], mine.to(said.dtype)).sum() / matched
+    classes = focal(predicted[..., 0], mine.to(predicted.dtype)).sum() / matched
     question, cell = mine.nonzero(as_tuple=True)
     right = wanted[question, which[question, cell]]
-    centre = torch.stack([cell % side, cell // side], dim=1).to(said.dtype).add(0.5) / side
-    reach = said[question, cell, 1:].sigmoid() * 0.7 - 0.1
+    centre = torch.stack([cell % side, cell // side], dim=1).to(predicted.dtype).add(0.5) / side
+    reach = predicted[question, cell, 1:].sigmoid() * 0.7 - 0.1
     low, high = centre - reach[:, :2], centre + reach[:, 2:]
     found = torch.cat([(low + high) / 2, (high - low).clamp(min=1e-3)], dim=1)
     boxes = 5 * (found - right).abs().sum(1) + 2 * (1 - generalised_iou(found, right))
     return 10 * classes + boxes.sum() / matched
 
 
-def kinds(said: Tensor, right: Tensor, coverage: Tensor, colours: int) -> Tensor:
+def kinds(predicted: Tensor, right: Tensor, coverage: Tensor, colours: int) -> Tensor:
     """Return the loss of saying, cell by cell and before any question, which colour and which shape lies there.
 
-    `said` is [p, cells, colours + shapes], `right` [p, s, 2], `coverage` [p, s, side, side]; a cell that no shape
+    `predicted` is [p, cells, colours + shapes], `right` [p, s, 2], `coverage` [p, s, side, side]; a cell that no shape
     covers by half says nothing.
     """
     most, which = coverage.flatten(2).max(1)
     picture, cell = (most >= 1 / 2).nonzero(as_tuple=True)
     if not len(picture):
-        return said.sum() * 0
+        return predicted.sum() * 0
     colour, shape = right[picture, which[picture, cell]].unbind(1)
-    chosen = said[picture, cell]
+    chosen = predicted[picture, cell]
     return functional.cross_entropy(chosen[:, :colours], colour) + functional.cross_entropy(chosen[:, colours:], shape)

@@ -75,8 +75,8 @@ class Learner(nn.Module):
         tokens = vision.backbone(images).last_hidden_state
         side = math.isqrt(tokens.shape[1])
         level = vision.neck.fpn_layers[2](torch.unflatten(tokens, 1, (side, side)).permute(0, 3, 1, 2))
-        said: Tensor = self.sight_head(level.flatten(2).transpose(1, 2))
-        return said
+        predicted: Tensor = self.sight_head(level.flatten(2).transpose(1, 2))
+        return predicted
 
     def prompt(
         self, levels: tuple[Tensor, ...], picture: Tensor, text: Tensor, ids: Tensor, mask: Tensor, boxes: Tensor,
@@ -84,8 +84,8 @@ class Learner(nn.Module):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return the joined prompt [q, tokens, hidden] and which tokens count; `counts` [q]: whether geometry does."""
         words, valid = self.parts.text_encoder(ids, mask)
-        geometry, there = self.parts.geometry_encoder(boxes, labels, levels[2][picture], levels[3][picture])
-        return torch.cat([words[text], geometry], dim=1), torch.cat([valid[text], there & counts[:, None]], dim=1)
+        geometry, valid_boxes = self.parts.geometry_encoder(boxes, labels, levels[2][picture], levels[3][picture])
+        return torch.cat([words[text], geometry], dim=1), torch.cat([valid[text], valid_boxes & counts[:, None]], dim=1)
 
     def answer(self, level: Tensor, positions: Tensor, prompt: Tensor, valid: Tensor) -> Answers:
         """Return what every layer says; `level` and `positions` are [q, hidden, height, width]."""
@@ -149,8 +149,8 @@ class Learner(nn.Module):
         tokens = layer.text_cross_attn_layer_norm(tokens + looked)
         looked = layer.vision_cross_attn(query=tokens + position, key=keys, value=memory, attention_mask=bias)[0]
         tokens = layer.vision_cross_attn_layer_norm(tokens + looked)
-        said: Tensor = layer.mlp_layer_norm(tokens + layer.mlp(tokens))
-        return said
+        predicted: Tensor = layer.mlp_layer_norm(tokens + layer.mlp(tokens))
+        return predicted
 
     def masks(
         self, levels: tuple[Tensor, ...], picture: Tensor, answers: Answers, rows: Tensor

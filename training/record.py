@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EVERY = 50
 
 
-class Record:
+class RunLog:
     """Writes below one run's folder, and prints a line now and then."""
 
     def __init__(
@@ -49,8 +49,8 @@ class Record:
         means = {name: value / self._count for name, value in self._sums.items()}
         row = {"step": step, "seconds": seconds, "rate": rate, **means}
         self._append("losses.csv", row)
-        said = " ".join(f"{name} {value:.3f}" for name, value in means.items())
-        self._console.print(f"{time.strftime('%H:%M:%S')} {step}/{steps} {seconds:.2f} s  {said}", soft_wrap=True)
+        text = " ".join(f"{name} {value:.3f}" for name, value in means.items())
+        self._console.print(f"{time.strftime('%H:%M:%S')} {step}/{steps} {seconds:.2f} s  {text}", soft_wrap=True)
         self._sums, self._count = {}, 0
 
     def evaluate(self, step: int, tensors: Mapping[str, Tensor]) -> None:

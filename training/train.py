@@ -34,7 +34,7 @@ MINIATURE = Path(__file__).parent.parent / "manifests" / "sam3_mini"
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainingOptions:
     """What determines a run, but for the number of cores' rounding."""
 
     folder: Path
@@ -85,22 +85,22 @@ def main() -> None:
         )
 
 
-def parse() -> Options:
+def parse() -> TrainingOptions:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--config", type=Path, default=MINIATURE / "config.json")
     parser.add_argument("--from", dest="start", type=Path, default=None, help="weights to start from (.safetensors)")
-    for field in fields(Options)[3:]:
+    for field in fields(TrainingOptions)[3:]:
         kind = float if isinstance(field.default, float) else int
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
-    options = Options(**vars(parser.parse_args()))
+    options = TrainingOptions(**vars(parser.parse_args()))
     if options.seed in (HELD_OUT, CHOOSING):
         parser.error(f"--seed {options.seed}: the scenes of this seed are for evaluation only; take another")
     return options
 
 
-def work(rank: int, options: Options, store: Path, parent: int) -> None:
+def work(rank: int, options: TrainingOptions, store: Path, parent: int) -> None:
     """Run one of the processes, as long as `parent` does; the first one also reports, saves and evaluates."""
     outlive_readers()
     import torch
@@ -110,7 +110,7 @@ def work(rank: int, options: Options, store: Path, parent: int) -> None:
     from training.batches import Words, glance, make
     from training.losses import Weights
     from training.network import Learner
-    from training.record import Record
+    from training.record import RunLog
 
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=options.processes)
@@ -132,7 +132,7 @@ def work(rank: int, options: Options, store: Path, parent: int) -> None:
     step = resume(options.folder, learner, optimizer, average)
     schedule = learning.Schedule(options.steps, options.fall, peak=options.peak)
     words = Words(tokenizer)
-    record = Record(options.folder, asdict(options), config, tokenizer, step) if rank == 0 else None
+    record = RunLog(options.folder, asdict(options), config, tokenizer, step) if rank == 0 else None
     asked_to_stop: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: asked_to_stop.append(received))

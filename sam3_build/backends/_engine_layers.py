@@ -21,13 +21,13 @@ def layer_types(document: Mapping[str, Json]) -> dict[str, str]:
 
     A layer that reads several types computes in one of them, and does not say in which: its nodes are left out.
     """
-    told: dict[str, str] = {}
+    types_by_node: dict[str, str] = {}
     for layer in _each(document.get("Layers")):
         types = {kind for tensor in _each(layer.get("Inputs")) if (kind := _type(tensor))}
         if len(types) == 1:
             (kind,) = types
-            told |= dict.fromkeys(_NODE.findall(str(layer.get("Metadata", ""))), kind)
-    return told
+            types_by_node |= dict.fromkeys(_NODE.findall(str(layer.get("Metadata", ""))), kind)
+    return types_by_node
 
 
 def _each(listed: Json) -> Iterator[Mapping[str, Json]]:
@@ -38,5 +38,5 @@ def _each(listed: Json) -> Iterator[Mapping[str, Json]]:
 
 
 def _type(tensor: Mapping[str, Json]) -> str | None:
-    said = str(tensor.get("Format/Datatype", "")).lower()
-    return next((name for name, words in _WORDS if re.search(rf"\b(?:{words})\b", said)), None)
+    text = str(tensor.get("Format/Datatype", "")).lower()
+    return next((name for name, words in _WORDS if re.search(rf"\b(?:{words})\b", text)), None)

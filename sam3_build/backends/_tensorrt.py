@@ -28,7 +28,7 @@ _STEP = 5
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
-class Config(Protocol):
+class BuilderConfig(Protocol):
     """As much of a builder's configuration as is set here, after Polygraphy has set the rest."""
 
     def clear_flag(self, flag: object) -> None:
@@ -36,7 +36,7 @@ class Config(Protocol):
 
 
 # (the library, optimization profiles, progress monitor) -> what makes a configuration from a builder and a network
-Settings = Callable[[ModuleType, list[object], object], Callable[[object, object], Config]]
+ConfigFactory = Callable[[ModuleType, list[object], object], Callable[[object, object], BuilderConfig]]
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class Library:
 
     def missing(self) -> str | None:
         """Say what is not installed here, or None. Polygraphy comes with sam3_build, and may have been removed."""
-        if not _is_there("polygraphy", ("polygraphy",)):
+        if not _is_installed("polygraphy", ("polygraphy",)):
             return "the Python package polygraphy is not installed (pip install polygraphy)"
-        if not _is_there(self.module, self.distributions):
+        if not _is_installed(self.module, self.distributions):
             return f"the Python package {self.module} is not installed ({self.install})"
         return None
 
 
-def _is_there(module: str, distributions: Sequence[str]) -> bool:
+def _is_installed(module: str, distributions: Sequence[str]) -> bool:
     """Tell whether a distribution is there whose version enters the key; its libraries can be there without it."""
     return find_spec(module) is not None and any(map(_has_version, distributions))
 
@@ -74,7 +74,12 @@ def _has_version(distribution: str) -> bool:
 
 
 def build_engine(
-    request: BuildRequest, out: Path, library: Library, where: str, settings: Settings, cache: Path | None = None
+    request: BuildRequest,
+    out: Path,
+    library: Library,
+    where: str,
+    make_config: ConfigFactory,
+    cache: Path | None = None,
 ) -> int:
     """Write `<stem>.engine` into `out`; return the number of its optimization profiles.
 
@@ -86,20 +91,20 @@ def build_engine(
     from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath
     from polygraphy.exception import PolygraphyException
 
-    create = settings(trt, [_profile(shapes) for shapes in request.profiles], _monitor(trt))
+    create = make_config(trt, [_profile(shapes) for shapes in request.profiles], _monitor(trt))
 
-    def configure(builder: object, network: object) -> Config:
+    def configure(builder: object, network: object) -> BuilderConfig:
         config = create(builder, network)
         config.clear_flag(trt.BuilderFlag.TF32)
         return config
 
-    with _complaints() as said:
+    with _collected_errors() as errors:
         try:
             network = NetworkFromOnnxPath(str(request.onnx), strongly_typed=True)
             saved = str(cache) if cache else None
             engine = EngineBytesFromNetwork(network, config=configure, save_timing_cache=saved)()
         except PolygraphyException as error:
-            raise BuildError(_told(where, library.title, [*said, str(error)], request.onnx)) from error
+            raise BuildError(_failure_message(where, library.title, [*errors, str(error)], request.onnx)) from error
     (out / f"{request.stem}.engine").write_bytes(memoryview(engine))
     return len(request.profiles)
 
@@ -129,36 +134,36 @@ def _profile(shapes: Mapping[str, Shapes]) -> object:
 
 
 @contextmanager
-def _complaints() -> Iterator[list[str]]:
+def _collected_errors() -> Iterator[list[str]]:
     """Send Polygraphy's and TensorRT's messages through `logging`; yield the list that the errors among them enter."""
     from polygraphy.logger import G_LOGGER
 
     G_LOGGER.colors, G_LOGGER.letter, G_LOGGER.use_python_logging_system = False, False, True
-    said: list[str] = []
+    errors: list[str] = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage().strip())
+            errors.append(record.getMessage().strip())
 
     listener = Listener(level=logging.ERROR)
     logger = logging.getLogger("Polygraphy")
     logger.addHandler(listener)
     try:
-        yield said
+        yield errors
     finally:
         logger.removeHandler(listener)
 
 
-def _told(where: str, title: str, said: list[str], onnx_file: Path) -> str:
+def _failure_message(where: str, title: str, errors: list[str], onnx_file: Path) -> str:
     """Return the message of a failed build: the nodes that the library names, then its own words."""
     import onnx
 
-    words = "\n".join(dict.fromkeys(said))
-    tokens = set(re.findall(r"[^\s'\"\[\](),;]+", words))
+    text = "\n".join(dict.fromkeys(errors))
+    tokens = set(re.findall(r"[^\s'\"\[\](),;]+", text))
     graph = onnx.load(str(onnx_file), load_external_data=False).graph
     nodes = [f"{node.name} ({node.op_type})" for node in graph.node if node.name in tokens]
     at = f", at {', '.join(nodes)}" if nodes else ""
-    return f"{where}: {title} cannot build it{at}. It says:\n{words}"
+    return f"{where}: {title} cannot build it{at}. Its messages:\n{text}"
 
 
 # ------------------------------------------------------------------ progress
@@ -170,7 +175,7 @@ class Progress:
     def __init__(self) -> None:
         """Begin with nothing done."""
         self._phases: dict[str, tuple[str | None, int, int]] = {}  # name -> (parent, steps done, steps)
-        self._said = -_STEP
+        self._reported = -_STEP
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """Note a phase, which is one step of its parent."""
@@ -183,9 +188,9 @@ class Progress:
         parent, _, steps = self._phases[name]
         self._phases[name] = (parent, step + 1, steps)
         done = int(100 * self._done(name))
-        if done < self._said + _STEP:
+        if done < self._reported + _STEP:
             return None
-        self._said = done
+        self._reported = done
         return f"progress: {done} % ({name})"
 
     def finish(self, name: str) -> None:
@@ -215,8 +220,8 @@ def _monitor(trt: ModuleType) -> object:
             progress.start(phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            if said := progress.step(phase_name, step):
-                log.info("%s", said)
+            if message := progress.step(phase_name, step):
+                log.info("%s", message)
             return True  # go on
 
         def phase_finish(self, phase_name: str) -> None:
@@ -237,13 +242,13 @@ def open_runner(request: RunRequest, library: Library) -> object:
     return TrtRunner(EngineFromBytes(BytesFromPath(str(request.built / f"{request.stem}.engine"))), name=library.title)
 
 
-def inspected(request: RunRequest, library: Library) -> Mapping[str, Json]:
+def inspect_engine(request: RunRequest, library: Library) -> Mapping[str, Json]:
     """Return what the library's inspector says of `<stem>.engine` in the folder `built`."""
     trt = _import(library)
     from polygraphy.backend.common import BytesFromPath
     from polygraphy.backend.trt import EngineFromBytes
 
     engine = EngineFromBytes(BytesFromPath(str(request.built / f"{request.stem}.engine")))()
-    said = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    document: Mapping[str, Json] = json.loads(said)
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    document: Mapping[str, Json] = json.loads(text)
     return document

@@ -21,22 +21,22 @@ PROVIDERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 }
 
 
-class _Tensor(Protocol):
+class _TensorInfo(Protocol):
     name: str
     type: str
     shape: list[int | str]
 
 
-class Session(Protocol):
+class InferenceSession(Protocol):
     """As much of an inference session as is used here."""
 
     def get_providers(self) -> list[str]:
         """Return the execution providers that it really uses, the first one first."""
 
-    def get_inputs(self) -> list[_Tensor]:
+    def get_inputs(self) -> list[_TensorInfo]:
         """Return its inputs."""
 
-    def get_outputs(self) -> list[_Tensor]:
+    def get_outputs(self) -> list[_TensorInfo]:
         """Return its outputs."""
 
 
@@ -61,7 +61,7 @@ def build(request: BuildRequest, out: Path) -> Mapping[str, Json]:
     return facts
 
 
-def _described(tensor: _Tensor) -> dict[str, Json]:
+def _described(tensor: _TensorInfo) -> dict[str, Json]:
     return {"name": tensor.name, "type": tensor.type, "shape": list(tensor.shape)}
 
 
@@ -72,7 +72,7 @@ def _runner(request: RunRequest) -> object:
     return OnnxrtRunner(open_session(model, _provider(request.options)), name="onnxruntime")
 
 
-def open_session(onnx: Path, provider: str) -> Session:
+def open_session(onnx: Path, provider: str) -> InferenceSession:
     """Return a session on an ONNX file. BuildError, quoting ONNX Runtime, when it cannot run the file there."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state
@@ -84,13 +84,13 @@ def open_session(onnx: Path, provider: str) -> Session:
     if name not in have:
         raise BuildError(f"this ONNX Runtime has no {name}, only {', '.join(have)} (pip install onnxruntime-gpu)")
     try:
-        session: Session = onnxruntime.InferenceSession(str(onnx), providers=[(name, dict(settings))])
+        session: InferenceSession = onnxruntime.InferenceSession(str(onnx), providers=[(name, dict(settings))])
     except refusals as error:
         raise BuildError(f"{onnx.name}: ONNX Runtime cannot open it: {error}") from error
-    return held_to(name, session, onnx.name)
+    return require_provider(name, session, onnx.name)
 
 
-def held_to(provider: str, session: Session, file: str) -> Session:
+def require_provider(provider: str, session: InferenceSession, file: str) -> InferenceSession:
     """Return `session`; BuildError when it fell back to another provider, which ONNX Runtime does in silence."""
     used = session.get_providers()
     if used[:1] != [provider]:

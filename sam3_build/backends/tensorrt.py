@@ -57,7 +57,7 @@ class TensorRTOptions:
 
 
 @dataclass(frozen=True)
-class Settings:
+class BuilderSettings:
     """What is asked of TensorRT; `level` is a name of its HardwareCompatibilityLevel, None for none."""
 
     workspace_bytes: int | None
@@ -66,7 +66,7 @@ class Settings:
     optimization_level: int | None
 
 
-def settings(options: Mapping[str, Json], free_bytes: int | None) -> Settings:
+def settings(options: Mapping[str, Json], free_bytes: int | None) -> BuilderSettings:
     """Return what a target's options ask for on a GPU with so much free memory."""
     workspace, optimization = options["workspace_gib"], options["optimization_level"]
     given = workspace * _GIB if isinstance(workspace, int | float) else None
@@ -74,7 +74,7 @@ def settings(options: Mapping[str, Json], free_bytes: int | None) -> Settings:
     size = given or automatic
     compatibility = str(options["hardware_compatibility"])
     assert optimization is None or isinstance(optimization, int)
-    return Settings(
+    return BuilderSettings(
         workspace_bytes=int(size) // _MIB * _MIB if size else None,
         level=None if compatibility == "none" else compatibility.upper(),
         version_compatible=bool(options["version_compatible"]),
@@ -82,38 +82,38 @@ def settings(options: Mapping[str, Json], free_bytes: int | None) -> Settings:
     )
 
 
-def arguments(trt: ModuleType, asked: Settings) -> dict[str, object]:
-    """Return `asked` as Polygraphy's CreateConfig takes it; only what differs from the library's own defaults.
+def config_arguments(trt: ModuleType, chosen: BuilderSettings) -> dict[str, object]:
+    """Return `chosen` as Polygraphy's CreateConfig takes it; only what differs from the library's own defaults.
 
     Detailed profiling keeps the layers' names and types in the engine, for `layer_types`; it changes no kernel.
     """
-    found: dict[str, object] = {"profiling_verbosity": trt.ProfilingVerbosity.DETAILED}
-    if asked.workspace_bytes:
-        found["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: asked.workspace_bytes}
-    if asked.level:
-        found["hardware_compatibility_level"] = getattr(trt.HardwareCompatibilityLevel, asked.level)
-    if asked.version_compatible:
-        found["version_compatible"] = True
-    if asked.optimization_level is not None:
-        found["builder_optimization_level"] = asked.optimization_level
-    return found
+    arguments: dict[str, object] = {"profiling_verbosity": trt.ProfilingVerbosity.DETAILED}
+    if chosen.workspace_bytes:
+        arguments["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: chosen.workspace_bytes}
+    if chosen.level:
+        arguments["hardware_compatibility_level"] = getattr(trt.HardwareCompatibilityLevel, chosen.level)
+    if chosen.version_compatible:
+        arguments["version_compatible"] = True
+    if chosen.optimization_level is not None:
+        arguments["builder_optimization_level"] = chosen.optimization_level
+    return arguments
 
 
 def build(request: BuildRequest, out: Path) -> Mapping[str, Json]:
     """Build `<stem>.engine` on the GPU of the request; return what it was made with."""
     assert request.device
-    asked = settings(request.options, request.free_bytes)
+    chosen = settings(request.options, request.free_bytes)
     release = _release()
     with timing_cache(request.scratch, request.device, release) as cache:
 
         def configure(
             trt: ModuleType, profiles: list[object], monitor: object
-        ) -> Callable[[object, object], _tensorrt.Config]:
+        ) -> Callable[[object, object], _tensorrt.BuilderConfig]:
             from polygraphy.backend.trt import CreateConfig
 
             loaded = str(cache) if cache and cache.stat().st_size else None
-            create: Callable[[object, object], _tensorrt.Config] = CreateConfig(
-                profiles=profiles, progress_monitor=monitor, load_timing_cache=loaded, **arguments(trt, asked)
+            create: Callable[[object, object], _tensorrt.BuilderConfig] = CreateConfig(
+                profiles=profiles, progress_monitor=monitor, load_timing_cache=loaded, **config_arguments(trt, chosen)
             )
             return create
 
@@ -122,7 +122,7 @@ def build(request: BuildRequest, out: Path) -> Mapping[str, Json]:
     return {
         "tensorrt": release,
         "gpu": str(request.device.gpu_class["name"]),
-        "workspace_bytes": asked.workspace_bytes,
+        "workspace_bytes": chosen.workspace_bytes,
         "profiles": profiles,
     }
 
@@ -140,7 +140,7 @@ def _runner(request: RunRequest) -> object:
 
 def _layer_types(request: RunRequest) -> Mapping[str, str]:
     """Return ONNX node name -> element type, as the engine's inspector tells."""
-    return layer_types(_tensorrt.inspected(request, LIBRARY))
+    return layer_types(_tensorrt.inspect_engine(request, LIBRARY))
 
 
 # ------------------------------------------------------------------ timing cache
@@ -159,9 +159,9 @@ def timing_cache(folder: Path | None, device: DeviceFingerprint, release: str) -
     kept = folder / f"{cache_name(device, release)}.timing"
     with tempfile.TemporaryDirectory(prefix="sam3_build.") as scratch:
         work = Path(scratch) / "timing.cache"
-        work.write_bytes(_kept(kept))
+        work.write_bytes(_read_timings(kept))
         yield work
-        _keep(kept, work.read_bytes())
+        _write_timings(kept, work.read_bytes())
 
 
 def cache_name(device: DeviceFingerprint, release: str) -> str:
@@ -171,7 +171,7 @@ def cache_name(device: DeviceFingerprint, release: str) -> str:
     return f"tensorrt-{release}.{name}.{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
 
 
-def _kept(path: Path) -> bytes:
+def _read_timings(path: Path) -> bytes:
     """Return the timings at `path`, none when there are none or they are damaged."""
     try:
         checksum, _, data = path.read_bytes().partition(b"\n")
@@ -186,7 +186,7 @@ def _kept(path: Path) -> bytes:
     return b""
 
 
-def _keep(path: Path, data: bytes) -> None:
+def _write_timings(path: Path, data: bytes) -> None:
     """Write timings to `path` in one step. Where that is impossible, only time is lost."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:

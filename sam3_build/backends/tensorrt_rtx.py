@@ -42,19 +42,19 @@ def build(request: BuildRequest, out: Path) -> Mapping[str, Json]:
     """
     capabilities = _capabilities(request.options)
 
-    def settings(
+    def make_config(
         trt: ModuleType, profiles: list[object], monitor: object
-    ) -> Callable[[object, object], _tensorrt.Config]:
+    ) -> Callable[[object, object], _tensorrt.BuilderConfig]:
         from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
         pairs = [_pair(c) for c in capabilities]
-        create: Callable[[object, object], _tensorrt.Config] = CreateConfigRTX(
+        create: Callable[[object, object], _tensorrt.BuilderConfig] = CreateConfigRTX(
             compute_capabilities=pairs, profiles=profiles, progress_monitor=monitor
         )
         return create
 
     where = f"{request.onnx.name} for compute capabilities {', '.join(capabilities)}"
-    profiles = _tensorrt.build_engine(request, out, LIBRARY, where, settings)
+    profiles = _tensorrt.build_engine(request, out, LIBRARY, where, make_config)
     return {"compute_capabilities": capabilities, "profiles": profiles}
 
 
@@ -101,9 +101,9 @@ def _missing(options: Mapping[str, Json], device: DeviceFingerprint | None) -> s
 def _cannot_run(options: Mapping[str, Json], device: DeviceFingerprint | None) -> str | None:
     """Say why this GPU does not run an engine for these generations, or None."""
     assert device
-    here, made_for = str(device.gpu_class["compute_capability"]), _capabilities(options)
-    if here not in made_for:
-        return f"its engine is for compute capability {', '.join(made_for)}; this machine's GPU has {here}"
+    actual, made_for = str(device.gpu_class["compute_capability"]), _capabilities(options)
+    if actual not in made_for:
+        return f"its engine is for compute capability {', '.join(made_for)}; this machine's GPU has {actual}"
     return None
 
 

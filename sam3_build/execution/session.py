@@ -61,7 +61,7 @@ def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -
 def this_gpu(artifacts: Path, environ: Mapping[str, str]) -> tuple[DeviceFingerprint | None, str]:
     """Return this machine's GPU, or None and why; asked once and remembered below `artifacts`."""
     try:
-        return gpu.recall(environ, device_file(artifacts)), ""
+        return gpu.cached_fingerprint(environ, device_file(artifacts)), ""
     except NoDeviceError as error:
         return None, str(error)
 

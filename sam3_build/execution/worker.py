@@ -60,7 +60,7 @@ def _hold_to_plan(planned: Mapping[str, Json]) -> None:
     except NoDeviceError as error:
         wrong = str(error)
     if wrong:
-        gpu.forget(Path(file))
+        gpu.drop_cache(Path(file))
         raise BuildError(f"this machine's GPU is not what it was: {wrong}; nothing was done, run it again")
 
 

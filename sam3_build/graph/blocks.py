@@ -50,19 +50,19 @@ def blocks(model: Model) -> tuple[Block, ...]:
             if leaving and value.dtype is not None and value.dtype.name == "FLOAT":
                 leaves[name] = leaves.pop(name, {}) | {value.name or "": node.name or ""}  # moved to the end
     depth = {name: index for index, name in enumerate(leaves)}
-    found = []
+    result = []
     for name, index in depth.items():
         reads = {block_of[p] for node in groups[name] for v in node.inputs if v is not None and (p := v.producer())}
         after = sorted(depth[other] for other in reads if depth.get(other, index) < index)
-        found.append(Block(name, leaves[name], tuple(after)))
-    return tuple(found)
+        result.append(Block(name, leaves[name], tuple(after)))
+    return tuple(result)
 
 
 def _groups(model: Model) -> dict[str, list[Node]]:
     """Return the nodes of each block by its name."""
     found: dict[str, list[Node]] = {}
     seen: Counter[str] = Counter()
-    for (counted, _), stretch in groupby(model.graph, key=_kin):
+    for (counted, _), stretch in groupby(model.graph, key=_group_key):
         nodes = list(stretch)
         name = counted or _shared(module_path(node.name) or "" for node in nodes) or str(model.graph.name)
         if not counted:
@@ -72,7 +72,7 @@ def _groups(model: Model) -> dict[str, list[Node]]:
     return found
 
 
-def _kin(node: Node) -> tuple[str, str]:
+def _group_key(node: Node) -> tuple[str, str]:
     """Return what neighbours must share to be of one block: a counted part, or else the network."""
     path = module_path(node.name) or ""
     counted = COUNTED.match(path)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TypedEdges:
-    """What the pass did. Nodes without floating tensors are in none of the counts.
+class CastCounts:
+    """What `write_types` did. Nodes without floating tensors are in none of the counts.
 
     gemms, low_gemms: matrix multiplications, and how many of them are low
     kept: why nodes had to stay FP32 -> how many
@@ -45,7 +45,7 @@ class TypedEdges:
     flushed: int
 
 
-def write_types(model: ir.Model, onnx_type: str, keep: Callable[[str], str | None]) -> TypedEdges:
+def write_types(model: ir.Model, onnx_type: str, keep: Callable[[str], str | None]) -> CastCounts:
     """Put every node of `model` that may be into `onnx_type` (`FLOAT16`, `BFLOAT16`), in place.
 
     keep: node name -> why the node must stay FP32, or None. Floating inputs and outputs of the graph stay FP32 under
@@ -76,7 +76,7 @@ def write_types(model: ir.Model, onnx_type: str, keep: Callable[[str], str | Non
     losses = [_retarget(node, low) for node in signatures]
     losses += _type_initializers(model.graph, signatures, low)
     casts = _cast_edges(model.graph, signatures, low)
-    return TypedEdges(
+    return CastCounts(
         low=len(signatures),
         gemms=len(gemms),
         low_gemms=sum(node in signatures for node in gemms),
@@ -141,7 +141,7 @@ def _retarget(node: ir.Node, low: ir.DataType) -> tuple[int, int]:
         return 0, 0
     given = node.attributes.get(name)
     fill = given.as_tensor().numpy() if given is not None else np.zeros(1, np.float32)
-    node.attributes[name] = ir.AttrTensor(name, ir.Tensor(constants.lowered(fill, low.numpy()), dtype=low))
+    node.attributes[name] = ir.AttrTensor(name, ir.Tensor(constants.cast(fill, low.numpy()), dtype=low))
     return constants.losses(fill, low.numpy())
 
 
@@ -159,16 +159,16 @@ def _type_initializers(
         source = value.const_value
         assert source is not None
         losses.append(constants.losses(source.numpy(), low.numpy()))
-        lowered = _lazy(source, low)
+        converted = _lazy(source, low)
         if value.is_graph_output() or any(wants is False for _, _, wants in users):
             name = _free(f"{value.name}.{low.name.lower()}", graph.initializers)
-            twin = ir.Value(name=name, type=ir.TensorType(low), shape=value.shape, const_value=lowered)
+            twin = ir.Value(name=name, type=ir.TensorType(low), shape=value.shape, const_value=converted)
             graph.register_initializer(twin)
             for node, index, wants in users:
                 if wants:
                     node.replace_input_with(index, twin)
         else:
-            value.const_value, value.type = lowered, ir.TensorType(low)
+            value.const_value, value.type = converted, ir.TensorType(low)
     return losses
 
 
@@ -228,6 +228,6 @@ def _lazy(source: ir.TensorProtocol, low: ir.DataType) -> ir.TensorProtocol:
     import onnx_ir as ir
 
     def convert() -> ir.TensorProtocol:
-        return ir.Tensor(constants.lowered(source.numpy(), low.numpy()), dtype=low)
+        return ir.Tensor(constants.cast(source.numpy(), low.numpy()), dtype=low)
 
     return ir.LazyTensor(convert, dtype=low, shape=ir.Shape(source.shape.numpy()), name=source.name)

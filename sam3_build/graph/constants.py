@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 22
 
 
-def lowered(array: Array, dtype: np.dtype[np.generic]) -> Array:
+def cast(array: Array, dtype: np.dtype[np.generic]) -> Array:
     """Return `array` rounded to `dtype`; finite values beyond its range become its largest finite value.
 
     Infinities and NaN stay what they are. Works in blocks, so that only the result is allocated.

@@ -1,7 +1,7 @@
 """ONNX models in, canonical ONNX files out: the bytes depend on nothing but what the graph computes and its names.
 
 Engines are rebuilt when these bytes change, so a file carries no doc strings, metadata, producer or value_info.
-Models are `onnx_ir.Model`; names are the business of naming.py.
+Models are `onnx_ir.Model`; names.py gives the names.
 """
 
 from __future__ import annotations

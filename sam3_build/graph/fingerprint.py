@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def structure(model: ir.Model) -> str:
+def fingerprint(model: ir.Model) -> str:
     """Return the sha256 (hex) of nodes, operators and edges of `model`, in the graph's order."""
     interface: Json = [[value.name for value in model.graph.inputs], [value.name for value in model.graph.outputs]]
     nodes: Json = [
@@ -48,7 +48,7 @@ def locked_nodes(model: ir.Model, locked: Json, stem: str) -> frozenset[str]:
     if missing := sorted({str(node) for node in nodes} - names):
         listed = f"{missing[0]!r}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
         raise BuildError(f"{stem}: the lock file keeps {listed} in FP32, but the graph has no such node; {again}")
-    if structure(model) != locked["graph"]:
+    if fingerprint(model) != locked["graph"]:
         raise BuildError(
             f"{stem}: the lock file is of another graph: nodes, operators or edges have changed since it was searched, "
             f"so another set may be needed; {again}"

@@ -28,16 +28,16 @@ LOCKS = Path("/tmp")  # noqa: S108  (opened without following links, never writt
 NONE_FOUND = "none found on this machine"
 
 
-def recall(environ: Mapping[str, str], path: Path) -> DeviceFingerprint:
+def cached_fingerprint(environ: Mapping[str, str], path: Path) -> DeviceFingerprint:
     """Return this machine's GPU as remembered at `path`, else by asking. NoDeviceError says why there is none."""
     state = nvidia.state(environ)
     if state is None:
         raise NoDeviceError(NONE_FOUND)
     guard = digest(state)
-    if known := _remembered(path, guard):
+    if known := _read_cache(path, guard):
         return known
     found = probe(environ)
-    _remember(path, guard, found)
+    _write_cache(path, guard, found)
     return found
 
 
@@ -74,7 +74,7 @@ def operating_system() -> str:
 # ------------------------------------------------------------------ remembered
 
 
-def _remembered(path: Path, guard: str) -> DeviceFingerprint | None:
+def _read_cache(path: Path, guard: str) -> DeviceFingerprint | None:
     try:
         data = json.loads(path.read_bytes())
         if data["guard"] != guard or data["checksum"] != digest([guard, data["device"]]):
@@ -84,7 +84,7 @@ def _remembered(path: Path, guard: str) -> DeviceFingerprint | None:
         return None
 
 
-def _remember(path: Path, guard: str, found: DeviceFingerprint) -> None:
+def _write_cache(path: Path, guard: str, found: DeviceFingerprint) -> None:
     described = asdict(found)
     data: Json = {"guard": guard, "checksum": digest([guard, described]), "device": described}
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
@@ -98,7 +98,7 @@ def _remember(path: Path, guard: str, found: DeviceFingerprint) -> None:
             scratch.unlink()
 
 
-def forget(path: Path) -> None:
+def drop_cache(path: Path) -> None:
     """Drop what is remembered at `path`: the GPU turned out to be another one."""
     with suppress(OSError):
         path.unlink()
@@ -148,18 +148,18 @@ def _open(path: Path) -> int:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         try:
-            return _plain(os.open(path, flags))
+            return _regular_file(os.open(path, flags))
         except FileNotFoundError:
             with suppress(FileExistsError):
                 created = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o444)
                 os.fchmod(created, 0o444)  # whatever the umask: the next one may be another user's
                 os.close(created)
-            return _plain(os.open(path, flags))
+            return _regular_file(os.open(path, flags))
     except OSError as error:
         raise BuildError(f"{path}: the GPU's lock file cannot be opened: {error.strerror}") from error
 
 
-def _plain(descriptor: int) -> int:
+def _regular_file(descriptor: int) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(0, "it is no plain file")

@@ -122,8 +122,8 @@ class _Cuda:
         if code:
             text = ctypes.c_char_p()
             self._library.cuGetErrorString(code, ctypes.byref(text))
-            said = (text.value or b"unknown").decode()
-            raise NoDeviceError(f"CUDA does not answer: {function} says {said!r} ({code}); does `nvidia-smi` work?")
+            message = (text.value or b"unknown").decode()
+            raise NoDeviceError(f"CUDA does not answer: {function} says {message!r} ({code}); does `nvidia-smi` work?")
 
     def first(self) -> ctypes.c_int:
         import ctypes

@@ -87,7 +87,7 @@ class Sample:
 
 
 class Lock(NamedTuple):
-    """What a search found: the digest of the graph that it searched (see structure.py), and its nodes that stay FP32.
+    """What a search found: the fingerprint of the graph that it searched, and its nodes that stay FP32.
 
     Nodes are named literally, sorted.
     """

@@ -43,6 +43,16 @@ def arrays_of(case: Path, prefix: str) -> dict[str, NDArray[np.generic]]:
         return {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
 
 
+def array_in(file: Path, *names: str) -> NDArray[np.generic] | None:
+    """Return the array that an `.npz` file has under the first of `names` that it knows; None without any, or file."""
+    import numpy as np
+
+    if not file.is_file():
+        return None
+    with np.load(file, allow_pickle=False) as arrays:
+        return next((arrays[name] for name in names if name in arrays), None)
+
+
 def write_skipped(folder: Path, skipped: Mapping[str, str]) -> None:
     """Write case -> why it was not fed; no file where all were."""
     if skipped:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from sam3_build.pipeline.cases import OUTPUTS, array_in
 from sam3_build.spec import ComponentSpec, Feed, Json
 
 if TYPE_CHECKING:
@@ -80,15 +81,9 @@ def in_files(folders: Mapping[str, Path], file: str) -> Find:
 
     A component's folder holds its recorded outputs (`outputs/<name>`, beside its inputs) or computed ones (`<name>`).
     """
-    import numpy as np
 
     def find(component: str, tensor: str) -> Array | None:
-        path = folders[component] / file
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            recorded: Array | None = arrays.get(f"outputs/{tensor}")
-            return arrays.get(tensor) if recorded is None else recorded
+        return array_in(folders[component] / file, f"{OUTPUTS}{tensor}", tensor)
 
     return find
 

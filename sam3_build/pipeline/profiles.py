@@ -37,14 +37,14 @@ def misfit(profiles: Mapping[str, Profile], sizes: Mapping[str, int], row_dim: s
     row_dim:  the dim whose rows can be fed in groups, if there is one
     """
     others = {dim: size for dim, size in sizes.items() if dim != row_dim}
-    found = {name: _outside(profile, others) for name, profile in profiles.items()}
-    if not found or not all(found.values()):
+    outside = {name: _outside(profile, others) for name, profile in profiles.items()}
+    if not outside or not all(outside.values()):
         return None
-    said = [
+    reasons = [
         f"{dim} is {sizes[dim]}, and shape profile {name} takes {_shown(profiles[name][dim])}"
-        for name, (dim, *_) in found.items()
+        for name, (dim, *_) in outside.items()
     ]
-    return "; ".join(said)
+    return "; ".join(reasons)
 
 
 def groups(
@@ -62,15 +62,15 @@ def groups(
     taken = [profile.get(row_dim, (1, count, count)) for profile in profiles if not _outside(profile, others)]
     if not taken:
         return None
-    found: list[tuple[int, ...]] = []
+    result: list[tuple[int, ...]] = []
     start = 0
     while start < count:
         left = count - start
         fitting = [min(high, left) for low, _, high in taken if low <= left]
         size = max(fitting) if fitting else min(low for low, _, _ in taken)
-        found.append(tuple(min(start + i, count - 1) for i in range(size)))
+        result.append(tuple(min(start + i, count - 1) for i in range(size)))
         start += size
-    return tuple(found)
+    return tuple(result)
 
 
 def most_rows(profiles: Sequence[Profile], sizes: Mapping[str, int], row_dim: str | None, wanted: int) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph import files, keep_fp32
-from sam3_build.graph.casts import TypedEdges, write_types
+from sam3_build.graph.casts import CastCounts, write_types
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 
@@ -54,7 +54,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     return facts
 
 
-def _require_low(done: TypedEdges, what: str) -> None:
+def _require_low(done: CastCounts, what: str) -> None:
     """Refuse a precision that lowers nothing, or none of the matrix multiplications that it is for."""
     if done.low and (done.low_gemms or not done.gemms):
         return

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph import files
-from sam3_build.graph.fingerprint import structure
+from sam3_build.graph.fingerprint import fingerprint
 from sam3_build.pipeline.cases import INPUTS, arrays_of, recorded_cases
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
@@ -88,7 +88,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         logging.getLogger(__name__).info("case %s", case.stem)
         runs.run(case, ranges)
     nodes = [_described(node, ranges, limit, least) for node in model.graph if node.name in low]
-    found: dict[str, Json] = {"graph": structure(model), "limit": limit, "least": least, "nodes": nodes}
+    found: dict[str, Json] = {"graph": fingerprint(model), "limit": limit, "least": least, "nodes": nodes}
     (out / "ranges.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     return {"cases": len(cases), "nodes": len(nodes), "beyond": sum(bool(node["beyond"]) for node in nodes)}
 

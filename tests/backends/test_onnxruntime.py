@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from sam3_build import registry
 from sam3_build.backends import onnxruntime
-from sam3_build.backends.onnxruntime import BACKEND, held_to
+from sam3_build.backends.onnxruntime import BACKEND, require_provider
 from sam3_build.errors import BuildError
 from sam3_build.plugins import BuildRequest
 
@@ -79,18 +79,18 @@ class Fallen:
     def get_providers(self) -> list[str]:
         return self._providers
 
-    def get_inputs(self) -> list[onnxruntime._Tensor]:
+    def get_inputs(self) -> list[onnxruntime._TensorInfo]:
         return []
 
-    def get_outputs(self) -> list[onnxruntime._Tensor]:
+    def get_outputs(self) -> list[onnxruntime._TensorInfo]:
         return []
 
 
 def test_a_session_that_fell_back_to_the_cpu_is_an_error_and_never_a_pass() -> None:
     with pytest.raises(BuildError, match="was asked for CUDAExecutionProvider and fell back to CPUExecutionProvider"):
-        held_to("CUDAExecutionProvider", Fallen("CPUExecutionProvider"), "toy.onnx")
+        require_provider("CUDAExecutionProvider", Fallen("CPUExecutionProvider"), "toy.onnx")
     session = Fallen("CUDAExecutionProvider", "CPUExecutionProvider")
-    assert held_to("CUDAExecutionProvider", session, "toy.onnx") is session
+    assert require_provider("CUDAExecutionProvider", session, "toy.onnx") is session
 
 
 def test_cuda_needs_a_gpu_its_own_package_and_to_be_run_to_be_judged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from gpus import A10, L4, RTX_4090, T4
 from sam3_build import registry
 from sam3_build.backends import _tensorrt, tensorrt
 from sam3_build.backends._engine_layers import layer_types
-from sam3_build.backends.tensorrt import BACKEND, Settings, cache_name, settings, timing_cache
+from sam3_build.backends.tensorrt import BACKEND, BuilderSettings, cache_name, settings, timing_cache
 from sam3_build.errors import BuildError
 from sam3_build.machine import toolchain
 from sam3_build.spec import DeviceFingerprint, Json
@@ -50,27 +50,27 @@ def test_the_options_of_a_manifest_have_these_defaults() -> None:
 @pytest.mark.parametrize(
     ("changes", "free", "asked"),
     [
-        ({}, 8 * GIB, Settings(6 * GIB, None, False, None)),
-        ({}, None, Settings(None, None, False, None)),
-        ({"workspace_gib": 1.5}, 8 * GIB, Settings(1536 << 20, None, False, None)),
-        ({"hardware_compatibility": "ampere_plus"}, None, Settings(None, "AMPERE_PLUS", False, None)),
+        ({}, 8 * GIB, BuilderSettings(6 * GIB, None, False, None)),
+        ({}, None, BuilderSettings(None, None, False, None)),
+        ({"workspace_gib": 1.5}, 8 * GIB, BuilderSettings(1536 << 20, None, False, None)),
+        ({"hardware_compatibility": "ampere_plus"}, None, BuilderSettings(None, "AMPERE_PLUS", False, None)),
         (
             {"hardware_compatibility": "same_compute_capability"},
             None,
-            Settings(None, "SAME_COMPUTE_CAPABILITY", False, None),
+            BuilderSettings(None, "SAME_COMPUTE_CAPABILITY", False, None),
         ),
-        ({"version_compatible": True, "optimization_level": 0}, None, Settings(None, None, True, 0)),
+        ({"version_compatible": True, "optimization_level": 0}, None, BuilderSettings(None, None, True, 0)),
     ],
 )
 def test_options_become_settings_and_the_workspace_follows_the_free_memory(
-    changes: dict[str, Json], free: int | None, asked: Settings
+    changes: dict[str, Json], free: int | None, asked: BuilderSettings
 ) -> None:
     assert settings(options(**changes), free) == asked
 
 
 def test_settings_become_polygraphys_arguments_in_the_librarys_own_enums() -> None:
     trt = pytest.importorskip("tensorrt_rtx")
-    found = tensorrt.arguments(trt, Settings(GIB, "AMPERE_PLUS", True, 3))
+    found = tensorrt.config_arguments(trt, BuilderSettings(GIB, "AMPERE_PLUS", True, 3))
     assert found == {
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
         "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: GIB},
@@ -78,7 +78,7 @@ def test_settings_become_polygraphys_arguments_in_the_librarys_own_enums() -> No
         "version_compatible": True,
         "builder_optimization_level": 3,
     }
-    assert tensorrt.arguments(trt, Settings(None, None, False, None)) == {
+    assert tensorrt.config_arguments(trt, BuilderSettings(None, None, False, None)) == {
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED
     }
 
@@ -88,9 +88,9 @@ def test_polygraphy_takes_every_argument() -> None:
     code = (
         "import tensorrt_rtx as trt\n"
         "from polygraphy.backend.trt import CreateConfig\n"
-        "from sam3_build.backends.tensorrt import arguments, Settings\n"
+        "from sam3_build.backends.tensorrt import config_arguments, BuilderSettings\n"
         "made = CreateConfig(profiles=[], progress_monitor=None, load_timing_cache=None,\n"
-        "                    **arguments(trt, Settings(1 << 30, 'AMPERE_PLUS', True, 3)))\n"
+        "                    **config_arguments(trt, BuilderSettings(1 << 30, 'AMPERE_PLUS', True, 3)))\n"
         "print(made.version_compatible, made.builder_optimization_level, made.tf32)"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "POLYGRAPHY_USE_TENSORRT_RTX": "1"}

@@ -14,7 +14,7 @@ from toy_graphs import F, info, n, toy
 
 from sam3_build.errors import BuildError
 from sam3_build.graph import files
-from sam3_build.graph.fingerprint import structure
+from sam3_build.graph.fingerprint import fingerprint
 from sam3_build.stages import ranges
 
 
@@ -37,7 +37,7 @@ def test_overflowing_nodes_are_seeded_and_they_alone(tmp_path: Path) -> None:
     assert {node["name"] for node in found["nodes"] if node["beyond"]} == wanted
     assert facts == {"cases": 2, "nodes": len(model.graph.node), "beyond": 4}
     assert [node["name"] for node in found["nodes"]] == [node.name for node in model.graph.node]
-    assert found["graph"] == structure(files.load(tmp_path / "toy.onnx"))
+    assert found["graph"] == fingerprint(files.load(tmp_path / "toy.onnx"))
     assert found["limit"] == 65504
 
 

@@ -14,7 +14,7 @@ from planted_overflow import cases, planted
 from sam3_build.compare.judge import gates_for, judge
 from sam3_build.errors import BuildError
 from sam3_build.graph import files
-from sam3_build.graph.fingerprint import structure
+from sam3_build.graph.fingerprint import fingerprint
 from sam3_build.spec import Comparison
 from sam3_build.stages import trial
 
@@ -34,7 +34,7 @@ def component(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, frozenset
         y = session.run(None, {"x": x})[0]
         np.savez(folder / "reference" / f"{case}.npz", **{"inputs/x": x, "outputs/y": y})
         np.savez(folder / "baseline" / f"{case}.npz", y=y)
-    return folder, nodes, structure(files.load(folder / "onnx"))
+    return folder, nodes, fingerprint(files.load(folder / "onnx"))
 
 
 def tried(component, out: Path, keep: frozenset[str], *, precision: str = "fp16", count: int | None = None):

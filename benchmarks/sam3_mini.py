@@ -1,4 +1,4 @@
-"""How well the trained miniature answers, before and after it was built: PyTorch, its ONNX in FP32, its ONNX in FP16.
+"""How well the trained miniature answers before and after the build: PyTorch, its ONNX in FP32, its ONNX in FP16.
 
     python benchmarks/sam3_mini.py [scenes]
 

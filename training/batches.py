@@ -1,4 +1,4 @@
-"""A seed and a step in, that step's pictures, questions and answers out, as arrays. No weights.
+"""Takes a seed and a step, returns that step's pictures, questions and answers as arrays. No weights.
 
 Every picture is encoded once and asked several questions, because encoding it is what costs.
 """

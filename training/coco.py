@@ -1,5 +1,5 @@
-"""A seed in, a folder of scenes out: pictures as PNG, annotations.json as COCO has it, with masks and questions, and
-scenes.yaml, whose samples are these pictures, one question about each.
+"""Writes a folder of scenes: pictures as PNG, annotations.json as COCO has it, with masks and questions, and
+scenes.yaml, a manifest whose samples are these pictures, one question about each.
 
     python -m training.coco OUT --scenes 500
 

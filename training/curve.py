@@ -1,4 +1,4 @@
-"""A run's folder in, curve.png in it out: losses by step, and how well the held-out scenes were answered.
+"""Draws a run's curve.png: losses by step, and how well the held-out scenes were answered.
 
 python -m training.curve training/runs/mine
 """

@@ -1,4 +1,4 @@
-"""Something that answers questions and scenes in, how well it answers out.
+"""Measures how well a model, in PyTorch or as built files, answers questions about held-out scenes.
 
     python -m training.evaluate FOLDER [--write]
 

@@ -1,4 +1,4 @@
-"""A network and a batch in, its losses out; weights and their moving average in, a checkpoint out. No files."""
+"""The losses of a network on a batch, the learning rate's schedule, and the moving average of weights. No files."""
 
 from __future__ import annotations
 

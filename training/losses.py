@@ -1,4 +1,4 @@
-"""What the network says and what is wanted in, the losses out, each a number to minimise.
+"""Takes what the network predicts and what is wanted, returns the losses, each a number to minimise.
 
 Every decoder layer and group of queries is matched and judged on its own; boxes here are cxcywh, relative.
 """

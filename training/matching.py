@@ -1,4 +1,4 @@
-"""Costs of giving each query each wanted thing in, the cheapest one-to-one assignment out. Numpy and scipy only."""
+"""Takes the costs of pairing queries with wanted shapes, returns the cheapest one-to-one assignment. Needs scipy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks found and masks wanted in, how well they agree out. Numpy and scipy only."""
+"""How well masks that were found agree with masks that were wanted. Numpy and scipy only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A config in, the network to train out: the project's own components around one Sam3Model's parameters.
+"""The network to train: the project's own components around one Sam3Model's parameters.
 
 Runs what the exported files compute, plus what only training needs: the outputs of every decoder layer, further groups
 of queries, a semantic mask, and an answer for every cell of the coarsest level.

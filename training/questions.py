@@ -1,4 +1,4 @@
-"""A scene and a random generator in, a question about it out: words, boxes, and which shapes are the answer. No torch.
+"""Takes a scene, returns a question about it: text, boxes, and which shapes are the answer. No torch.
 
 What a box means: a positive box around a shape asks for everything of the same kind, colour and shape, two of them for
 both kinds; a negative one takes everything of its shape's kind out of the answer. With words, a positive box only shows

@@ -1,4 +1,4 @@
-"""What a run reports in, its files out: losses.csv, evaluations.csv, curve.png, and the weights, last and best."""
+"""Writes a training run's files: losses.csv, evaluations.csv, curve.png, and the weights, last and best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A seed and a number in, a drawn scene out: a picture, its shapes, and which pixels of each are seen. No torch.
+"""Takes a seed and a number, returns a drawn scene: a picture, its shapes, and the visible pixels of each. No torch.
 
 A scene holds 1 to 5 coloured shapes on a textured, noisy background. At least half of every shape is visible; shapes of
 one colour never overlap, for nobody could tell where one ends. The same seed and number give the same scene, whatever

@@ -1,4 +1,4 @@
-"""Nothing but a seed in, a trained miniature out: weights, config, tokenizer and a curve in a run's folder.
+"""Trains the miniature from a seed alone: writes weights, config, tokenizer and a curve into a run's folder.
 
     python -m training.train training/runs/mine --steps 5000
 

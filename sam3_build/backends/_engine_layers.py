@@ -1,4 +1,4 @@
-"""What TensorRT's engine inspector says of an engine in; out, by ONNX node, in which type its layer computes.
+"""Takes what TensorRT's engine inspector reports, returns by ONNX node the type that its layer computes in.
 
 A layer's `Metadata` names the ONNX nodes that it was made of, when the engine was built with detailed profiling.
 """

@@ -1,4 +1,4 @@
-"""What TensorRT and TensorRT-RTX share: an ONNX file and settings in, a strongly typed engine out, through Polygraphy.
+"""What TensorRT and TensorRT-RTX share: build, run and inspect strongly typed engines through Polygraphy.
 
 Both are one API under two module names. An environment variable, read when Polygraphy is imported, says which is meant.
 """

@@ -1,4 +1,4 @@
-"""ONNX Runtime, on a CPU or with CUDA: the precision stage's ONNX in, proof that a session opens on it out."""
+"""ONNX Runtime, on a CPU or with CUDA: runs the precision stage's ONNX; building proves that a session opens on it."""
 
 from __future__ import annotations
 

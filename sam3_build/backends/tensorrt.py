@@ -1,4 +1,4 @@
-"""TensorRT 10 and 11: an ONNX file and shape profiles in, one `.engine` for this machine's GPU out; building needs it.
+"""TensorRT 10 and 11: takes an ONNX file and shape profiles, builds one engine for this machine's GPU, which it needs.
 
 Strongly typed in both releases, so that the types are the graph's: 11 has no other networks, 10 takes the flag.
 docs/tensorrt-flags.md lists each flag with the releases that have it.

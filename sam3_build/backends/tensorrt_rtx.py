@@ -1,4 +1,4 @@
-"""TensorRT-RTX, ahead of time: an ONNX file and shape profiles in, one `.engine` for the chosen GPU generations out.
+"""TensorRT-RTX, ahead of time: takes an ONNX file and shape profiles, builds one engine for the chosen GPU generations.
 
 Builds on a machine without a GPU, strongly typed: the types are the graph's.
 """

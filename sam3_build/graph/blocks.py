@@ -1,4 +1,4 @@
-"""A component's FP32 graph in; its blocks by module path, in order of depth, and the tensors that leave each out.
+"""Divides a component's FP32 graph into blocks by module path, ordered by depth, with the tensors that leave each.
 
 `detr_encoder.layers.3` is a block, wherever its nodes stand. So is each stretch of other nodes of one network between
 such blocks; it is called by the longest path that they share, with a number when that name comes again.

@@ -1,4 +1,4 @@
-"""An onnx_ir model in; the same model with every node in FP32 or in one lower type; writes types, casts and constants.
+"""Puts every node of an onnx_ir model into FP32 or one lower type: writes types, casts and constants, in place.
 
 A node is *low* or FP32; an edge between the two carries a cast, one per tensor. Which nodes may be low is read from the
 operator schemas of the model's opset: the only operators known by name are those whose type is an attribute.

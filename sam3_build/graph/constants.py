@@ -1,4 +1,4 @@
-"""FP32 constants in; the same in a lower floating type, and how much of them that type cannot hold. Reads no graph."""
+"""Casts FP32 constants to a lower floating type, and counts the values that it cannot hold. Reads no graph."""
 
 from __future__ import annotations
 

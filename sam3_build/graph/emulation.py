@@ -1,4 +1,4 @@
-"""A file in FLOAT16 or BFLOAT16 in; an FP32 graph that rounds wherever that file would, for ONNX Runtime's CPU, out.
+"""Takes a FLOAT16 or BFLOAT16 file, returns an FP32 graph that rounds wherever it would, for ONNX Runtime's CPU.
 
 That runtime has few kernels for either type: between nodes without one it drops the casts and computes in FP32, so that
 neither overflow nor rounding would show. Here every node computes in FP32 on rounded operands and its result is

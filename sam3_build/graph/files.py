@@ -1,4 +1,4 @@
-"""ONNX models in, canonical ONNX files out: the bytes depend on nothing but what the graph computes and its names.
+"""Reads ONNX models, writes canonical ONNX files: their bytes depend only on what the graph computes and its names.
 
 Engines are rebuilt when these bytes change, so a file carries no doc strings, metadata, producer or value_info.
 Models are `onnx_ir.Model`; names.py gives the names.

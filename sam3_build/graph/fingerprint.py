@@ -1,4 +1,4 @@
-"""An onnx_ir model in; the digest of its structure out, and a lock held against it. Weights do not count.
+"""The fingerprint of a graph's structure, and the check of a lock against it. Weights do not count.
 
 A lock names nodes, so it fits every graph with the same nodes, operators and edges: a fine-tuned checkpoint keeps it,
 another export, patch or simplifier may not.

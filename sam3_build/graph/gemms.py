@@ -1,4 +1,4 @@
-"""An ONNX model in; out, in which type each of its matrix products computes, and in which its weights are stored.
+"""Takes an ONNX model, returns the type that each matrix product computes in, and that its weights are stored in.
 
 What is said of a file's precision is read from the file itself. A node's inputs may have passed through casts: FP32
 arithmetic behind FP16 casts is FP32, and FP16 arithmetic on INT8 weights is FP16. Models are `onnx_ir`.

@@ -1,4 +1,4 @@
-"""A component's FP32 graph and what its precision asks for in; which nodes stay FP32, and each GEMM's type, out.
+"""Which nodes of a component's FP32 graph a precision keeps in FP32, and the type that each GEMM must compute in.
 
 Three parties keep nodes: the recipe by their role, family and manifest by patterns, a lock by names. The precision
 stage writes what is said here, and `verify` holds the file that runs against the same answer. Models are `onnx_ir`.

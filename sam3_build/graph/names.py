@@ -1,4 +1,4 @@
-"""Names for everything in an ONNX graph, made from PyTorch module paths: people, patterns and engines rely on them.
+"""Names nodes and tensors of an ONNX graph after PyTorch module paths: people, patterns and engines rely on them.
 
 `detr_decoder.layers.3.vision_cross_attn/MatMul_0` is a node, the same with `:0` its first output, a checkpoint key a
 weight, and `<node>:in1` a constant that is no weight. Models are `onnx_ir.Model`, changed in place.

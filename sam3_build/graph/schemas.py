@@ -1,4 +1,4 @@
-"""An ONNX node in; which of its tensors a lower type may replace FP32 in out, read from the operator's schema.
+"""Which tensors of an ONNX node a lower type may replace FP32 in, as the operator's schema says.
 
 The only operators known by name are those whose type is an attribute, and those that compute nothing.
 """

@@ -1,4 +1,4 @@
-"""The device: the environment in, the fingerprint of this machine's GPU out; remembered, compared and locked here.
+"""This machine's GPU: its fingerprint, cached and compared with a plan's, and its lock.
 
 A fingerprint is what keys take fields from. It is kept in `artifacts/.device.json` with the state of the machine that
 it was read in, so that a no-op asks neither NVML nor CUDA; before anything is built on the GPU it is asked again.

@@ -1,4 +1,4 @@
-"""What the NVIDIA driver says, raw: nothing in but the environment, one GPU's readings out. It alone asks the driver.
+"""What the NVIDIA driver reports of one GPU, unprocessed. Nothing else asks the driver.
 
 CUDA decides which GPU is meant (it is the first that CUDA_VISIBLE_DEVICES leaves); NVML, asked for the same UUID, gives
 the driver's version, the memory and the number that nvidia-smi shows. Neither makes a context or takes GPU memory.

@@ -1,4 +1,4 @@
-"""What a `reference` action wrote in; its recorded cases, or the first few of them, and the arrays of one out."""
+"""Reads the recorded cases that a `reference` action wrote, and notes which cases were not run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chain: what a case gives and what components compute in; each one's inputs, and all outputs of the case, out.
+"""The chain: takes a case's arrays and what each component computes, returns each one's inputs and all outputs.
 
 The one place that knows how the files of a layout follow each other: references are recorded along it, targets are
 judged along it, and whoever runs a model runs it along it.

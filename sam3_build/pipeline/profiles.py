@@ -1,4 +1,4 @@
-"""Shape profiles: which sizes of open dims an engine takes, and the groups of rows in which it takes a case. Pure."""
+"""Shape profiles: which sizes of open dims an engine takes, and in which groups of rows it takes a case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An `onnx_ir.Model` in; which nodes play a role that recipes name (norm, softmax, RoPE, residual, block) out."""
+"""Which nodes of an `onnx_ir.Model` play a role that recipes name: norm, softmax, RoPE, residual add, block."""
 
 from __future__ import annotations
 

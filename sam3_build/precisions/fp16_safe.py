@@ -1,4 +1,4 @@
-"""FLOAT16 but for what public reports of wrong 16-bit engines found to need FP32, each by its role in the graph."""
+"""FLOAT16, except for the roles that public reports of wrong 16-bit engines found to need FP32."""
 
 from __future__ import annotations
 

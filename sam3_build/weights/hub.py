@@ -1,4 +1,4 @@
-"""The Hugging Face hub: a model's name and revision in, files of it on this machine out. The only one who downloads.
+"""The Hugging Face hub: takes a model's name and revision, returns files of it on this machine. Only this downloads.
 
 Files lie where huggingface_hub keeps them for everybody (HF_HOME); what an action hands on is a pointer that names
 model, commit and file, so that it holds on every machine, and where the files were deleted, too.

@@ -1,4 +1,4 @@
-"""The cases that samples become, by the number of their boxes: which samples run together, and at which sizes. Pure."""
+"""Which samples run together as one case, and at which sizes, by the number of their boxes. No files, no arrays."""
 
 from __future__ import annotations
 

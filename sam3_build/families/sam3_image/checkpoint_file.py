@@ -1,4 +1,4 @@
-"""A checkpoint of any format that this family reads in; where its tensors lie, by Sam3Model's names, out."""
+"""Reads a checkpoint of any format that this family knows; returns its tensors by the names of Sam3Model."""
 
 from __future__ import annotations
 

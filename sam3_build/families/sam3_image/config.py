@@ -1,4 +1,4 @@
-"""A model config as written and as transformers read it in; a BuildError for keys that were misspelt out."""
+"""Reads a model config: takes out the image model's part, and refuses keys that are misspelt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder: image features and a joined prompt in, masks, boxes and scores of every query out."""
+"""The decoder: takes image features and a joined prompt, returns masks, boxes and scores of every query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of weights, or an inventory of them, in; how many elements are NaN or infinite, and in which tensors, out."""
+"""Counts NaN and infinite elements in bytes of weights, and describes the tensors of an inventory that have any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network's name, the model config and its tensors in, a PyTorch module ready to export out. Runs in workers only.
+"""Builds a network, ready to export, from the model config and its tensors. Runs in workers only.
 
 A network bears its component's name, unless what it computes depends on the reference (`ComponentSpec.networks`).
 

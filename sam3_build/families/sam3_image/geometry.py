@@ -1,4 +1,4 @@
-"""The geometry encoder: boxes, their labels and an image in, one token per box and a CLS token out."""
+"""The geometry encoder: takes boxes, labels and image features, returns one token per box and a CLS token."""
 
 from __future__ import annotations
 

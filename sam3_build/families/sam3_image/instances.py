@@ -1,4 +1,4 @@
-"""What the decoder says of one picture, and that picture's size, in; the instances found, in its pixels, out. No torch.
+"""Takes the decoder's outputs for one picture and its size, returns the instances found, in its pixels. No torch.
 
 SAM 3's conventions: a query's score is sigmoid(logit) times sigmoid(presence), where presence says whether the picture
 holds anything of what was asked for; queries score above the threshold or are dropped; mask logits, not masks, are

@@ -1,4 +1,4 @@
-"""The names of a checkpoint's tensors in; those of transformers' Sam3Model out, or what model the file holds instead.
+"""Renames a checkpoint's tensors as transformers' Sam3Model does, and recognises checkpoints of other models.
 
 Four ways to name the same tensors: transformers' Sam3Model and its Sam3VideoModel (`detector_model.`), and Meta's
 video model, which is the official sam3.pt (`detector.`), and image model (no prefix).

@@ -1,4 +1,4 @@
-"""What every component of this family is put together with: transformers' SAM 3 code, and how to give it our forward.
+"""Helpers that components of this family are built with: transformers' SAM 3 code, and how to give it our forward.
 
 Takes and returns torch modules; reads no weights and no files.
 """

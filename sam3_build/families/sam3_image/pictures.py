@@ -1,4 +1,4 @@
-"""A picture file in, upright RGB pixels and the network's square input out. Only reads; no torch."""
+"""Reads picture files as upright RGB pixels, and turns them into the network's square input. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples (a picture, words, boxes) in, the network inputs of every case that parity is measured on out. No torch.
+"""Takes samples (picture, text, boxes), returns the network inputs of every case that parity is measured on. No torch.
 
 Conventions of SAM 3: RGB squashed to a square, values -1 to 1; text padded to a fixed length; boxes as centre, width
 and height relative to the picture; labels 1 positive, 0 negative, -10 ignored.

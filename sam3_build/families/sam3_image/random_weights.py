@@ -1,4 +1,4 @@
-"""A module skeleton and a seed in, random tensors (or the digests of what determines them) out. No files."""
+"""Takes a module skeleton and a seed, returns random tensors or the digests of what determines them. No files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes and a feature map in, pooled features out: ROI align as two matrix products, equal to ONNX's RoiAlign.
+"""ROI align of boxes on a feature map as two matrix products, equal to ONNX's RoiAlign.
 
 The bilinear samples of one box lie on a rectangular grid, so their averages are `rows @ features @ columns`, where a
 row holds the mean tent weights of one bin's samples along one axis. No loop over the batch, no gather, no plug-in.

@@ -1,4 +1,4 @@
-"""A safetensors file, or the index of several, in; where each tensor lies out. Reads headers only."""
+"""Finds the tensors of a safetensors file, or of all files of an index. Reads headers only."""
 
 from __future__ import annotations
 

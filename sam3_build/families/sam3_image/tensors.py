@@ -1,4 +1,4 @@
-"""A tensor that lies in some file: parts of it, the digest of its bytes, and the tensor itself out. Only ever reads."""
+"""A tensor that lies in a file: slices of it, the digest of its bytes, and the tensor itself. Only ever reads."""
 
 from __future__ import annotations
 

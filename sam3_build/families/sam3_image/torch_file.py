@@ -1,4 +1,4 @@
-"""A file that torch.save wrote in; where each tensor of its state dicts lies out. Runs no code of the file."""
+"""Finds the tensors of each state dict in a file that torch.save wrote. Runs no code of the file."""
 
 from __future__ import annotations
 

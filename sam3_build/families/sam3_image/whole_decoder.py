@@ -1,4 +1,4 @@
-"""Layout v2's decoder: image features, encoded words and boxes in, masks, boxes and scores of every query out."""
+"""Layout v2's decoder: takes image features, encoded text and boxes, returns masks, boxes and scores of every query."""
 
 from __future__ import annotations
 

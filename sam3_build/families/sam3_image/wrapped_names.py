@@ -1,4 +1,4 @@
-"""Names of tensors as training wrote them in; those names without what wrapped the model, and what that was, out.
+"""Removes from tensor names what wrapped the model in training, and says what that was.
 
 DistributedDataParallel, torch.compile, FSDP and Lightning put a part in front of every name, or of every one below the
 module that they wrap. Knows no model: which names are a model's own is asked of the caller. Pure.

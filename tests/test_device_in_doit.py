@@ -41,7 +41,7 @@ def asked(space: BuildSpace) -> int:
 
 
 def add_target(space: BuildSpace, options: str = "") -> None:
-    shutil.copy(HERE / "toy_gpu" / "nvidia.py", space.root / "sam3_build" / "nvidia.py")
+    shutil.copy(HERE / "toy_gpu" / "nvidia.py", space.root / "sam3_build" / "machine" / "nvidia.py")
     space.install("tensorrt", "10.16.1.11")
     (space.root / "site" / "tensorrt.py").write_text("")
     space.edit("manifests/toy.yaml", "samples:", f"  local: {{backend: tensorrt{options}}}\nsamples:")
@@ -148,7 +148,7 @@ def test_the_driver_is_not_asked_again_when_nothing_changed(gpu: BuildSpace) -> 
 
 
 def test_the_driver_is_not_asked_for_a_manifest_without_a_gpu_target(space: BuildSpace) -> None:
-    shutil.copy(HERE / "toy_gpu" / "nvidia.py", space.root / "sam3_build" / "nvidia.py")
+    shutil.copy(HERE / "toy_gpu" / "nvidia.py", space.root / "sam3_build" / "machine" / "nvidia.py")
     space.edit("manifests/toy.yaml", '  ada: {backend: tensorrt_rtx, compute_capabilities: ["8.9"]}\n', "")
     plug_in(space, READINGS["rtx_4090"])
     space.build()

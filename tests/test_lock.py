@@ -45,7 +45,7 @@ def test_what_a_search_wrote_is_read_back_by_component_and_precision(project: Pa
     Path("m.lock.yaml").write_bytes(with_entry(None, "decoder", "fp16", ENTRY) or b"")
     manifest = load("m", project)
     assert manifest.locks == {"decoder": {"fp16": Lock(DIGEST, ("a.layers[0]/Mul_0", "b/Mul_0"))}}
-    assert [file.path.name for file in manifest.files] == ["m.yaml", "m.lock.yaml"]
+    assert [file.path.name for file in manifest.files] == ["m.yaml", "m.lock.yaml", "config.json"]
 
 
 def test_a_lock_enters_the_keys_of_what_writes_and_checks_its_types_and_of_no_other(project: Path) -> None:

@@ -210,5 +210,5 @@ targets:
         "ampere, ada, blackwell, hopper, turing has no range; write [min, opt, max], or one number",
         f"m.yaml:7: targets.hopper: TensorRT-RTX cannot build for compute capability 9.0; {takes}",
         "m.yaml:8: targets.turing: TensorRT-RTX has no FP32 matrix multiplication on compute capability 7.5; "
-        "leave it out, or build fp16, fp16_safe or fp16_islands only",
+        "leave it out, or build precisions that multiply in FLOAT16 only, such as fp16",
     )

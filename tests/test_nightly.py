@@ -215,7 +215,7 @@ def test_engines_that_fail_end_a_night_with_1_and_leave_the_other_target_publish
     from gpus import READINGS
     from test_device_in_doit import HERE, plug_in
 
-    shutil.copy(HERE / "toy_gpu" / "nvidia.py", space.root / "sam3_build" / "nvidia.py")
+    shutil.copy(HERE / "toy_gpu" / "nvidia.py", space.root / "sam3_build" / "machine" / "nvidia.py")
     plug_in(space, READINGS["rtx_4090"])
     assert space.doit("nightly").code == 0
     age(space)

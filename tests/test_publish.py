@@ -32,7 +32,7 @@ GRAPHS_FAIL = (
 def built_with_gpu(built: BuildSpace, tmp_path_factory: pytest.TempPathFactory) -> BuildSpace:
     """The built project on a machine with an RTX 4090, which runs the engines of the target `ada`. Only read."""
     space = built.copy(tmp_path_factory.mktemp("gpu") / "project")
-    shutil.copy(HERE / "toy_gpu" / "nvidia.py", space.root / "sam3_build" / "nvidia.py")
+    shutil.copy(HERE / "toy_gpu" / "nvidia.py", space.root / "sam3_build" / "machine" / "nvidia.py")
     plug_in(space, READINGS["rtx_4090"])
     space.build()
     return space

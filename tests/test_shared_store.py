@@ -87,7 +87,7 @@ import sys
 from pathlib import Path
 from sam3_build.digest import DigestCache
 from sam3_build.errors import DeniedError
-from sam3_build.store import Store
+from sam3_build.store.objects import Store
 store = Store(Path(sys.argv[1]), DigestCache(Path(sys.argv[1]) / "none"), "here")
 out = store.workdir("a" * 64) / "out"
 out.mkdir()
@@ -136,8 +136,8 @@ ABANDONED = """
 import sys
 from pathlib import Path
 from sam3_build.digest import DigestCache
-from sam3_build.gc import _abandoned
-from sam3_build.store import Store
+from sam3_build.commands.gc import _abandoned
+from sam3_build.store.objects import Store
 print([path.name[:1] for path in _abandoned(Store(Path(sys.argv[1]), DigestCache(Path("none")), "here"))])
 """
 

@@ -258,7 +258,7 @@ class Comparison:
     component: the component, or PIPELINE where all of them run one after another
     precision, target: what is compared; without a target it is the graph on ONNX Runtime's CPU
     kind:    PARITY of tensors, the TASK as a user would judge it, or FILE
-    trusts:  names of the comparisons that this one builds upon: when one of them fails, this one says nothing
+    depends_on: names of the comparisons without which this one proves nothing: when one of them fails, it is not judged
     informs: metric -> why it is measured and told, but not judged
     """
 
@@ -271,12 +271,12 @@ class Comparison:
     outputs: tuple[str, ...]
     gates: Mapping[str, tuple[Gate, ...]]
     kind: str = PARITY
-    trusts: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
     informs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """Return what `trusts` call it: `decoder.fp16`, `decoder.fp16.ada`, `pipeline.fp16`."""
+        """Return what `depends_on` calls it: `decoder.fp16`, `decoder.fp16.ada`, `pipeline.fp16`."""
         own = FILE if self.kind == FILE else None
         return ".".join(part for part in (self.component, self.precision, self.target, own) if part)
 

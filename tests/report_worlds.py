@@ -102,7 +102,7 @@ def _pipeline(precision: str, target: str | None, gpu: bool, informs: Mapping[st
         outputs=("instances",),
         gates={"instances": TASK_GATES},
         kind=TASK,
-        trusts=of_pipeline(session().manifest.components, precision, target, True),
+        depends_on=of_pipeline(session().manifest.components, precision, target, True),
         informs=informs if precision != "fp32" else {},
     )
 

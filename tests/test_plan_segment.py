@@ -90,7 +90,7 @@ def test_what_the_manifest_does_not_build_pytorch_stands_in_for(tmp_path: Path) 
         "reference:geometry_encoder",
     )
     assert found["text_encoder"] == "verify:text_encoder.fp16"
-    assert tasks(plan)["pipeline.fp16"].trusts == ("text_encoder.fp16", "decoder.fp16", "pipeline.fp32")
+    assert tasks(plan)["pipeline.fp16"].depends_on == ("text_encoder.fp16", "decoder.fp16", "pipeline.fp32")
 
 
 def test_without_the_last_component_there_is_no_task_and_nothing_is_kept_for_it(tmp_path: Path) -> None:
@@ -155,11 +155,11 @@ def test_only_reduced_precision_of_random_weights_is_told_and_not_judged(tmp_pat
     assert not any(c.informs for c in tasks(planned(tmp_path, "")).values())
 
 
-def test_the_pipeline_trusts_its_own_parts_and_fp32(tmp_path: Path) -> None:
+def test_the_pipeline_depends_on_its_own_parts_and_fp32(tmp_path: Path) -> None:
     parts = ("vision_encoder", "text_encoder", "geometry_encoder", "decoder")
     found = tasks(planned(tmp_path, ""))
-    assert found["pipeline.fp32"].trusts == tuple(f"{part}.fp32" for part in parts)
-    assert found["pipeline.fp16"].trusts == (*(f"{part}.fp16" for part in parts), "pipeline.fp32")
+    assert found["pipeline.fp32"].depends_on == tuple(f"{part}.fp32" for part in parts)
+    assert found["pipeline.fp16"].depends_on == (*(f"{part}.fp16" for part in parts), "pipeline.fp32")
 
 
 def test_a_score_threshold_changes_what_is_found_and_nothing_else(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_an_engine_that_fails_is_refused_and_other_targets_are_published(gpu: Bu
     assert run.code == 1 and "  published  cpu " in run.output, run.output
     assert "refused: ada\n" in run.output
     assert "failed: z: max_abs_over_std is 1, not <= 0.001\n    head.fp32\n" in run.output
-    assert 'not judged: rests upon head.fp32.ada, failed in "onnxruntime fp32 vs ada fp32' in run.output
+    assert 'not judged: depends on head.fp32.ada, which failed in "onnxruntime fp32 vs ada fp32' in run.output
     assert "head.fp16" in run.output and not shelf(gpu, "ada").exists()
 
 
@@ -162,7 +162,7 @@ def test_an_engine_that_cannot_run_here_is_not_published_when_its_graph_fails(sp
     assert space.doit("verify").code == 1
     run = space.doit("publish:ada")
     assert run.code == 1, run.output
-    assert "not judged: rests upon head.fp32, failed in" in run.output and not shelf(space, "ada").exists()
+    assert "not judged: depends on head.fp32, which failed in" in run.output and not shelf(space, "ada").exists()
 
 
 @pytest.mark.parametrize(("edit", "stays"), [(GRAPHS_FAIL, False), (None, True)], ids=["the same bytes", "other bytes"])

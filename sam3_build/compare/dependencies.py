@@ -1,8 +1,8 @@
-"""The order of trust: PyTorch FP32, ONNX FP32, FP32 engine, reduced precision. Comparisons and rows in, rows out. Pure.
+"""Which comparison depends on which, and how a failure propagates: FP32 graph, FP32 engine, reduced precision. Pure.
 
-What rests upon something that failed says nothing: an FP16 engine that agrees with a wrong FP32 graph is wrong, and one
-that differs from it may be right. So its rows become *not judged*, with the comparison at the root of it named; their
-values stay, for whoever looks for the fault.
+A comparison that depends on one that failed proves nothing: an FP16 engine that agrees with a wrong FP32 graph is
+wrong, and one that differs from it may be right. So its rows become *not judged* and name the comparison that failed
+first; their values stay, for whoever looks for the fault.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from dataclasses import replace
 from sam3_build.compare.judge import FAIL, NOT_JUDGED, NOT_RUN, Row
 from sam3_build.spec import BASELINE, PIPELINE, Comparison
 
+# In the reason of a row that is not judged, what comes before its own failure.
+ALSO_FAILED = "; its own gate failed too: "
+
 # Every comparison of a plan with its rows.
 Judged = Sequence[tuple[Comparison, tuple[Row, ...]]]
 
 
 def of_component(component: str, precision: str, target: str | None, fp32_engines: bool) -> tuple[str, ...]:
-    """Return the names that a component's comparison trusts, link by link: another target's failure is none of its own.
+    """Return the names of the comparisons that a component's depends on; those of other targets are not among them.
 
     fp32_engines: whether the manifest builds FP32 for its targets
     """
@@ -31,22 +34,22 @@ def of_component(component: str, precision: str, target: str | None, fp32_engine
 
 
 def of_pipeline(components: Iterable[str], precision: str, target: str | None, fp32_engines: bool) -> tuple[str, ...]:
-    """Return the names that the pipeline's comparison trusts: its own parts, then as a component does."""
+    """Return the names of the comparisons that the pipeline's depends on: its components, then as for a component."""
     side = f"{precision}.{target}" if target else precision
     return (*(f"{c}.{side}" for c in components), *of_component(PIPELINE, precision, target, fp32_engines))
 
 
-def in_order(judged: Judged) -> Judged:
-    """Return `judged` with the rows of what rests upon a failure *not judged*; those *not run* stay so.
+def propagate_failures(judged: Judged) -> Judged:
+    """Return `judged` with the rows of what depends on a failure *not judged*; those *not run* stay so.
 
-    A failure passes on along the whole chain under its own name. What was not run stops nothing.
+    A failure propagates along the whole chain under its own name. What was not run stops nothing.
     """
     by_name = {comparison.name: (comparison, rows) for comparison, rows in judged}
     assert len(by_name) == len(judged), "two comparisons of one name"
     causes: dict[str, tuple[str, ...]] = {}
 
     def failed(name: str) -> tuple[str, ...]:
-        """Return the failures at the root of why `name` cannot be trusted, itself if it has no deeper one."""
+        """Return the failures that make `name` worthless, itself where it fails and depends on no other failure."""
         if name not in causes:
             comparison, rows = by_name[name]
             deeper = _above(comparison)
@@ -54,7 +57,7 @@ def in_order(judged: Judged) -> Judged:
         return causes[name]
 
     def _above(comparison: Comparison) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(cause for trusted in comparison.trusts for cause in failed(trusted)))
+        return tuple(dict.fromkeys(cause for dependency in comparison.depends_on for cause in failed(dependency)))
 
     return [
         (comparison, tuple(_not_judged(row, [by_name[cause][0] for cause in above]) for row in rows))
@@ -69,5 +72,5 @@ def _not_judged(row: Row, causes: Sequence[Comparison]) -> Row:
         return row
     first = f'{causes[0].component} failed in "{causes[0].label}"'
     others = f" (and {', '.join(c.name for c in causes[1:])})" if causes[1:] else ""
-    by_itself = f"; by itself: {row.reason}" if row.verdict == FAIL else ""
-    return replace(row, verdict=NOT_JUDGED, reason=f"not judged, since {first}{others}{by_itself}")
+    own = f"{ALSO_FAILED}{row.reason}" if row.verdict == FAIL else ""
+    return replace(row, verdict=NOT_JUDGED, reason=f"not judged, since {first}{others}{own}")

@@ -27,7 +27,7 @@ ALWAYS = (Gate("nonfinite", 0), Gate("incomparable", 0))
 
 Threshold = float | tuple[float, float]
 
-# NOT_JUDGED: measured, but something that it builds upon failed (see trust.py). INFO: told, whatever the value.
+# NOT_JUDGED: measured, but one that it depends on failed (see dependencies.py). INFO: reported, whatever the value.
 # None of these two, nor NOT_RUN, counts as passed or failed.
 PASS, FAIL, NOT_JUDGED, NOT_RUN, INFO = "pass", "fail", "not_judged", "not_run", "info"
 

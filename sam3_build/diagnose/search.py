@@ -108,7 +108,7 @@ class _Runs:
     """Makes actions fresh, each in the plan that the manifest has with one lock or another."""
 
     def __init__(self, session: Session, goal: Goal, say: Say) -> None:
-        """Plan as if `goal` had no lock, and run all that trials rest upon."""
+        """Plan as if `goal` had no lock, and run all that trials depend on."""
         self.goal = goal
         self.ran = 0
         self._session = session
@@ -133,7 +133,7 @@ class _Runs:
         return make_plan(with_lock(self._session.manifest, goal.component, goal.precision, lock))
 
     def fresh(self, plan: Plan, action: Action) -> Record:
-        """Return the record of `action`, after running it and what it rests upon where these are not fresh."""
+        """Return the record of `action`, after running it and what it depends on where these are not fresh."""
         session = session_of(self._session, plan, [action])
         for step in stale(session):
             outcome = execute(step, session)

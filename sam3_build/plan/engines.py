@@ -241,11 +241,11 @@ def comparisons(
         label += f", emulated ({RANGE_PARITY})"
     else:
         label += f" ({RANGE_PARITY})"
-    trusts, fp32_engines = dependencies.of_component(spec.name, precision, None, False), BASELINE in manifest.precisions
+    fp32_engines = BASELINE in manifest.precisions
     one_row = {} if _batched(family, spec) else {"rows": "not checked: its inputs and outputs have no batch in common"}
     graph = Comparison(
         *(spec.name, label, precision, None, f"verify:{spec.name}.{precision}", None, outputs, gates),
-        trusts=trusts,
+        depends_on=dependencies.of_component(spec.name, precision, None, fp32_engines=False),
         informs=one_row,
     )
     yield graph
@@ -253,7 +253,7 @@ def comparisons(
         label = f"onnxruntime {BASELINE} vs onnxruntime {precision}, the file itself"
         yield replace(graph, label=label, action=None, not_run=NOT_EMULATED, kind=FILE)
     for name, reason in here.cannot_run.items() if precision in manifest.precisions else ():
-        alone = "" if fp32_engines or precision == BASELINE else "; no FP32 engine to trust"
+        alone = "" if fp32_engines or precision == BASELINE else "; no FP32 engine is built"
         backend = registry.backend(manifest.targets[name].backend)
         informs = dict(one_row)
         if not one_row and _takes_one_row(manifest, family, spec, manifest.targets[name]):
@@ -272,6 +272,6 @@ def comparisons(
             not_run=reason,
             outputs=outputs,
             gates=gates,
-            trusts=dependencies.of_component(spec.name, precision, name, fp32_engines),
+            depends_on=dependencies.of_component(spec.name, precision, name, fp32_engines),
             informs=informs,
         )

@@ -168,6 +168,6 @@ def _comparison(manifest: Manifest, precision: str, target: str | None, not_run:
         outputs=(INSTANCES,),
         gates={INSTANCES: gates},
         kind=TASK,
-        trusts=dependencies.of_pipeline(manifest.components, precision, target, BASELINE in manifest.precisions),
+        depends_on=dependencies.of_pipeline(manifest.components, precision, target, BASELINE in manifest.precisions),
         informs=dict.fromkeys(instance_gates.REDUCED, RANDOM) if random else {},
     )

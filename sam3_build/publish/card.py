@@ -28,7 +28,7 @@ class Subject:
     file, sha256, size: the published file; `kind` says what it is ("TensorRT-RTX engine", "ONNX graph")
     record:   of the action that made it; `tested` of what ran or opened it, by what was done
     weights:  the sha256 of its component's inventory of tensors; `commit` of the hub, where they come from there
-    rows:     its own verdicts; `below` is what they rest upon, each with its name and its verdict
+    rows:     its own verdicts; `below` is what they depend on, each with its name and its verdict
     runs_on:  compute capability -> the GPU that ran it there, None where none did; empty when there is no choice
     unrun:    why it is UNVERIFIED, empty when it is not
     """
@@ -73,7 +73,7 @@ def _lines(s: Subject, manifest: Manifest) -> Iterator[str]:
     yield from ("", "## Verdicts", "")
     yield from _verdicts(s.rows)
     if s.below:
-        yield from ("", "These rest upon:", "")
+        yield from ("", "These depend on:", "")
         rows = ((verdict.replace("_", " "), label, name) for label, name, verdict in s.below)
         yield from _table(("verdict", "compared", "what"), rows)
     if s.runs_on:

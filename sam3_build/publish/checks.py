@@ -49,7 +49,7 @@ class Item:
     """One component in one precision for a target.
 
     made:  the action whose files are published; `built` the one that built for the target, the same but for graphs
-    own:   what compares exactly these files; `below`, what those comparisons rest upon
+    own:   what compares exactly these files; `below`, what those comparisons depend on
     """
 
     component: str
@@ -131,7 +131,7 @@ class Candidate:
             if (comparison.precision, comparison.target) == (precision, side)
             and comparison.component in (component, PIPELINE)
         ]
-        below = {c.name: (c, rows) for comparison, _ in own for c, rows in self._trusted(comparison)}
+        below = {c.name: (c, rows) for comparison, _ in own for c, rows in self._dependencies(comparison)}
         mine = {comparison.name for comparison, _ in own}
         built = self._actions[f"build:{component}.{precision}.{self.name}"]
         # What only describes a graph (a session that opened) is nothing to take away: the graph itself is.
@@ -186,23 +186,23 @@ class Candidate:
                     yield Reason(FOREIGN, what, f"{comparison.action} measured something else: run it again")
             elif self.record(item.made.name):  # else it is not built, and that is said
                 yield Reason(MISSING, what, "not compared as things are now: run `doit verify`")
-            yield from self._rests_upon(item, comparison, what)
+            yield from self._failed_dependencies(item, comparison, what)
 
-    def _rests_upon(self, item: Item, comparison: Comparison, what: str) -> Iterator[Reason]:
-        for trusted, rows in self._trusted(comparison):
-            if self._is_measured(trusted) and any(row.verdict == FAIL for row in rows):
-                yield Reason(UNTRUSTED, what, f'rests upon {trusted.name}, failed in "{trusted.label}"')
-            elif trusted.action and not self._is_measured(trusted) and self.record(item.made.name):
-                yield Reason(MISSING, trusted.name, "not compared as things are now: run `doit verify`")
+    def _failed_dependencies(self, item: Item, comparison: Comparison, what: str) -> Iterator[Reason]:
+        for other, rows in self._dependencies(comparison):
+            if self._is_measured(other) and any(row.verdict == FAIL for row in rows):
+                yield Reason(UNTRUSTED, what, f'depends on {other.name}, which failed in "{other.label}"')
+            elif other.action and not self._is_measured(other) and self.record(item.made.name):
+                yield Reason(MISSING, other.name, "not compared as things are now: run `doit verify`")
 
-    def _trusted(self, comparison: Comparison) -> Judged:
-        """Return all that a comparison rests upon, link by link."""
+    def _dependencies(self, comparison: Comparison) -> Judged:
+        """Return every comparison that this one depends on, directly or through others."""
         found: dict[str, tuple[Comparison, tuple[Row, ...]]] = {}
-        queue = list(comparison.trusts)
+        queue = list(comparison.depends_on)
         while queue:
             if (name := queue.pop(0)) not in found:
                 found[name] = self._by_name[name]
-                queue += found[name][0].trusts
+                queue += found[name][0].depends_on
         return tuple(found.values())
 
     def _is_measured(self, comparison: Comparison) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sam3_build.compare import reference_gap
-from sam3_build.compare.dependencies import Judged, in_order
+from sam3_build.compare.dependencies import Judged, propagate_failures
 from sam3_build.compare.judge import (
     ALWAYS,
     FAIL,
@@ -55,7 +55,7 @@ WIDTH = 100
 class Counts:
     """How many outputs passed all their gates, failed one, or were not compared because this machine cannot.
 
-    Not judged are those that rest upon one that failed; info, those that are told whatever their values.
+    Not judged are those that depend on one that failed; info, those that are told whatever their values.
     """
 
     passed: int
@@ -86,8 +86,8 @@ def report(plan: Plan, found: Judged, read: Callable[[str], Path | None], path: 
 
 
 def judged(plan: Plan, read: Callable[[str], Path | None]) -> Judged:
-    """Return every comparison of `plan` with its rows, in the order of trust: the verdicts that all who tell share."""
-    return in_order([(c, judge(c, _statistics(c.action, read))) for c in plan.comparisons])
+    """Return every comparison of `plan` with its rows, failures propagated: the verdicts that every report shows."""
+    return propagate_failures([(c, judge(c, _statistics(c.action, read))) for c in plan.comparisons])
 
 
 def _statistics(action: str | None, read: Callable[[str], Path | None]) -> Mapping[str, Json] | None:

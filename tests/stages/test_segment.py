@@ -17,7 +17,7 @@ from miniature import SCENES
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 
-from sam3_build.compare.dependencies import in_order
+from sam3_build.compare.dependencies import propagate_failures
 from sam3_build.compare.instance_gates import REDUCED
 from sam3_build.compare.judge import FAIL, INFO, NOT_JUDGED, NOT_RUN, PASS, Row, judge
 from sam3_build.drawing.palette import MEANT, NOT_MEANT
@@ -378,7 +378,7 @@ def test_a_fault_inside_a_network_fails_the_task_and_with_trust_its_root_is_name
     assert re.search(r"instance \d of sample\d \(query", " ".join(by_itself.values()))
     others = {c.name: statistics(miniature.folder(c.action)) for c in PLAN.comparisons if c.action} | measured
     every = [comparison(c.name) for c in PLAN.comparisons]
-    rows = {c.name: found for c, found in in_order([(c, judge(c, others.get(c.name))) for c in every])}
+    rows = {c.name: found for c, found in propagate_failures([(c, judge(c, others.get(c.name))) for c in every])}
     assert failed(rows["vision_encoder.fp16"])
     told = [row for row in rows["pipeline.fp16"] if row.verdict != NOT_RUN]
     assert {row.verdict for row in told} == {NOT_JUDGED}

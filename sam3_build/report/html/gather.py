@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sam3_build.compare import reference_gap
-from sam3_build.compare.dependencies import Judged
+from sam3_build.compare.dependencies import ALSO_FAILED, Judged
 from sam3_build.compare.judge import (
     FAIL,
     INFO,
@@ -175,7 +175,7 @@ def _outputs(number: int) -> str:
 
 
 def _targets(known: Sources, found: Judged, parts: Sequence[str]) -> Iterator[Target]:
-    """Yield the graphs' verdicts, then each target's; one that is never run by itself stands as its graphs do."""
+    """Yield the graphs' verdicts, then each target's; one that is never run alone stands as its graphs do."""
     own = {c.target for c, _ in found}
     for target in (None, *known.manifest.targets):
         stands_as = target if target in own else None
@@ -199,12 +199,12 @@ def _standing(precision: str, found: Judged, parts: Sequence[str]) -> Standing:
 
 
 def _groups(known: Sources, found: Judged, verdict: str) -> Iterator[Group]:
-    """Yield what has this verdict by its reason. Each judged reason is cut before what the row says by itself."""
+    """Yield what has this verdict by its reason. Each judged reason is cut before what the row says of its own gate."""
     reasons: dict[str, list[tuple[Comparison, Row]]] = {}
     for c, rows in found:
         for row in rows:
             if row.verdict == verdict:
-                reasons.setdefault((row.reason or "").partition("; by itself:")[0], []).append((c, row))
+                reasons.setdefault((row.reason or "").partition(ALSO_FAILED)[0], []).append((c, row))
     for reason, members in reasons.items():
         sides: dict[str, dict[str, None]] = {}
         for c, _ in members:

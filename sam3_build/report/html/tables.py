@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from sam3_build.compare.dependencies import Judged
+from sam3_build.compare.dependencies import ALSO_FAILED, Judged
 from sam3_build.compare.judge import ALWAYS, FAIL, NOT_JUDGED, WORST_FIRST, Row, outcome
 from sam3_build.report.html.sources import Sources, side
 from sam3_build.report.table import TITLES, asked, shown
@@ -87,7 +87,7 @@ def _part(
         found = {row.metric: row for row in judged}
         cells = tuple(_cell(found[m], usual[m]) if m in found else None for m in usual)
         reasons = dict.fromkeys(
-            r for row in judged if (r := _by_itself(row)) and (r not in said or row.verdict == FAIL)
+            r for row in judged if (r := _own_reason(row)) and (r not in said or row.verdict == FAIL)
         )
         said.update(reasons)
         verdict = outcome(judged)
@@ -97,9 +97,9 @@ def _part(
     return Part(comparison.component, comparison.label, verdict, tuple(lines), known.command(comparison))
 
 
-def _by_itself(row: Row) -> str:
+def _own_reason(row: Row) -> str:
     """Return why a row did not pass; of what was not judged for another's sake, what it would have failed for."""
-    return (row.reason or "").partition("; by itself: ")[2] if row.verdict == NOT_JUDGED else row.reason or ""
+    return (row.reason or "").partition(ALSO_FAILED)[2] if row.verdict == NOT_JUDGED else row.reason or ""
 
 
 def _cell(row: Row, usual: str) -> Cell:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sam3_build.compare import dependencies
-from sam3_build.compare.dependencies import in_order
+from sam3_build.compare.dependencies import propagate_failures
 from sam3_build.compare.judge import FAIL, INFO, NOT_JUDGED, NOT_RUN, PASS, Row, judge, worst
 from sam3_build.report.table import Counts, judged, report
 from sam3_build.spec import PIPELINE, TASK, Comparison, Gate, Plan
@@ -24,13 +24,15 @@ def comparisons(fp32_engines: bool = True) -> tuple[Comparison, ...]:
     for component in (*COMPONENTS, PIPELINE):
         for precision in ("fp32", "fp16"):
             for target in (None, *(TARGETS if fp32_engines or precision != "fp32" else ())):
-                trusts = (
+                depends_on = (
                     dependencies.of_pipeline(COMPONENTS, precision, target, fp32_engines)
                     if component == PIPELINE
                     else dependencies.of_component(component, precision, target, fp32_engines)
                 )
                 comparison = Comparison(component, "", precision, target, "", None, ("masks",), {"masks": (GATE,)})
-                comparison = replace(comparison, trusts=trusts, kind=TASK if component == PIPELINE else comparison.kind)
+                comparison = replace(
+                    comparison, depends_on=depends_on, kind=TASK if component == PIPELINE else comparison.kind
+                )
                 found.append(replace(comparison, label=f"about {comparison.name}", action=comparison.name))
     return tuple(found)
 
@@ -42,13 +44,13 @@ def verdicts(fails: set[str], not_run: set[str] = frozenset(), fp32_engines: boo
         value = 1.0 if c.name in fails else 0.0
         told = replace(c, not_run="no GPU") if c.name in not_run else c
         rows.append((c, judge(told, {"outputs": {"masks": {"metrics": {"max_abs_over_std": value}}}})))
-    return {c.name: worst(row.verdict for row in found) for c, found in in_order(rows)}
+    return {c.name: worst(row.verdict for row in found) for c, found in propagate_failures(rows)}
 
 
-def test_every_trusted_name_is_a_comparison_of_the_plan() -> None:
+def test_every_dependency_is_a_comparison_of_the_plan() -> None:
     for fp32_engines in (True, False):
         names = {c.name for c in comparisons(fp32_engines)}
-        assert {trusted for c in comparisons(fp32_engines) for trusted in c.trusts} <= names
+        assert {name for c in comparisons(fp32_engines) for name in c.depends_on} <= names
         assert len(names) == len(comparisons(fp32_engines))
 
 
@@ -106,11 +108,12 @@ def test_the_root_of_a_chain_is_named_and_the_value_and_its_own_reason_stay() ->
     for c in comparisons():
         value = 1.0 if c.name in ("decoder.fp32", "decoder.fp16", "decoder.fp16.ada") else 0.0
         rows.append((c, judge(c, {"outputs": {"masks": {"metrics": {"max_abs_over_std": value}}}})))
-    found = {c.name: row for c, (row,) in in_order(rows)}
+    found = {c.name: row for c, (row,) in propagate_failures(rows)}
     engine = found["decoder.fp16.ada"]
     assert (engine.value, engine.threshold) == (1.0, 1e-3)
     assert engine.reason == (
-        'not judged, since decoder failed in "about decoder.fp32"; by itself: max_abs_over_std is 1, not <= 0.001'
+        'not judged, since decoder failed in "about decoder.fp32"; its own gate failed too: '
+        "max_abs_over_std is 1, not <= 0.001"
     )
     assert found["pipeline.fp16.ada"].reason == 'not judged, since decoder failed in "about decoder.fp32"'
 
@@ -120,7 +123,7 @@ def test_several_roots_are_all_named() -> None:
     for c in comparisons():
         value = 1.0 if c.name in ("decoder.fp32", "vision_encoder.fp16") else 0.0
         rows.append((c, judge(c, {"outputs": {"masks": {"metrics": {"max_abs_over_std": value}}}})))
-    found = {c.name: row for c, (row,) in in_order(rows)}
+    found = {c.name: row for c, (row,) in propagate_failures(rows)}
     assert str(found["pipeline.fp16"].reason).endswith('"about vision_encoder.fp16" (and decoder.fp32)')
 
 

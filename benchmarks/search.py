@@ -34,7 +34,7 @@ import planted_space  # noqa: E402
 from planted_overflow import cases, planted  # noqa: E402
 
 from sam3_build.commands.output import outlive_readers  # noqa: E402
-from sam3_build.compare.judge import FAIL, NOT_RUN, gates_for, judge  # noqa: E402
+from sam3_build.compare.judge import Verdict, gates_for, judge  # noqa: E402
 from sam3_build.compare.statistics import OutputStatistics  # noqa: E402
 from sam3_build.graph import files  # noqa: E402
 from sam3_build.graph.casts import write_types  # noqa: E402
@@ -74,8 +74,8 @@ def passes(expected: np.ndarray, actual: np.ndarray) -> bool:
     gates = {"y": tuple(gate for gate in gates_for("fp16", "float32", {}) if gate.metric in found.metrics())}
     comparison = Comparison("encoder", "", "fp16", None, "trial", None, ("y",), gates)
     verdicts = {row.verdict for row in judge(comparison, {"outputs": {"y": found.summary()}})}
-    assert verdicts - {NOT_RUN}, "nothing was judged"
-    return FAIL not in verdicts
+    assert verdicts - {Verdict.NOT_RUN}, "nothing was judged"
+    return Verdict.FAIL not in verdicts
 
 
 def run(model: bytes | Path, x: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""The vocabulary: frozen dataclasses that every layer shares. Standard library only; no behaviour but small lookups."""
+"""The vocabulary: frozen dataclasses that every folder shares. Standard library only, small lookups at most."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 
 # What a canonical JSON document is made of. Floats must be finite.
@@ -240,9 +241,14 @@ class Gate:
     threshold: float | tuple[float, float]
 
 
-# What a comparison looks at: tensors, output by output, or what the whole pipeline finds in pictures.
-# FILE: a file that nothing runs here, where an emulation of it is judged in its place.
-PARITY, TASK, FILE = "parity", "task", "file"
+class Kind(StrEnum):
+    """What a comparison looks at."""
+
+    PARITY = "parity"  # tensors, output by output
+    RESULT = "result"  # what the whole pipeline finds in pictures
+    FILE = "file"  # a file that nothing runs here: an emulation of it is judged in its place
+
+
 # Stands among a component's outputs for the types of its GEMMs.
 TYPES = "types"
 # Stands in a comparison for all components, run one after another.
@@ -257,9 +263,8 @@ class Comparison:
 
     component: the component, or PIPELINE where all of them run one after another
     precision, target: what is compared; without a target it is the graph on ONNX Runtime's CPU
-    kind:    PARITY of tensors, the TASK as a user would judge it, or FILE
     depends_on: names of the comparisons without which this one proves nothing: when one of them fails, it is not judged
-    informs: metric -> why it is measured and told, but not judged
+    informs: metric -> why it is reported and not judged
     """
 
     component: str
@@ -270,20 +275,20 @@ class Comparison:
     not_run: str | None
     outputs: tuple[str, ...]
     gates: Mapping[str, tuple[Gate, ...]]
-    kind: str = PARITY
+    kind: Kind = Kind.PARITY
     depends_on: tuple[str, ...] = ()
     informs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Return what `depends_on` calls it: `decoder.fp16`, `decoder.fp16.ada`, `pipeline.fp16`."""
-        own = FILE if self.kind == FILE else None
+        own = Kind.FILE if self.kind == Kind.FILE else None
         return ".".join(part for part in (self.component, self.precision, self.target, own) if part)
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """What `doit verify` tells and does not judge: by how much text-only prompts differ when fed another way.
+    """A reference gap, reported and never judged: how far results differ when text-only prompts are fed another way.
 
     `reference` and `other` are the code bases whose ways are compared; `action` measured.
     """
@@ -296,7 +301,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Plan:
-    """All actions of a manifest in an order in which they can run, what the judge compares, and what it only tells."""
+    """All actions of a manifest in an order in which they can run, what is judged, and what is only reported."""
 
     manifest: str
     actions: tuple[Action, ...]

@@ -19,7 +19,7 @@ from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.execution.session import Session, open_session
 from sam3_build.report.html.sources import Sources
 from sam3_build.report.table import judged
-from sam3_build.spec import PIPELINE, TASK, Action, Comparison, Json
+from sam3_build.spec import PIPELINE, Action, Comparison, Json, Kind
 from sam3_build.store.objects import FileFact, Record
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def world(
     records = {a.name: _record(a) for a in plan.actions if a.stage not in ("verify", "compare", "chain")}
     for c in comparisons:
         if c.action:
-            files = _task_files(task(c), pictures) if c.kind == TASK else _verify_files(c, noise)
+            files = _task_files(task(c), pictures) if c.kind == Kind.RESULT else _verify_files(c, noise)
             folder = root / c.action
             folder.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():
@@ -101,7 +101,7 @@ def _pipeline(precision: str, target: str | None, gpu: bool, informs: Mapping[st
         not_run=None if runs else NO_GPU,
         outputs=("instances",),
         gates={"instances": TASK_GATES},
-        kind=TASK,
+        kind=Kind.RESULT,
         depends_on=of_pipeline(session().manifest.components, precision, target, True),
         informs=informs if precision != "fp32" else {},
     )

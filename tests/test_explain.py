@@ -136,7 +136,7 @@ def test_plan_says_what_will_be_restored_because_its_files_are_not_shown(space: 
     (space.view / "head/head.fp16.ada.engine").unlink()
     found = explained(space, "build:head.fp16.ada")
     assert found["state"] == "fresh"
-    assert found["because"] == ["not shown as it was built: its files will be restored from the store"]
+    assert found["because"] == ["a file of it below artifacts/ is missing or was changed: it will be restored"]
     assert space.build("build:head.fp16.ada").restored == {"build:head.fp16.ada"}
     assert explained(space, "build:head.fp16.ada")["because"] == []
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from sam3_build import registry
-from sam3_build.compare.judge import FAIL, INFO, judge
+from sam3_build.compare.judge import Verdict, judge
 from sam3_build.graph.emulation import emulates
 from sam3_build.manifest.load import load
 from sam3_build.plan.make import make_plan
 from sam3_build.plugins import Backend
-from sam3_build.spec import TASK, TYPES, Action, Gate, Plan
+from sam3_build.spec import TYPES, Action, Gate, Kind, Plan
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "sam3_mini.plan"
@@ -297,7 +297,7 @@ def test_the_reference_is_in_the_key_of_the_decoder_of_v2_and_of_no_other_export
 def test_every_output_of_a_comparison_has_gates() -> None:
     family = registry.family("sam3_image")
     for comparison in make_plan(load("sam3_mini", ROOT)).comparisons:
-        if comparison.kind == TASK:
+        if comparison.kind == Kind.RESULT:
             assert set(comparison.gates) == set(comparison.outputs) == {"instances"}
             continue
         outputs = tuple(tensor.name for tensor in family.component(comparison.component).outputs)
@@ -341,8 +341,8 @@ def test_what_an_engine_cannot_show_is_said_and_neither_passes_nor_fails(tmp_pat
         # Nothing but the types may be missing from what its run measures.
         rows = judge(replace(engine, not_run=None, action="x"), {"outputs": {}})
         assert {(row.output, row.verdict) for row in rows} == {
-            *((name, FAIL) for name in engine.outputs if name != TYPES),
-            (TYPES, INFO),
+            *((name, Verdict.FAIL) for name in engine.outputs if name != TYPES),
+            (TYPES, Verdict.INFO),
         }
 
 

@@ -13,7 +13,7 @@ from sam3_build.errors import ManifestError
 from sam3_build.manifest.load import load
 from sam3_build.pipeline import chain
 from sam3_build.plan.make import make_plan
-from sam3_build.spec import PIPELINE, TASK, Comparison, DeviceFingerprint, Plan
+from sam3_build.spec import PIPELINE, Comparison, DeviceFingerprint, Kind, Plan
 
 ROOT = Path(__file__).parents[1]
 LOCAL = "targets: {cpu: {backend: onnxruntime}, local: {backend: onnxruntime, provider: cuda}}\n"
@@ -29,7 +29,7 @@ def names(plan: Plan, *stages: str) -> list[str]:
 
 
 def tasks(plan: Plan) -> dict[str, Comparison]:
-    return {comparison.name: comparison for comparison in plan.comparisons if comparison.kind == TASK}
+    return {comparison.name: comparison for comparison in plan.comparisons if comparison.kind == Kind.RESULT}
 
 
 def sources(plan: Plan, action: str) -> dict[str, str]:

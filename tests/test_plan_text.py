@@ -11,6 +11,7 @@ from build_space import BuildSpace
 from sam3_build.commands.plan_text import free_bytes, readable_size, render_plan
 from sam3_build.execution.session import Session, open_session
 from sam3_build.store.explain import Difference, Explanation, explain_plan
+from sam3_build.store.resolve import State
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = "manifests/toy.yaml"
@@ -98,15 +99,17 @@ def test_before_the_checkpoint_is_read_no_size_is_known(tmp_path: Path) -> None:
 def explanations() -> list[Explanation]:
     long = f"recipe.families.sam3_image.{'forward' * 12}: 0123456789ab -> ba9876543210"
     return [
-        Explanation("checkpoint", "fresh", (), (), 0),
+        Explanation("checkpoint", State.FRESH, (), (), 0),
         Explanation(
-            "export:decoder", "stale", ("params.opset: 20 -> 19",), (Difference("params.opset", 20, 19),), 6000
+            "export:decoder", State.STALE, ("params.opset: 20 -> 19",), (Difference("params.opset", 20, 19),), 6000
         ),
-        Explanation("build:geometry_encoder.fp16.blackwell", "pending", (f"waits for x (stale: {long})",), (), 2000),
         Explanation(
-            "verify:geometry_encoder.fp16", "pending", ("waits for x (stale)", "waits for y (stale)"), (), None
+            "build:geometry_encoder.fp16.blackwell", State.PENDING, (f"waits for x (stale: {long})",), (), 2000
         ),
-        Explanation("build:decoder.fp16.ada", "blocked", ("no library",), (), 0),
+        Explanation(
+            "verify:geometry_encoder.fp16", State.PENDING, ("waits for x (stale)", "waits for y (stale)"), (), None
+        ),
+        Explanation("build:decoder.fp16.ada", State.BLOCKED, ("no library",), (), 0),
     ]
 
 

@@ -16,7 +16,7 @@ from report_worlds import FINE, NO_GPU, WORLDS, World, failing, mostly_not_run, 
 from sam3_build.report.html.chart import Axis, Error, axis, bars
 from sam3_build.report.html.gather import gather
 from sam3_build.report.html.page import HERE, _says, _stamped, render
-from sam3_build.spec import FILE, Comparison
+from sam3_build.spec import Comparison, Kind
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -363,7 +363,7 @@ def test_what_is_only_told_hides_no_verdict_beside_it(tmp_path: Path) -> None:
 def test_a_file_that_only_its_emulation_stands_for_is_told_apart(tmp_path: Path) -> None:
     made = passing(tmp_path)
     (graph, rows), *_ = [(c, rows) for c, rows in made.found if c.name == "decoder.fp16"]
-    file = replace(graph, kind=FILE, action=None, not_run="its emulation is run", label="the file itself")
+    file = replace(graph, kind=Kind.FILE, action=None, not_run="its emulation is run", label="the file itself")
     not_run = tuple(replace(row, comparison=file.label, verdict="not_run", reason=file.not_run) for row in rows)
     (group,) = gather(made.known, [*made.found, (file, not_run)]).not_run
     assert (group.sides, group.commands, group.comparisons) == ((("fp16 file", "decoder"),), (), 1)

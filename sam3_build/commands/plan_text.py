@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sam3_build.store.explain import Explanation, brief
 from sam3_build.store.objects import Record
+from sam3_build.store.resolve import State
 from sam3_build.store.sizes import readable_size
 
-STATES = ("fresh", "stale", "pending", "blocked")
-TO_DO = ("stale", "pending")
+STATES = tuple(State)
+TO_DO = (State.STALE, State.PENDING)
 WIDTH = 100
 INDENT = " " * 21
 

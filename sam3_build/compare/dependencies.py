@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from sam3_build.compare.judge import FAIL, NOT_JUDGED, NOT_RUN, Row
+from sam3_build.compare.judge import Row, Verdict
 from sam3_build.spec import BASELINE, PIPELINE, Comparison
 
 # In the reason of a row that is not judged, what comes before its own failure.
@@ -53,7 +53,7 @@ def propagate_failures(judged: Judged) -> Judged:
         if name not in causes:
             comparison, rows = by_name[name]
             deeper = _above(comparison)
-            causes[name] = deeper or ((name,) if any(row.verdict == FAIL for row in rows) else ())
+            causes[name] = deeper or ((name,) if any(row.verdict == Verdict.FAIL for row in rows) else ())
         return causes[name]
 
     def _above(comparison: Comparison) -> tuple[str, ...]:
@@ -68,9 +68,9 @@ def propagate_failures(judged: Judged) -> Judged:
 
 
 def _not_judged(row: Row, causes: Sequence[Comparison]) -> Row:
-    if row.verdict == NOT_RUN:
+    if row.verdict == Verdict.NOT_RUN:
         return row
     first = f'{causes[0].component} failed in "{causes[0].label}"'
     others = f" (and {', '.join(c.name for c in causes[1:])})" if causes[1:] else ""
-    own = f"{ALSO_FAILED}{row.reason}" if row.verdict == FAIL else ""
-    return replace(row, verdict=NOT_JUDGED, reason=f"not judged, since {first}{others}{own}")
+    own = f"{ALSO_FAILED}{row.reason}" if row.verdict == Verdict.FAIL else ""
+    return replace(row, verdict=Verdict.NOT_JUDGED, reason=f"not judged, since {first}{others}{own}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from sam3_build import registry
 from sam3_build.spec import BASELINE, Comparison, Gate, Json
@@ -27,12 +28,29 @@ ALWAYS = (Gate("nonfinite", 0), Gate("incomparable", 0))
 
 Threshold = float | tuple[float, float]
 
-# NOT_JUDGED: measured, but one that it depends on failed (see dependencies.py). INFO: reported, whatever the value.
-# None of these two, nor NOT_RUN, counts as passed or failed.
-PASS, FAIL, NOT_JUDGED, NOT_RUN, INFO = "pass", "fail", "not_judged", "not_run", "info"
 
-# Several verdicts are as good as their worst one, the first of these. What is only told takes nothing away.
-WORST_FIRST = (FAIL, NOT_JUDGED, NOT_RUN, PASS, INFO)
+class Verdict(StrEnum):
+    """The verdict on one gate, as `report.json` has it. Only PASS and FAIL count as passed or failed.
+
+    NOT_JUDGED: measured, but a comparison that it depends on failed (see dependencies.py)
+    NOT_RUN:    this machine cannot measure it
+    INFO:       reported, whatever the value
+    """
+
+    PASS = "pass"  # noqa: S105  (no password)
+    FAIL = "fail"
+    NOT_JUDGED = "not_judged"
+    NOT_RUN = "not_run"
+    INFO = "info"
+
+    @property
+    def words(self) -> str:
+        """The verdict as people read it: `not judged`."""
+        return self.replace("_", " ")
+
+
+# Several verdicts are as good as their worst one, the first of these. Information takes nothing away.
+WORST_FIRST = (Verdict.FAIL, Verdict.NOT_JUDGED, Verdict.NOT_RUN, Verdict.PASS, Verdict.INFO)
 
 
 @dataclass(frozen=True)
@@ -45,7 +63,7 @@ class Row:
     metric: str
     value: float | None
     threshold: Threshold | None
-    verdict: str
+    verdict: Verdict
     reason: str | None
 
 
@@ -57,10 +75,12 @@ def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tupl
     Of each case that fits no shape profile of an engine there is one row, for information.
     """
     if comparison.not_run is not None:
-        return tuple(_row(comparison, output, "parity", NOT_RUN, comparison.not_run) for output in comparison.outputs)
+        return tuple(
+            _row(comparison, output, "parity", Verdict.NOT_RUN, comparison.not_run) for output in comparison.outputs
+        )
     if statistics is None:
         reason = f"no statistics: run `doit {comparison.action}`" if comparison.action else "no action measures this"
-        return tuple(_row(comparison, output, "parity", FAIL, reason) for output in comparison.outputs)
+        return tuple(_row(comparison, output, "parity", Verdict.FAIL, reason) for output in comparison.outputs)
     measured = statistics["outputs"]
     assert isinstance(measured, Mapping)
     rows: list[Row] = []
@@ -70,15 +90,18 @@ def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tupl
         if found is None and gates and all(gate.metric in comparison.informs for gate in gates):
             rows += [_judged(comparison, output, gate, {"metrics": {}}) for gate in gates]
         elif found is None:
-            rows.append(_row(comparison, output, "parity", FAIL, "the comparison did not measure this output"))
+            rows.append(_row(comparison, output, "parity", Verdict.FAIL, "the comparison did not measure this output"))
         elif not gates:
-            rows.append(_row(comparison, output, "parity", FAIL, "no gate judges this output"))
+            rows.append(_row(comparison, output, "parity", Verdict.FAIL, "no gate judges this output"))
         else:
             assert isinstance(found, Mapping)
             rows += [_judged(comparison, output, gate, found) for gate in gates]
     skipped = statistics.get("skipped", {})
     assert isinstance(skipped, Mapping)
-    return (*rows, *(_row(comparison, case, "shapes", INFO, f"not fed: {why}") for case, why in skipped.items()))
+    return (
+        *rows,
+        *(_row(comparison, case, "shapes", Verdict.INFO, f"not fed: {why}") for case, why in skipped.items()),
+    )
 
 
 def default_gates(precision: str, dtype: str) -> tuple[Gate, ...]:
@@ -113,18 +136,20 @@ def gates_for(precision: str, dtype: str, tolerances: Mapping[str, Threshold]) -
     return tuple(({gate.metric: gate for gate in default_gates(precision, dtype)} | chosen | strict).values())
 
 
-def worst(verdicts: Iterable[str]) -> str:
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """Return several verdicts as one."""
     return min(verdicts, key=WORST_FIRST.index)
 
 
-def outcome(rows: Iterable[Row]) -> str:
+def outcome(rows: Iterable[Row]) -> Verdict:
     """Return the verdict of rows together: their worst.
 
     To be finite and of the right shape is not yet to be right: such rows count where they do not pass, or are alone.
     """
     quiet = {gate.metric for gate in ALWAYS}
-    return worst({row.verdict for row in rows if row.verdict != PASS or row.metric not in quiet} or {PASS})
+    return worst(
+        {row.verdict for row in rows if row.verdict != Verdict.PASS or row.metric not in quiet} or {Verdict.PASS}
+    )
 
 
 def condition(gate: Gate) -> str:
@@ -148,21 +173,21 @@ def _judged(comparison: Comparison, output: str, gate: Gate, found: Mapping[str,
     assert isinstance(unmeasured, Mapping) and isinstance(untold, Mapping)
     if gate.metric in comparison.informs:
         told = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-        return _row(comparison, output, gate.metric, INFO, comparison.informs[gate.metric], gate, told)
+        return _row(comparison, output, gate.metric, Verdict.INFO, comparison.informs[gate.metric], gate, told)
     if gate.metric in untold and value is None:
-        return _row(comparison, output, gate.metric, INFO, str(untold[gate.metric]), gate)
+        return _row(comparison, output, gate.metric, Verdict.INFO, str(untold[gate.metric]), gate)
     if gate.metric in unmeasured and value is None:
-        return _row(comparison, output, gate.metric, NOT_RUN, str(unmeasured[gate.metric]), gate)
+        return _row(comparison, output, gate.metric, Verdict.NOT_RUN, str(unmeasured[gate.metric]), gate)
     if not isinstance(value, int | float) or math.isnan(value):
         reason = f"{gate.metric} was not measured: {_why_unmeasured(found, gate.metric)}"
-        return _row(comparison, output, gate.metric, FAIL, reason, gate)
+        return _row(comparison, output, gate.metric, Verdict.FAIL, reason, gate)
     if holds(gate, value):
-        return _row(comparison, output, gate.metric, PASS, None, gate, float(value))
+        return _row(comparison, output, gate.metric, Verdict.PASS, None, gate, float(value))
     shown = f"{value:.4g}"
     if holds(gate, float(shown)):  # rounded to the right side
         shown = repr(value)
     reason = f"{gate.metric} is {shown}, not {condition(gate)}{_where(found, gate.metric)}"
-    return _row(comparison, output, gate.metric, FAIL, reason, gate, float(value))
+    return _row(comparison, output, gate.metric, Verdict.FAIL, reason, gate, float(value))
 
 
 def _why_unmeasured(found: Mapping[str, Json], metric: str) -> str:
@@ -199,7 +224,7 @@ def _row(
     comparison: Comparison,
     output: str,
     metric: str,
-    verdict: str,
+    verdict: Verdict,
     reason: str | None,
     gate: Gate | None = None,
     value: float | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sam3_build.compare.judge import INFO, Row
+from sam3_build.compare.judge import Row, Verdict
 from sam3_build.spec import Contrast, Json
 
 METRICS = ("cosine", "max_abs_over_std", "mismatches")
@@ -23,7 +23,7 @@ def rows(contrast: Contrast, statistics: Mapping[str, Json]) -> Iterator[Row]:
         values = {"max_abs": found.get("max_abs"), **{name: metrics[name] for name in METRICS if name in metrics}}
         for metric, value in values.items():
             if isinstance(value, int | float):
-                yield Row(contrast.component, title(contrast), output, metric, float(value), None, INFO, None)
+                yield Row(contrast.component, title(contrast), output, metric, float(value), None, Verdict.INFO, None)
 
 
 def lines(contrast: Contrast, statistics: Mapping[str, Json] | None) -> Iterator[str]:

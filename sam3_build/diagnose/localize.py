@@ -15,12 +15,12 @@ from typing import cast
 from sam3_build import registry
 from sam3_build.compare.depth import EVERYWHERE, JUMP, Depth, Metrics, depths, in_words, parting, times_gate
 from sam3_build.compare.depth_plot import svg
-from sam3_build.compare.judge import FAIL, judge
+from sam3_build.compare.judge import Verdict, judge
 from sam3_build.diagnose.restrict_plan import session_of, stale
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.execution.local import execute
 from sam3_build.execution.session import Session
-from sam3_build.spec import BASELINE, PARITY, Action, Comparison, Gate, Input, Json
+from sam3_build.spec import BASELINE, Action, Comparison, Gate, Input, Json, Kind
 from sam3_build.store.objects import write_atomically, writing
 
 
@@ -71,7 +71,7 @@ def localize(
     session.store.digests.save()
     verified = _read(session, str(comparison.action), "statistics.json")
     located = conclude(comparison, _read(session, action.name, "depth.json"), verified)
-    if any(row.verdict == FAIL for row in judge(fp32, _read(session, str(fp32.action), "statistics.json"))):
+    if any(row.verdict == Verdict.FAIL for row in judge(fp32, _read(session, str(fp32.action), "statistics.json"))):
         located = replace(located, finding=f"{located.finding}; but the FP32 graph itself fails: mend that first")
     session.ownership.claim()
     folder = session.view.root / "localize"
@@ -87,7 +87,7 @@ def localize(
 
 def comparison_of(session: Session, component: str, precision: str, target: str | None) -> Comparison:
     """Return what `doit verify` judges of the same; BuildError when there is none that can be run here."""
-    found = [c for c in session.plan.comparisons if c.kind == PARITY]
+    found = [c for c in session.plan.comparisons if c.kind == Kind.PARITY]
     for what, wanted, known in (
         ("component", component, {c.component for c in found}),
         ("precision", precision, {c.precision for c in found}),
@@ -157,7 +157,7 @@ def conclude(comparison: Comparison, depth: Mapping[str, Json], verified: Mappin
         finding = "adding outputs cures it: fusion across blocks, so no block can be named"
     else:
         finding = "no block parts: the values of every output pass their gates"
-    failed = {row.metric for row in judge(comparison, verified) if row.verdict == FAIL} - EVERYWHERE
+    failed = {row.metric for row in judge(comparison, verified) if row.verdict == Verdict.FAIL} - EVERYWHERE
     finding += f"; but {', '.join(sorted(failed))} fails, which no block shows" if failed else ""
     return Located(comparison.name, comparison.label, finding, parts, blocks, outputs)
 

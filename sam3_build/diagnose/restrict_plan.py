@@ -11,7 +11,7 @@ from dataclasses import replace
 from sam3_build.execution.session import Session
 from sam3_build.machine import toolchain
 from sam3_build.spec import Action, Input, Plan
-from sam3_build.store.resolve import Resolver
+from sam3_build.store.resolve import Resolver, State
 
 
 def session_of(session: Session, plan: Plan, asked: Sequence[Action]) -> Session:
@@ -36,5 +36,5 @@ def _sources(action: Action) -> tuple[str, ...]:
 def stale(session: Session) -> Iterator[Action]:
     """Yield each action of the plan that is not fresh when it is due. The caller runs it before it asks for more."""
     for action in session.plan.actions:
-        if session.resolver.resolve(action.name).state != "fresh":
+        if session.resolver.resolve(action.name).state != State.FRESH:
             yield action

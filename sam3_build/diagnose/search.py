@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sam3_build import registry
-from sam3_build.compare.judge import FAIL, PASS, Row, condition, judge
+from sam3_build.compare.judge import Row, Verdict, condition, judge
 from sam3_build.diagnose.delta_debugging import Nodes, minimal, starts
 from sam3_build.diagnose.restrict_plan import session_of, stale
 from sam3_build.errors import BuildError, did_you_mean
@@ -23,7 +23,7 @@ from sam3_build.manifest.lock_file import read_lock, with_entry
 from sam3_build.manifest.types import Lock, Manifest
 from sam3_build.plan.make import make_plan
 from sam3_build.plan.search import lock_of, ranges, trial, with_lock
-from sam3_build.spec import BASELINE, PARITY, TYPES, Action, Comparison, Json, Plan
+from sam3_build.spec import BASELINE, TYPES, Action, Comparison, Json, Kind, Plan
 from sam3_build.store.objects import Record, hold, write_atomically, writing
 
 # A trial that takes longer than this is worth a warning beforehand.
@@ -202,7 +202,7 @@ class _Trials:
         record = runs.fresh(plan, trial(plan, goal.component, precision, goal.cases))
         rows = judge(runs.of_values, runs.statistics(record))
         wrong = _failing(rows)
-        assert wrong or any(row.verdict == PASS for row in rows), "a trial that nothing judges proves nothing"
+        assert wrong or any(row.verdict == Verdict.PASS for row in rows), "a trial that nothing judges proves nothing"
         self.last = f"{wrong[0].output}: {wrong[0].reason}" if wrong else ""
         took = f"{record.provenance.get('seconds')} s" if runs.ran > before else "known"
         verdict = f"fails, {self.last}" if wrong else "passes"
@@ -212,14 +212,14 @@ class _Trials:
 
 def _comparison(plan: Plan, component: str, precision: str) -> Comparison:
     """Return the comparison of a component's graph on ONNX Runtime's CPU."""
-    wanted = (component, precision, None, PARITY)
+    wanted = (component, precision, None, Kind.PARITY)
     measured = (c for c in plan.comparisons if c.action)  # some only say what cannot be run
     return next(c for c in measured if (c.component, c.precision, c.target, c.kind) == wanted)
 
 
 def _failing(rows: Sequence[Row]) -> list[Row]:
     """Return the rows that fail, NaN and infinities first: they are why other metrics could not be measured."""
-    return sorted((row for row in rows if row.verdict == FAIL), key=lambda row: row.metric != "nonfinite")
+    return sorted((row for row in rows if row.verdict == Verdict.FAIL), key=lambda row: row.metric != "nonfinite")
 
 
 # ------------------------------------------------------------------ the result

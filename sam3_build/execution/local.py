@@ -29,7 +29,7 @@ from sam3_build.machine.toolchain import version
 from sam3_build.manifest.types import Manifest
 from sam3_build.spec import Action, Json
 from sam3_build.store.objects import Record, writing
-from sam3_build.store.resolve import Answer
+from sam3_build.store.resolve import Answer, State
 from sam3_build.store.view import View
 
 _TAIL_LINES = 12
@@ -64,7 +64,7 @@ def execute(action: Action, session: Session) -> Outcome:
     session.ownership.claim()
     resolver, store, view, manifest = session.resolver, session.store, session.view, session.plan.manifest
     answer = resolver.resolve(action.name)
-    if answer.state == "blocked":
+    if answer.state == State.BLOCKED:
         raise ActionError(f"{action.name} is blocked: {action.blocked}")
     if answer.key is None:
         raise ActionError(f"{action.name}: its inputs are not built: {', '.join(answer.waits_for)}")
@@ -80,7 +80,7 @@ def execute(action: Action, session: Session) -> Outcome:
                     with _gpu(action) as held:
                         record = _build(action, answer, session, (lock, *held))
                     how = "built"
-                    answer = resolver.settle(action.name, replace(answer, state="fresh", record=record))
+                    answer = resolver.settle(action.name, replace(answer, state=State.FRESH, record=record))
         assert answer.record
         view.publish(action, answer.record)
         store.remember(manifest, action.name, key)

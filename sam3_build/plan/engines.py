@@ -19,7 +19,6 @@ from sam3_build.graph.emulation import emulates
 from sam3_build.manifest.types import Manifest, Target
 from sam3_build.spec import (
     BASELINE,
-    FILE,
     SAMPLES,
     TYPES,
     Action,
@@ -28,6 +27,7 @@ from sam3_build.spec import (
     DeviceFingerprint,
     Input,
     Json,
+    Kind,
     ModelFamily,
 )
 
@@ -251,7 +251,7 @@ def comparisons(
     yield graph
     if registry.precision(precision).onnx_type == "BFLOAT16":
         label = f"onnxruntime {BASELINE} vs onnxruntime {precision}, the file itself"
-        yield replace(graph, label=label, action=None, not_run=NOT_EMULATED, kind=FILE)
+        yield replace(graph, label=label, action=None, not_run=NOT_EMULATED, kind=Kind.FILE)
     for name, reason in here.cannot_run.items() if precision in manifest.precisions else ():
         alone = "" if fp32_engines or precision == BASELINE else "; no FP32 engine is built"
         backend = registry.backend(manifest.targets[name].backend)

@@ -22,12 +22,12 @@ from sam3_build.spec import (
     BASELINE,
     INSTANCES,
     PIPELINE,
-    TASK,
     Action,
     Comparison,
     ComponentSpec,
     Input,
     Json,
+    Kind,
     ModelFamily,
 )
 
@@ -167,7 +167,7 @@ def _comparison(manifest: Manifest, precision: str, target: str | None, not_run:
         not_run=not_run,
         outputs=(INSTANCES,),
         gates={INSTANCES: gates},
-        kind=TASK,
+        kind=Kind.RESULT,
         depends_on=dependencies.of_pipeline(manifest.components, precision, target, BASELINE in manifest.precisions),
         informs=dict.fromkeys(instance_gates.REDUCED, RANDOM) if random else {},
     )

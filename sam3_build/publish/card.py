@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sam3_build import registry
-from sam3_build.compare.judge import ALWAYS, NOT_RUN, PASS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, condition
+from sam3_build.compare.judge import ALWAYS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, condition
 from sam3_build.graph.emulation import emulates
 from sam3_build.manifest.types import Checkpoint, Manifest
 from sam3_build.spec import Gate, Json
@@ -45,7 +45,7 @@ class Subject:
     weights: str
     commit: str | None
     rows: tuple[Row, ...]
-    below: tuple[tuple[str, str, str], ...]
+    below: tuple[tuple[str, str, Verdict], ...]
     runs_on: Mapping[str, str | None]
     unrun: tuple[str, ...]
 
@@ -74,7 +74,7 @@ def _lines(s: Subject, manifest: Manifest) -> Iterator[str]:
     yield from _verdicts(s.rows)
     if s.below:
         yield from ("", "These depend on:", "")
-        rows = ((verdict.replace("_", " "), label, name) for label, name, verdict in s.below)
+        rows = ((verdict.words, label, name) for label, name, verdict in s.below)
         yield from _table(("verdict", "compared", "what"), rows)
     if s.runs_on:
         yield from ("", "## GPUs", "")
@@ -132,12 +132,12 @@ def _licence(checkpoint: Checkpoint) -> Iterator[str]:
 def _verdicts(rows: Iterable[Row]) -> Iterator[str]:
     """Yield a table of what was judged. Gates that only say "no NaN, the right shape" stand there when they fail."""
     quiet = {gate.metric for gate in ALWAYS}
-    shown = [row for row in rows if not (row.metric in quiet and row.verdict == PASS)]
+    shown = [row for row in rows if not (row.metric in quiet and row.verdict == Verdict.PASS)]
     yield from _table(
         ("verdict", "compared", "component", "output", "metric", "value", "gate"),
         (
             (
-                row.verdict.replace("_", " "),
+                row.verdict.words,
                 row.comparison,
                 row.component,
                 row.output,
@@ -148,7 +148,7 @@ def _verdicts(rows: Iterable[Row]) -> Iterator[str]:
             for row in shown
         ),
     )
-    if any(RANGE_PARITY in row.comparison and row.verdict != NOT_RUN for row in shown):
+    if any(RANGE_PARITY in row.comparison and row.verdict != Verdict.NOT_RUN for row in shown):
         yield from ("", RANGE_PARITY_NOTE)
 
 

@@ -10,26 +10,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
 from sam3_build import registry
 from sam3_build.compare.dependencies import Judged
-from sam3_build.compare.judge import FAIL, NOT_RUN, Row
+from sam3_build.compare.judge import Row, Verdict
 from sam3_build.execution.local import readable
 from sam3_build.execution.session import Session
 from sam3_build.publish import lineage
-from sam3_build.spec import PIPELINE, TASK, Action, Comparison
+from sam3_build.spec import PIPELINE, Action, Comparison, Kind
 from sam3_build.store.objects import Record
+from sam3_build.store.resolve import State
 from sam3_build.store.view import shown_as
 
-# Why something is not published. Unrun: this machine cannot run it. Unmeasured: what ran, or would run anywhere, leaves
-# it open, and no other machine changes that.
-MISSING, BLOCKED, FAILED, UNTRUSTED, FOREIGN = "missing", "blocked", "failed", "not judged", "foreign"
-UNRUN, UNMEASURED = "not run", "not measured"
 
-# What `allow_unverified` excuses, and nothing else. People read "not run" for both.
-EXCUSABLE = (UNRUN, UNMEASURED)
+class Cause(StrEnum):
+    """Why a target is not published, as a night's file has it."""
+
+    MISSING = "missing"
+    BLOCKED = "blocked"
+    FAILED = "failed"
+    NOT_JUDGED = "not judged"  # a comparison that it depends on failed
+    FOREIGN = "foreign"  # made from something else than the manifest says
+    NOT_RUN = "not run"  # this machine cannot run it
+    NOT_MEASURED = "not measured"  # what ran, or would run anywhere, leaves it open: no other machine changes that
+
+    @property
+    def words(self) -> str:
+        """The cause as people read it: what was not measured is not run, either."""
+        return Cause.NOT_RUN if self == Cause.NOT_MEASURED else self
+
+
+# What `allow_unverified` excuses, and nothing else.
+EXCUSABLE = (Cause.NOT_RUN, Cause.NOT_MEASURED)
 
 _MOST_ROWS = 3
 _SHORT = 12
@@ -37,9 +52,9 @@ _SHORT = 12
 
 @dataclass(frozen=True)
 class Reason:
-    """What stands against publishing a target: a kind of the list above, what it is about, and why in words."""
+    """What stands against publishing a target: its cause, what it is about, and why in words."""
 
-    kind: str
+    kind: Cause
     what: str
     why: str
 
@@ -162,38 +177,40 @@ class Candidate:
     def _missing(self, item: Item) -> Iterator[Reason]:
         for action in (item.made, item.built):
             answer = self.session.resolver.resolve(action.name)
-            if answer.state == "blocked":
-                yield Reason(BLOCKED, item.name, f"not built: {action.blocked}")
+            if answer.state == State.BLOCKED:
+                yield Reason(Cause.BLOCKED, item.name, f"not built: {action.blocked}")
             elif answer.record is None:
-                yield Reason(MISSING, item.name, "not built as things are now: run `doit build`")
+                yield Reason(Cause.MISSING, item.name, "not built as things are now: run `doit build`")
 
     def _judged(self, item: Item) -> Iterator[Reason]:
         if not any(comparison.component == item.component for comparison, _ in item.own):
-            yield Reason(MISSING, item.name, "nothing compares it with anything")
-        if any(c.kind == TASK for c, _ in self._found) and not any(c.kind == TASK for c, _ in item.own):
-            yield Reason(MISSING, item.names[1], "nothing compares what it finds in pictures")
-        elif not any(c.kind == TASK for c, _ in item.own) and registry.finds_instances(self.session.manifest.family):
+            yield Reason(Cause.MISSING, item.name, "nothing compares it with anything")
+        if any(c.kind == Kind.RESULT for c, _ in self._found) and not any(c.kind == Kind.RESULT for c, _ in item.own):
+            yield Reason(Cause.MISSING, item.names[1], "nothing compares what it finds in pictures")
+        elif not any(c.kind == Kind.RESULT for c, _ in item.own) and registry.finds_instances(
+            self.session.manifest.family
+        ):
             last = registry.family(self.session.manifest.family).components[-1].name
             why = f"nothing judges what is found in pictures: the manifest does not build {last}"
-            yield Reason(UNMEASURED, item.names[1], why)
+            yield Reason(Cause.NOT_MEASURED, item.names[1], why)
         for comparison, rows in item.own:
             what = f"{comparison.component}.{comparison.precision}"
             if comparison.not_run is not None:
-                yield Reason(UNRUN, what, comparison.not_run)
+                yield Reason(Cause.NOT_RUN, what, comparison.not_run)
             elif self._is_measured(comparison):
                 yield from _rows(what, rows)
                 if item.made.name not in self._lineage(str(comparison.action)).made_from:
-                    yield Reason(FOREIGN, what, f"{comparison.action} measured something else: run it again")
+                    yield Reason(Cause.FOREIGN, what, f"{comparison.action} measured something else: run it again")
             elif self.record(item.made.name):  # else it is not built, and that is said
-                yield Reason(MISSING, what, "not compared as things are now: run `doit verify`")
+                yield Reason(Cause.MISSING, what, "not compared as things are now: run `doit verify`")
             yield from self._failed_dependencies(item, comparison, what)
 
     def _failed_dependencies(self, item: Item, comparison: Comparison, what: str) -> Iterator[Reason]:
         for other, rows in self._dependencies(comparison):
-            if self._is_measured(other) and any(row.verdict == FAIL for row in rows):
-                yield Reason(UNTRUSTED, what, f'depends on {other.name}, which failed in "{other.label}"')
+            if self._is_measured(other) and any(row.verdict == Verdict.FAIL for row in rows):
+                yield Reason(Cause.NOT_JUDGED, what, f'depends on {other.name}, which failed in "{other.label}"')
             elif other.action and not self._is_measured(other) and self.record(item.made.name):
-                yield Reason(MISSING, other.name, "not compared as things are now: run `doit verify`")
+                yield Reason(Cause.MISSING, other.name, "not compared as things are now: run `doit verify`")
 
     def _dependencies(self, comparison: Comparison) -> Judged:
         """Return every comparison that this one depends on, directly or through others."""
@@ -234,7 +251,9 @@ class Candidate:
         runs_on = self.runs_on(item)
         if len(runs_on) > 1 and (unrun := [capability for capability, where in runs_on.items() if where is None]):
             why = f"it has kernels of their own for compute capability {', '.join(unrun)}, which did not run here"
-            yield Reason(UNMEASURED, item.name, f"{why}; make one target per capability, and publish each on its GPU")
+            yield Reason(
+                Cause.NOT_MEASURED, item.name, f"{why}; make one target per capability, and publish each on its GPU"
+            )
 
     def _origin(self, item: Item) -> Iterator[Reason]:
         record = self.record(item.made.name)
@@ -244,19 +263,19 @@ class Candidate:
             said = f"what {what} was {theirs[:_SHORT]}, and is {ours[:_SHORT]} here"
             if what.endswith(" tensors"):
                 said = f"was made from other weights: their inventory is {theirs[:_SHORT]}, not {ours[:_SHORT]}"
-            yield Reason(FOREIGN, item.name, said)
+            yield Reason(Cause.FOREIGN, item.name, said)
         for name in record.files:
             path = self.session.view.root / (shown_as(item.made, name) or "")
             if path.is_file() and (why := lineage.foreign(path, name, record, self.session.store)):
-                yield Reason(FOREIGN, item.name, f"{readable(path)} {why}; `doit {item.made.name}` puts it right")
+                yield Reason(Cause.FOREIGN, item.name, f"{readable(path)} {why}; `doit {item.made.name}` puts it right")
 
 
 def _rows(what: str, rows: Sequence[Row]) -> Iterator[Reason]:
-    failed = [row for row in rows if row.verdict == FAIL]
+    failed = [row for row in rows if row.verdict == Verdict.FAIL]
     for row in failed[:_MOST_ROWS]:
-        yield Reason(FAILED, what, f"{row.output}: {row.reason}")
+        yield Reason(Cause.FAILED, what, f"{row.output}: {row.reason}")
     if len(failed) > _MOST_ROWS:
-        yield Reason(FAILED, what, f"{len(failed) - _MOST_ROWS} more of its gates")
+        yield Reason(Cause.FAILED, what, f"{len(failed) - _MOST_ROWS} more of its gates")
     for row in rows:
-        if row.verdict == NOT_RUN:
-            yield Reason(UNMEASURED, what, str(row.reason))
+        if row.verdict == Verdict.NOT_RUN:
+            yield Reason(Cause.NOT_MEASURED, what, str(row.reason))

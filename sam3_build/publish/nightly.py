@@ -20,8 +20,8 @@ from sam3_build.execution.session import Session, this_gpu
 from sam3_build.machine.toolchain import version
 from sam3_build.plan.engines import wants_device
 from sam3_build.publish import nights
-from sam3_build.publish.checks import BLOCKED, UNRUN
-from sam3_build.publish.targets import ORPHANED, Published, publish, refusal, render
+from sam3_build.publish.checks import Cause
+from sam3_build.publish.targets import Published, Status, publish, refusal, render
 from sam3_build.report.table import Counts
 from sam3_build.report.verdicts import tell
 from sam3_build.spec import Action, Json
@@ -32,7 +32,7 @@ from sam3_build.store.objects import hold
 GOOD, BAD_GATE, BAD_BUILD = 0, 1, 2
 
 # Reasons that another machine may not have; every other one is somebody's to mend.
-_LIMITS = (UNRUN, BLOCKED)
+_LIMITS = (Cause.NOT_RUN, Cause.BLOCKED)
 
 
 @dataclass
@@ -169,6 +169,6 @@ def _target(p: Published) -> Json:
     """Return a target as the night's file tells it. `holds`: what people find in its folder, now that this is done."""
     fine = "unverified" if p.reasons else "verified"
     holds = fine if not p.is_refused else ("an earlier state" if Path(p.folder).is_dir() else "nothing")
-    holds = "what nobody judges" if p.state == ORPHANED else holds
+    holds = "what nobody judges" if p.state == Status.ORPHANED else holds
     reasons: list[Json] = [asdict(reason) for reason in p.reasons]
     return {"target": p.target, "state": p.state, "holds": holds, "bytes": p.size, "reasons": reasons}

@@ -10,6 +10,7 @@ import hashlib
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from sam3_build import registry
@@ -19,15 +20,22 @@ from sam3_build.execution.local import readable
 from sam3_build.execution.session import Session
 from sam3_build.publish import folder
 from sam3_build.publish.card import GRAPH, UNVERIFIED, Subject, card
-from sam3_build.publish.checks import EXCUSABLE, FAILED, UNMEASURED, UNRUN, UNTRUSTED, Candidate, Item, Reason, shown
+from sam3_build.publish.checks import EXCUSABLE, Candidate, Cause, Item, Reason, shown
 from sam3_build.store.objects import Record, hold
 from sam3_build.store.sizes import readable_size
 from sam3_build.store.view import sidecar
 
-# What became of a target. Kept: what is there is verified, and this machine could only say less of the same bytes.
-# Orphaned: a folder of a target that the manifest had once.
-PUBLISHED, UNCHANGED, KEPT, REFUSED, WITHDRAWN = "published", "unchanged", "kept", "refused", "withdrawn"
-ORPHANED = "orphaned"
+
+class Status(StrEnum):
+    """What became of a target, as a night's file has it."""
+
+    PUBLISHED = "published"
+    UNCHANGED = "unchanged"
+    KEPT = "kept"  # what is published is verified, and this machine could only verify less of the same bytes
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+    ORPHANED = "orphaned"  # a folder of a target that the manifest no longer has
+
 
 WIDTH = 100
 
@@ -42,7 +50,7 @@ class Published:
     """
 
     target: str
-    state: str
+    state: Status
     folder: Path
     files: int = 0
     size: int = 0
@@ -53,7 +61,7 @@ class Published:
     @property
     def is_refused(self) -> bool:
         """Whether the folder does not hold what the manifest makes now."""
-        return self.state in (REFUSED, WITHDRAWN)
+        return self.state in (Status.REFUSED, Status.WITHDRAWN)
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def _orphans(session: Session) -> list[Published]:
     root = session.view.root / "published"
     paths = sorted(root.iterdir()) if root.is_dir() else []
     names = [p.name for p in paths if p.is_dir() and not p.name.startswith(".")]
-    return [Published(name, ORPHANED, root / name) for name in names if name not in session.manifest.targets]
+    return [Published(name, Status.ORPHANED, root / name) for name in names if name not in session.manifest.targets]
 
 
 def published_folder(session: Session, target: str) -> Path:
@@ -100,7 +108,7 @@ def _publish(candidate: Candidate) -> Published:
     content = _content(candidate, reasons)
     done = Published(
         candidate.name,
-        PUBLISHED,
+        Status.PUBLISHED,
         place,
         files=len(candidate.items),
         size=sum(content.sizes.values()),
@@ -109,10 +117,10 @@ def _publish(candidate: Candidate) -> Published:
         notes=_put_right(strays),
     )
     if not strays and there == content.digests:
-        return replace(done, state=UNCHANGED)
+        return replace(done, state=Status.UNCHANGED)
     same_bytes = not strays and all(there.get(name) == content.digests[name] for name in content.sizes)
     if same_bytes and reasons and not _is_unverified(place):
-        return replace(done, state=KEPT, reasons=())
+        return replace(done, state=Status.KEPT, reasons=())
     folder.replace(place, content.files, content.digests, digests)
     return done
 
@@ -123,14 +131,14 @@ def _refuse(
     reasons: tuple[Reason, ...],
     strays: Mapping[str, str | None],
 ) -> Published:
-    refused = Published(candidate.name, REFUSED, place, reasons=reasons)
+    refused = Published(candidate.name, Status.REFUSED, place, reasons=reasons)
     if not place.is_dir():
         return refused
     # Bytes that fail must go whatever SHA256SUMS says of them, or does not: people take files, not lists.
     there = folder.held(place, candidate.session.store.digests)
     if _must_go(candidate.items, lambda item: _is_there(candidate, item, there), reasons):
         folder.withdraw(place)
-        return replace(refused, state=WITHDRAWN, notes=(f"{readable(place)} held these very bytes and is gone",))
+        return replace(refused, state=Status.WITHDRAWN, notes=(f"{readable(place)} held these very bytes and is gone",))
     note = f"{readable(place)} stays as it was published before"
     if strays:
         note += f", but {', '.join(sorted(strays))} there is not what was published, and nobody verified it"
@@ -146,12 +154,12 @@ def _must_go(items: Sequence[Item], is_there: Callable[[Item], bool], reasons: S
     for item in items:
         about = {reason.kind for reason in reasons if reason.what == item.name}
         of_component = [other for other in items if other.component == item.component]
-        if FAILED in about and is_there(item):
+        if Cause.FAILED in about and is_there(item):
             return True
-        if UNTRUSTED in about and all(map(is_there, of_component)):
+        if Cause.NOT_JUDGED in about and all(map(is_there, of_component)):
             return True
     together = {item.names[1] for item in items}
-    whole = any(reason.what in together and reason.kind in (FAILED, UNTRUSTED) for reason in reasons)
+    whole = any(reason.what in together and reason.kind in (Cause.FAILED, Cause.NOT_JUDGED) for reason in reasons)
     return whole and all(map(is_there, items))
 
 
@@ -226,7 +234,7 @@ def render(done: Sequence[Published]) -> str:
     """Return a line for each target that is published, and what is to say of it."""
     lines: list[str] = []
     for p in done:
-        if p.state == ORPHANED:
+        if p.state == Status.ORPHANED:
             why = "belongs to no target of this manifest any more: nobody judges it; delete it if you do not use it"
             lines.append(f"  published/{p.target} {why}")
         elif not p.is_refused:
@@ -239,7 +247,7 @@ def render(done: Sequence[Published]) -> str:
 
 def refusal(done: Sequence[Published]) -> str | None:
     """Return all that was refused and why, in one text; None when nothing was. Equal reasons are told once."""
-    told: dict[tuple[str, tuple[Reason, ...], tuple[str, ...]], list[str]] = {}
+    told: dict[tuple[Status, tuple[Reason, ...], tuple[str, ...]], list[str]] = {}
     for p in done:
         if p.is_refused:
             told.setdefault((p.state, p.reasons, p.notes), []).append(p.target)
@@ -247,16 +255,16 @@ def refusal(done: Sequence[Published]) -> str | None:
     return "\n".join(lines) or None
 
 
-def _refused(state: str, reasons: Sequence[Reason], notes: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
+def _refused(state: Status, reasons: Sequence[Reason], notes: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
     yield f"{state}: {', '.join(targets)}"
     for kind, why in dict.fromkeys((reason.kind, reason.why) for reason in reasons):
-        yield from _wrapped(f"{UNRUN if kind == UNMEASURED else kind}: {why}", "  ", "    ")
+        yield from _wrapped(f"{kind.words}: {why}", "  ", "    ")
         what = dict.fromkeys(reason.what for reason in reasons if (reason.kind, reason.why) == (kind, why))
         yield from _wrapped(", ".join(what), "    ", "    ")
     for note in notes:
         yield from _wrapped(note, "  ", "    ")
     if (kinds := {reason.kind for reason in reasons}) <= set(EXCUSABLE):
-        elsewhere = "publish on a machine that runs them, or " if kinds == {UNRUN} else "do what that says, or "
+        elsewhere = "publish on a machine that runs them, or " if kinds == {Cause.NOT_RUN} else "do what that says, or "
         advice = f"{elsewhere}write `allow_unverified: true` in the target"
         yield from _wrapped(f"{advice}: every card then says {UNVERIFIED}", "  ", "    ")
 

@@ -16,20 +16,7 @@ from typing import TextIO
 
 from sam3_build.compare import reference_gap
 from sam3_build.compare.dependencies import Judged, propagate_failures
-from sam3_build.compare.judge import (
-    ALWAYS,
-    FAIL,
-    INFO,
-    NOT_JUDGED,
-    NOT_RUN,
-    PASS,
-    RANGE_PARITY,
-    RANGE_PARITY_NOTE,
-    Row,
-    condition,
-    judge,
-    outcome,
-)
+from sam3_build.compare.judge import ALWAYS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, condition, judge, outcome
 from sam3_build.errors import BuildError
 from sam3_build.spec import TYPES, Gate, Json, Plan
 from sam3_build.store.objects import write_atomically, writing
@@ -116,7 +103,12 @@ def write(rows: Iterable[Row], path: Path) -> None:
 def count(rows: Iterable[Row]) -> Counts:
     """Count outputs, each by its worst verdict."""
     verdicts = Counter(outcome(lines) for _, lines in groupby(rows, key=_line))
-    return Counts(*(verdicts[verdict] for verdict in (PASS, FAIL, NOT_RUN, NOT_JUDGED, INFO)))
+    return Counts(
+        *(
+            verdicts[verdict]
+            for verdict in (Verdict.PASS, Verdict.FAIL, Verdict.NOT_RUN, Verdict.NOT_JUDGED, Verdict.INFO)
+        )
+    )
 
 
 def _line(row: Row) -> tuple[str, str, str]:
@@ -131,7 +123,7 @@ def render(rows: Sequence[Row], told: Sequence[str] = ()) -> str:
 
     What is `told` and not judged stands above the counts, which leave it out.
     """
-    measured = {_line(row) for row in rows if row.verdict != NOT_RUN}
+    measured = {_line(row) for row in rows if row.verdict != Verdict.NOT_RUN}
     ran = [row for row in rows if _line(row) in measured]
     lines: list[str] = []
     for label in dict.fromkeys(row.comparison for row in ran):
@@ -152,7 +144,7 @@ def _table(label: str, rows: list[Row]) -> list[str]:
     their values. What is hardly ever wrong (NaN, shapes, rows of a batch) is left out until it is.
     """
     quiet = {"rows", *(gate.metric for gate in ALWAYS)}
-    shown = [row for row in rows if row.verdict == FAIL or row.metric not in quiet]
+    shown = [row for row in rows if row.verdict == Verdict.FAIL or row.metric not in quiet]
     usual: dict[str, str] = {}
     for metric in dict.fromkeys(row.metric for row in shown):
         usual[metric] = Counter(asked(row) for row in shown if row.metric == metric).most_common(1)[0][0]
@@ -164,9 +156,9 @@ def _table(label: str, rows: list[Row]) -> list[str]:
         found = {row.metric: row for row in judged}
         cells = [_cell(found[metric], usual[metric]) if metric in found else "" for metric in usual]
         verdict = outcome(judged)
-        table.append([verdict.upper() if verdict == FAIL else verdict.replace("_", " "), component, output, *cells])
+        table.append([verdict.upper() if verdict == Verdict.FAIL else verdict.words, component, output, *cells])
         reasons.append(list(dict.fromkeys(row.reason for row in judged if row.reason and row.reason not in said)))
-        said.update(row.reason for row in judged if row.reason and row.verdict != FAIL)
+        said.update(row.reason for row in judged if row.reason and row.verdict != Verdict.FAIL)
     if not rows:
         return [label]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

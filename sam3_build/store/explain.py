@@ -1,4 +1,4 @@
-"""Explain: a plan and the store in; why each action is stale, and what a build will write, out. Reads records only."""
+"""Takes a plan and the store, returns why each action is stale and how much a build will write. Reads records only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.spec import Action, Json, Plan
 from sam3_build.store.objects import Record, Store
-from sam3_build.store.resolve import Answer, Resolver
+from sam3_build.store.resolve import Answer, Resolver, State
 from sam3_build.store.view import View
 
 # Inputs and source files are compared by digest; so many characters of one say enough.
@@ -29,7 +29,7 @@ class Difference:
     new: Json
 
     def __str__(self) -> str:
-        """Say the difference as people read it: `tools.torch: 2.13.0 -> 2.14.0`; of long lists, what came and went."""
+        """Return the difference as text: `tools.torch: 2.13.0 -> 2.14.0`; of long lists, what came and went."""
         if isinstance(self.old, list) and isinstance(self.new, list) and max(len(self.old), len(self.new)) > _MANY:
             came, went = ([i for i in a if i not in b] for a, b in ((self.new, self.old), (self.old, self.new)))
             return f"{self.field}: {len(came)} more {brief(came)}, {len(went)} less {brief(went)}"
@@ -38,10 +38,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The state of one action and why; `bytes_needed` is what it adds to the store, None where nothing tells yet."""
+    """The state of one action and why; `bytes_needed` is what it adds to the store, None while unknown."""
 
     action: str
-    state: str
+    state: State
     because: tuple[str, ...]
     differences: tuple[Difference, ...]
     bytes_needed: int | None
@@ -74,16 +74,16 @@ def _explain(
     answer = resolver.resolve(action.name)
     if answer.record:
         shown = view.intact(action, answer.record)
-        because = () if shown else ("not shown as it was built: its files will be restored from the store",)
-        return Explanation(action.name, "fresh", because, (), 0)
-    if answer.state == "blocked":
-        return Explanation(action.name, "blocked", (str(action.blocked),), (), 0)
+        because = () if shown else ("a file of it below artifacts/ is missing or was changed: it will be restored",)
+        return Explanation(action.name, State.FRESH, because, (), 0)
+    if answer.state == State.BLOCKED:
+        return Explanation(action.name, State.BLOCKED, (str(action.blocked),), (), 0)
     last = _last_record(store, plan, action)
     needed = last.size if last else _estimate(action, store, resolver)
-    if answer.state == "pending":
-        return Explanation(action.name, "pending", tuple(_waits(answer, plan, explained)), (), needed)
+    if answer.state == State.PENDING:
+        return Explanation(action.name, State.PENDING, tuple(_waits(answer, plan, explained)), (), needed)
     changes = tuple(differences(last.document, answer.document or {})) if last else ()
-    return Explanation(action.name, "stale", tuple(_because(answer, last, changes, action)), changes, needed)
+    return Explanation(action.name, State.STALE, tuple(_because(answer, last, changes, action)), changes, needed)
 
 
 def _last_record(store: Store, plan: Plan, action: Action) -> Record | None:
@@ -104,7 +104,7 @@ def _because(answer: Answer, last: Record | None, changes: tuple[Difference, ...
     for change in changes:
         kind, _, role = change.field.partition(".")
         cause = (
-            f" ({action.inputs[role].action} produced something else)"
+            f" ({action.inputs[role].action} wrote something else)"
             if kind == "inputs" and role in action.inputs
             else ""
         )
@@ -116,9 +116,11 @@ def _waits(answer: Answer, plan: Plan, explained: Mapping[str, Explanation]) -> 
     queue, seen = list(answer.waits_for), set(answer.waits_for)
     while queue:
         found = explained[queue.pop(0)]
-        if found.state == "pending":
+        if found.state == State.PENDING:
             upstream = [source.action for source in plan.action(found.action).inputs.values()]
-            new = [name for name in dict.fromkeys(upstream) if name not in seen and explained[name].state != "fresh"]
+            new = [
+                name for name in dict.fromkeys(upstream) if name not in seen and explained[name].state != State.FRESH
+            ]
             seen.update(new)
             queue += new
         else:
@@ -127,8 +129,8 @@ def _waits(answer: Answer, plan: Plan, explained: Mapping[str, Explanation]) -> 
 
 def _summary(found: Explanation) -> str:
     """Return why an action is not fresh in a few words: what changed, and not to what where that is only a digest."""
-    said = [f"{d.field} changed" if _is_digest(d.old) and _is_digest(d.new) else str(d) for d in found.differences]
-    first, *others = said or found.because
+    changes = [f"{d.field} changed" if _is_digest(d.old) and _is_digest(d.new) else str(d) for d in found.differences]
+    first, *others = changes or found.because
     return f"{first}, and {len(others)} more" if others else first
 
 
@@ -168,7 +170,7 @@ def _is_digest(value: Json) -> bool:
 
 
 def _estimate(action: Action, store: Store, resolver: Resolver) -> int | None:
-    """Return about how many bytes an action that was never built will write, None where the weights do not tell.
+    """Return about how many bytes an action that was never built will write, None where the weights are not known.
 
     Graphs and engines are about as large as the component's weights, which the checkpoint's inventory lists.
     """

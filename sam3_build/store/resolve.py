@@ -1,18 +1,25 @@
-"""Resolve: a plan's actions and the store in; fresh, stale, pending or blocked out, each with its key."""
+"""Takes a plan's actions and the store, returns the state of each: fresh, stale, pending or blocked, with its key."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Literal
 
 from sam3_build.digest import KEY_VERSION, digest
 from sam3_build.errors import BuildError
 from sam3_build.spec import Action, Input, Json, Plan
 from sam3_build.store.objects import Record, Store
 
-State = Literal["fresh", "stale", "pending", "blocked"]
+
+class State(StrEnum):
+    """What the store says of an action, as `sam3-build plan --json` has it."""
+
+    FRESH = "fresh"  # its record exists, and every file of its object has its digest
+    STALE = "stale"  # no such record, or a damaged object
+    PENDING = "pending"  # an input is not fresh, so that its key is not known yet
+    BLOCKED = "blocked"  # this machine cannot run it
 
 
 @dataclass(frozen=True)
@@ -41,18 +48,18 @@ class Resolver:
         """Return the answer for `name`, asking the store for it and for every input that is not yet known fresh."""
         action = self._actions[name]
         if action.blocked:
-            return Answer("blocked")
+            return Answer(State.BLOCKED)
         upstream = {role: self.known(source.action) for role, source in action.inputs.items()}
         waits_for = tuple(dict.fromkeys(action.inputs[r].action for r, a in upstream.items() if a.record is None))
         if waits_for:
-            return Answer("pending", waits_for=waits_for)
+            return Answer(State.PENDING, waits_for=waits_for)
         records = {role: answer.record for role, answer in upstream.items() if answer.record}
         document = self._document(action, records)
         key = digest(document)
         record = self._store.record(key)
         if record is None or not self._store.intact(record):
-            return Answer("stale", key, document)
-        return self.settle(name, Answer("fresh", key, document, record))
+            return Answer(State.STALE, key, document)
+        return self.settle(name, Answer(State.FRESH, key, document, record))
 
     def reconsider(self, name: str) -> Answer:
         """Return the answer for `name` with its code read anew: an edit made while it ran must not go unnoticed."""

@@ -9,9 +9,9 @@ import pytest
 
 from sam3_build.compare import dependencies
 from sam3_build.compare.dependencies import propagate_failures
-from sam3_build.compare.judge import FAIL, INFO, NOT_JUDGED, NOT_RUN, PASS, Row, judge, worst
+from sam3_build.compare.judge import Row, Verdict, judge, worst
 from sam3_build.report.table import Counts, judged, report
-from sam3_build.spec import PIPELINE, TASK, Comparison, Gate, Plan
+from sam3_build.spec import PIPELINE, Comparison, Gate, Kind, Plan
 
 GATE = Gate("max_abs_over_std", 1e-3)
 COMPONENTS = ("vision_encoder", "decoder")
@@ -31,7 +31,7 @@ def comparisons(fp32_engines: bool = True) -> tuple[Comparison, ...]:
                 )
                 comparison = Comparison(component, "", precision, target, "", None, ("masks",), {"masks": (GATE,)})
                 comparison = replace(
-                    comparison, depends_on=depends_on, kind=TASK if component == PIPELINE else comparison.kind
+                    comparison, depends_on=depends_on, kind=Kind.RESULT if component == PIPELINE else comparison.kind
                 )
                 found.append(replace(comparison, label=f"about {comparison.name}", action=comparison.name))
     return tuple(found)
@@ -55,7 +55,7 @@ def test_every_dependency_is_a_comparison_of_the_plan() -> None:
 
 
 def test_all_pass_when_nothing_fails() -> None:
-    assert set(verdicts(set()).values()) == {PASS}
+    assert set(verdicts(set()).values()) == {Verdict.PASS}
 
 
 @pytest.mark.parametrize(
@@ -83,24 +83,24 @@ def test_all_pass_when_nothing_fails() -> None:
 )
 def test_a_failure_silences_what_rests_upon_it_and_nothing_else(fails: str, silenced: set[str]) -> None:
     found = verdicts({fails})
-    assert {name for name, verdict in found.items() if verdict == NOT_JUDGED} == silenced
-    assert {name for name, verdict in found.items() if verdict == FAIL} == {fails}
+    assert {name for name, verdict in found.items() if verdict == Verdict.NOT_JUDGED} == silenced
+    assert {name for name, verdict in found.items() if verdict == Verdict.FAIL} == {fails}
 
 
 def test_without_fp32_engines_the_graphs_alone_are_trusted() -> None:
     found = verdicts({"decoder.fp32"}, fp32_engines=False)
-    assert found["decoder.fp16.ada"] == found["pipeline.fp16.ada"] == NOT_JUDGED
-    assert found["vision_encoder.fp16.ada"] == PASS
+    assert found["decoder.fp16.ada"] == found["pipeline.fp16.ada"] == Verdict.NOT_JUDGED
+    assert found["vision_encoder.fp16.ada"] == Verdict.PASS
 
 
 def test_what_fails_itself_is_not_judged_either_once_its_ground_failed() -> None:
     found = verdicts({"decoder.fp32", "decoder.fp16"})
-    assert (found["decoder.fp32"], found["decoder.fp16"]) == (FAIL, NOT_JUDGED)
+    assert (found["decoder.fp32"], found["decoder.fp16"]) == (Verdict.FAIL, Verdict.NOT_JUDGED)
 
 
 def test_what_was_not_run_stops_nothing_and_stays_not_run() -> None:
-    assert verdicts(set(), not_run={"decoder.fp32.ada"})["decoder.fp16.ada"] == PASS
-    assert verdicts({"decoder.fp32"}, not_run={"decoder.fp16.ada"})["decoder.fp16.ada"] == NOT_RUN
+    assert verdicts(set(), not_run={"decoder.fp32.ada"})["decoder.fp16.ada"] == Verdict.PASS
+    assert verdicts({"decoder.fp32"}, not_run={"decoder.fp16.ada"})["decoder.fp16.ada"] == Verdict.NOT_RUN
 
 
 def test_the_root_of_a_chain_is_named_and_the_value_and_its_own_reason_stay() -> None:
@@ -128,10 +128,12 @@ def test_several_roots_are_all_named() -> None:
 
 
 def test_verdicts_are_worst_in_this_order() -> None:
-    assert worst([INFO, PASS]) == PASS, "what is told takes nothing away from what is judged beside it"
-    assert worst([PASS, NOT_RUN]) == NOT_RUN
-    assert worst([NOT_RUN, NOT_JUDGED]) == NOT_JUDGED
-    assert worst([NOT_JUDGED, FAIL, PASS]) == FAIL
+    assert worst([Verdict.INFO, Verdict.PASS]) == Verdict.PASS, (
+        "what is told takes nothing away from what is judged beside it"
+    )
+    assert worst([Verdict.PASS, Verdict.NOT_RUN]) == Verdict.NOT_RUN
+    assert worst([Verdict.NOT_RUN, Verdict.NOT_JUDGED]) == Verdict.NOT_JUDGED
+    assert worst([Verdict.NOT_JUDGED, Verdict.FAIL, Verdict.PASS]) == Verdict.FAIL
 
 
 def test_the_report_counts_and_shows_what_is_not_judged(tmp_path: Path) -> None:
@@ -152,25 +154,28 @@ def test_the_report_counts_and_shows_what_is_not_judged(tmp_path: Path) -> None:
     assert text.count('- not judged, since decoder failed in "about decoder.fp32"') == 11
     assert "  not judged  decoder    masks   0\n" in text
     rows = json.loads((tmp_path / "report.json").read_bytes())
-    assert [row["verdict"] for row in rows].count(NOT_JUDGED) == 11
+    assert [row["verdict"] for row in rows].count(Verdict.NOT_JUDGED) == 11
     assert all(row["value"] is not None for row in rows)
 
 
 def told(informs: dict[str, str], metrics: dict[str, float | None], not_run: dict[str, str]) -> tuple[Row, ...]:
     gates = {"masks": (GATE, Gate("mask_iou", 0.98))}
-    comparison = Comparison(PIPELINE, "", "fp16", None, "", None, ("masks",), gates, kind=TASK, informs=informs)
+    comparison = Comparison(PIPELINE, "", "fp16", None, "", None, ("masks",), gates, kind=Kind.RESULT, informs=informs)
     return judge(comparison, {"outputs": {"masks": {"metrics": metrics, "not_run": not_run}}})
 
 
 def test_a_metric_that_only_informs_neither_passes_nor_fails() -> None:
     rows = told({"mask_iou": "random weights"}, {"max_abs_over_std": 0.5, "mask_iou": 0.1}, {})
-    assert [(r.metric, r.verdict, r.value) for r in rows] == [("max_abs_over_std", FAIL, 0.5), ("mask_iou", INFO, 0.1)]
+    assert [(r.metric, r.verdict, r.value) for r in rows] == [
+        ("max_abs_over_std", Verdict.FAIL, 0.5),
+        ("mask_iou", Verdict.INFO, 0.1),
+    ]
     assert rows[1].reason == "random weights"
-    assert told({"mask_iou": "random weights"}, {"mask_iou": None}, {})[1].verdict == INFO
+    assert told({"mask_iou": "random weights"}, {"mask_iou": None}, {})[1].verdict == Verdict.INFO
 
 
 def test_a_metric_that_had_nothing_to_measure_on_is_not_run_and_a_value_is_judged_whatever_is_claimed() -> None:
     why = {"mask_iou": "no pair in any case"}
-    assert told({}, {"mask_iou": None}, why)[1].verdict == NOT_RUN
-    assert told({}, {"mask_iou": 0.1}, why)[1].verdict == FAIL
-    assert told({}, {"mask_iou": None}, {})[1].verdict == FAIL
+    assert told({}, {"mask_iou": None}, why)[1].verdict == Verdict.NOT_RUN
+    assert told({}, {"mask_iou": 0.1}, why)[1].verdict == Verdict.FAIL
+    assert told({}, {"mask_iou": None}, {})[1].verdict == Verdict.FAIL

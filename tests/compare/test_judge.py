@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sam3_build.compare.judge import FAIL, INFO, NOT_RUN, PASS, Row, default_gates, gates_for, holds, judge, outcome
+from sam3_build.compare.judge import Row, Verdict, default_gates, gates_for, holds, judge, outcome
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.manifest.checks import METRICS
 from sam3_build.spec import Comparison, Gate, Json
@@ -208,11 +208,22 @@ def judged_of(*verdicts: tuple[str, str]) -> list[Row]:
 @pytest.mark.parametrize(
     ("verdicts", "together"),
     [
-        ([("cosine", PASS), ("rows", INFO), ("nonfinite", PASS)], PASS),  # an engine that takes one row at a time
-        ([("mask_iou", INFO), ("count", INFO), ("nonfinite", PASS), ("incomparable", PASS)], INFO),  # random weights
-        ([("mask_iou", INFO), ("nonfinite", FAIL)], FAIL),
-        ([("cosine", PASS), ("rows", NOT_RUN), ("nonfinite", PASS)], NOT_RUN),
-        ([("nonfinite", PASS), ("incomparable", PASS)], PASS),
+        (
+            [("cosine", Verdict.PASS), ("rows", Verdict.INFO), ("nonfinite", Verdict.PASS)],
+            Verdict.PASS,
+        ),  # an engine that takes one row at a time
+        (
+            [
+                ("mask_iou", Verdict.INFO),
+                ("count", Verdict.INFO),
+                ("nonfinite", Verdict.PASS),
+                ("incomparable", Verdict.PASS),
+            ],
+            Verdict.INFO,
+        ),  # random weights
+        ([("mask_iou", Verdict.INFO), ("nonfinite", Verdict.FAIL)], Verdict.FAIL),
+        ([("cosine", Verdict.PASS), ("rows", Verdict.NOT_RUN), ("nonfinite", Verdict.PASS)], Verdict.NOT_RUN),
+        ([("nonfinite", Verdict.PASS), ("incomparable", Verdict.PASS)], Verdict.PASS),
     ],
 )
 def test_what_is_told_takes_nothing_away_and_to_be_finite_alone_passes_nothing(

@@ -12,9 +12,9 @@ import pytest
 
 from sam3_build.compare.instance_gates import EXACT, REDUCED, gates
 from sam3_build.compare.instances import NEAR, Place, TaskStatistics, box_ious, mask_ious, paired
-from sam3_build.compare.judge import FAIL, NOT_RUN, PASS, Row, judge
+from sam3_build.compare.judge import Row, Verdict, judge
 from sam3_build.digest import DigestCache
-from sam3_build.spec import INSTANCES, PIPELINE, TASK, Comparison, Gate
+from sam3_build.spec import INSTANCES, PIPELINE, Comparison, Gate, Kind
 
 SIZE = (40, 60)
 HERE = Place("sample0", 0, 0)
@@ -63,14 +63,14 @@ def judged(statistics: TaskStatistics, precision: str = "fp16") -> dict[str, Row
         None,
         (INSTANCES,),
         {INSTANCES: gates(precision, {})},
-        kind=TASK,
+        kind=Kind.RESULT,
     )
     written = json.loads(json.dumps({"outputs": {INSTANCES: statistics.summary()}}, allow_nan=False))
     return {row.metric: row for row in judge(comparison, written)}
 
 
 def failed(statistics: TaskStatistics, precision: str = "fp16") -> dict[str, str | None]:
-    return {metric: row.reason for metric, row in judged(statistics, precision).items() if row.verdict == FAIL}
+    return {metric: row.reason for metric, row in judged(statistics, precision).items() if row.verdict == Verdict.FAIL}
 
 
 # ------------------------------------------------------------------ pairing
@@ -136,7 +136,7 @@ def test_what_agrees_passes_every_gate_and_all_are_judged(precision: str) -> Non
     same = found(A, B, C, scores=(0.9, 0.7, 0.6))
     rows = judged(measured((same, found(C, A, B, scores=(0.6, 0.9, 0.7))), (found(), found())), precision)
     assert set(rows) == {*EXACT, "nonfinite", "incomparable"}
-    assert {row.verdict for row in rows.values()} == {PASS}
+    assert {row.verdict for row in rows.values()} == {Verdict.PASS}
 
 
 def test_default_gates_are_the_documented_ones() -> None:
@@ -211,8 +211,12 @@ def test_presence_that_flips_fails_even_where_nothing_is_found_on_either_side() 
 def test_a_reference_that_finds_nothing_leaves_gates_of_pairs_not_run_and_never_passed(precision: str) -> None:
     rows = judged(measured((found(), found()), (found(), found())), precision)
     verdicts = {metric: row.verdict for metric, row in rows.items()}
-    assert {metric for metric, verdict in verdicts.items() if verdict == NOT_RUN} == {"mask_iou", "box_iou", "score"}
-    assert {metric for metric, verdict in verdicts.items() if verdict == PASS} == {
+    assert {metric for metric, verdict in verdicts.items() if verdict == Verdict.NOT_RUN} == {
+        "mask_iou",
+        "box_iou",
+        "score",
+    }
+    assert {metric for metric, verdict in verdicts.items() if verdict == Verdict.PASS} == {
         "count", "presence", "nonfinite", "incomparable",
     }  # fmt: skip
     assert "add a sample on which the model finds something" in str(rows["mask_iou"].reason)

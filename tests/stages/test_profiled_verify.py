@@ -11,7 +11,7 @@ import profiled_backend
 import pytest
 from onnx import TensorProto, helper
 
-from sam3_build.compare.judge import INFO, judge
+from sam3_build.compare.judge import Verdict, judge
 from sam3_build.errors import BuildError
 from sam3_build.spec import Comparison, Gate, Json
 from sam3_build.stages.build import STAGE as BUILD
@@ -109,7 +109,7 @@ def test_a_case_that_fits_no_profile_is_skipped_and_told_for_information(folder:
     gates = {"sums": (Gate("cosine", 0.999),)}
     rows = judge(Comparison("decoder", "x", "fp16", "t", "a", None, ("sums",), gates), found)
     assert [(row.output, row.verdict, row.reason) for row in rows if row.output == "wide"] == [
-        ("wide", INFO, f"not fed: {why}")
+        ("wide", Verdict.INFO, f"not fed: {why}")
     ]
 
 

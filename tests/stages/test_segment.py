@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from sam3_build.compare.dependencies import propagate_failures
 from sam3_build.compare.instance_gates import REDUCED
-from sam3_build.compare.judge import FAIL, INFO, NOT_JUDGED, NOT_RUN, PASS, Row, judge
+from sam3_build.compare.judge import Row, Verdict, judge
 from sam3_build.drawing.palette import MEANT, NOT_MEANT
 from sam3_build.errors import BuildError
 from sam3_build.manifest.load import load
@@ -44,7 +44,7 @@ def statistics(folder: Path) -> dict[str, object]:
 
 
 def failed(rows: tuple[Row, ...]) -> dict[str, str]:
-    return {row.metric: str(row.reason) for row in rows if row.verdict == FAIL}
+    return {row.metric: str(row.reason) for row in rows if row.verdict == Verdict.FAIL}
 
 
 # ------------------------------------------------------------------ outputs made by hand
@@ -114,7 +114,7 @@ def judged(folder: Path, actual: Mapping[str, Arrays], precision: str = "fp16") 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_sound_outputs_pass_every_gate(tmp_path: Path, precision: str) -> None:
     rows = judged(tmp_path, outputs(), precision)
-    assert {row.verdict for row in rows} == {PASS}
+    assert {row.verdict for row in rows} == {Verdict.PASS}
     task = json.loads((tmp_path / "out" / "task.json").read_text())
     assert [(p["case"], p["row"], p["sample"], p["expected"], p["actual"]) for p in task["pictures"]] == [
         ("sample0", 0, 0, 3, 3), ("sample1", 0, 1, 3, 3), ("batch", 0, 0, 3, 3), ("batch", 1, 1, 3, 3),
@@ -205,7 +205,13 @@ def test_with_random_weights_reduced_precision_is_told_but_nan_still_fails(tmp_p
     masks_shifted_by_a_pixel(found)
     told = replace(comparison("pipeline.fp16"), informs=dict.fromkeys(REDUCED, RANDOM))
     rows = judge(told, statistics(segmented(tmp_path, found)))
-    assert {row.metric for row in rows if row.verdict == INFO} == {"count", "mask_iou", "box_iou", "score", "presence"}
+    assert {row.metric for row in rows if row.verdict == Verdict.INFO} == {
+        "count",
+        "mask_iou",
+        "box_iou",
+        "score",
+        "presence",
+    }
     assert failed(rows) == {}
     (tmp_path / "nan").mkdir()
     nan_in_one_pixel(found)
@@ -311,7 +317,7 @@ def test_the_miniature_finds_something_and_its_fp32_pipeline_passes() -> None:
     folder = miniature.folder("compare:fp32")
     assert miniature.facts("compare:fp32")["instances"], "else the task gates would say nothing"
     rows = judge(comparison("pipeline.fp32"), statistics(folder))
-    assert {row.verdict for row in rows} == {PASS}
+    assert {row.verdict for row in rows} == {Verdict.PASS}
     nearest = json.loads((folder / "task.json").read_text())
     scores = [pair["expected"]["score"] for picture in nearest["pictures"] for pair in picture["pairs"]]
     assert min(scores) - nearest["score_threshold"] > 1e-3, "far from the threshold, as rounding goes"
@@ -380,10 +386,10 @@ def test_a_fault_inside_a_network_fails_the_task_and_with_trust_its_root_is_name
     every = [comparison(c.name) for c in PLAN.comparisons]
     rows = {c.name: found for c, found in propagate_failures([(c, judge(c, others.get(c.name))) for c in every])}
     assert failed(rows["vision_encoder.fp16"])
-    told = [row for row in rows["pipeline.fp16"] if row.verdict != NOT_RUN]
-    assert {row.verdict for row in told} == {NOT_JUDGED}
+    told = [row for row in rows["pipeline.fp16"] if row.verdict != Verdict.NOT_RUN]
+    assert {row.verdict for row in told} == {Verdict.NOT_JUDGED}
     assert all("vision_encoder failed" in str(row.reason) for row in told)
-    assert {row.verdict for row in rows["pipeline.fp32"]} == {PASS}
+    assert {row.verdict for row in rows["pipeline.fp32"]} == {Verdict.PASS}
 
 
 def test_the_same_run_without_a_fault_passes(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sam3_build.compare.dependencies import Judged
-from sam3_build.compare.judge import FAIL, INFO, NOT_JUDGED, NOT_RUN, PASS
+from sam3_build.compare.judge import Verdict
 from sam3_build.manifest.types import Manifest
 from sam3_build.report.table import TITLES, asked
 
@@ -50,14 +50,14 @@ def gate_uses(found: Judged) -> Iterator[GateUse]:
     for metric in dict.fromkeys(row.metric for row in rows):
         own = [row for row in rows if row.metric == metric]
         verdicts = [row.verdict for row in own]
-        judged, told = verdicts.count(PASS) + verdicts.count(FAIL), verdicts.count(INFO)
+        judged, told = verdicts.count(Verdict.PASS) + verdicts.count(Verdict.FAIL), verdicts.count(Verdict.INFO)
         yield GateUse(
             title=TITLES.get(metric, metric.replace("_", " ")),
             asks=ASKS.get(metric, ""),
             thresholds=tuple(dict.fromkeys(asked(row) for row in own)),
             judged=judged,
-            failed=verdicts.count(FAIL),
-            without=verdicts.count(NOT_JUDGED) + verdicts.count(NOT_RUN),
+            failed=verdicts.count(Verdict.FAIL),
+            without=verdicts.count(Verdict.NOT_JUDGED) + verdicts.count(Verdict.NOT_RUN),
             told=told,
             means=("in part" if told else "yes") if judged else "no" if told else "judged nothing",
         )
@@ -68,7 +68,7 @@ def told_because(found: Judged) -> Iterator[tuple[str, str]]:
     reasons: dict[str, dict[str, None]] = {}
     for comparison, rows in found:
         for row in rows:
-            if row.verdict == INFO and row.metric in comparison.informs:
+            if row.verdict == Verdict.INFO and row.metric in comparison.informs:
                 title = TITLES.get(row.metric, row.metric.replace("_", " "))
                 reasons.setdefault(comparison.informs[row.metric], {})[title] = None
     for reason, titles in reasons.items():

@@ -7,18 +7,7 @@ from dataclasses import dataclass
 
 from sam3_build.compare import reference_gap
 from sam3_build.compare.dependencies import ALSO_FAILED, Judged
-from sam3_build.compare.judge import (
-    FAIL,
-    INFO,
-    NOT_JUDGED,
-    NOT_RUN,
-    PASS,
-    RANGE_PARITY,
-    RANGE_PARITY_NOTE,
-    Row,
-    outcome,
-    worst,
-)
+from sam3_build.compare.judge import RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, outcome, worst
 from sam3_build.report.html.artifacts import Made, made
 from sam3_build.report.html.chart import Axis, Bar, Error, axis, bars, error
 from sam3_build.report.html.gates import GateUse, gate_uses, told_because, weights_note
@@ -28,7 +17,13 @@ from sam3_build.report.html.tables import Line, Part, Table, tables
 from sam3_build.report.table import Counts, count
 from sam3_build.spec import PIPELINE, Comparison
 
-WORDS = {FAIL: "failed", NOT_JUDGED: "not judged", NOT_RUN: "not run", PASS: "passed", INFO: "information"}
+WORDS: dict[str, str] = {
+    Verdict.FAIL: "failed",
+    Verdict.NOT_JUDGED: "not judged",
+    Verdict.NOT_RUN: "not run",
+    Verdict.PASS: "passed",
+    Verdict.INFO: "information",
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Section:
     """A component: its tables, the bars of their errors by output, and the comparisons that were not run."""
 
     component: str
-    verdict: str
+    verdict: Verdict
     counts: Counts
     tables: tuple[Table, ...]
     plot: tuple[tuple[str, tuple[Bar, ...]], ...]
@@ -48,7 +43,7 @@ class Standing:
     """A target in a precision. parts: by component its verdict and counts, None where nothing is compared."""
 
     precision: str
-    verdict: str
+    verdict: Verdict
     parts: tuple[tuple[str, Counts] | None, ...]
 
 
@@ -58,7 +53,7 @@ class Target:
 
     name: str
     note: str
-    verdict: str
+    verdict: Verdict
     standings: tuple[Standing, ...]
 
 
@@ -124,11 +119,11 @@ def gather(known: Sources, found: Judged) -> Page:
         words=WORDS,
         parts=parts,
         targets=targets,
-        failed=tuple(t.name for t in targets if t.verdict == FAIL),
-        unverified=tuple(t.name for t in targets if t.name != GRAPH and t.verdict not in (PASS, FAIL)),
-        failures=tuple((p, line) for p in measured for line in p.lines if line.verdict == FAIL),
-        not_judged=tuple(_groups(known, found, NOT_JUDGED)),
-        not_run=tuple(_groups(known, found, NOT_RUN)),
+        failed=tuple(t.name for t in targets if t.verdict == Verdict.FAIL),
+        unverified=tuple(t.name for t in targets if t.name != GRAPH and t.verdict not in (Verdict.PASS, Verdict.FAIL)),
+        failures=tuple((p, line) for p in measured for line in p.lines if line.verdict == Verdict.FAIL),
+        not_judged=tuple(_groups(known, found, Verdict.NOT_JUDGED)),
+        not_run=tuple(_groups(known, found, Verdict.NOT_RUN)),
         sections=sections,
         axis=scale,
         pictures=pictures(known, found),
@@ -154,20 +149,28 @@ def _headline(counts: Counts) -> tuple[str, str, str]:
     judged = counts.passed + counts.failed
     if counts.failed:
         left = f" Without a verdict: {every - judged} of {every}." if every > judged else ""
-        return FAIL, f"{_outputs(counts.failed)} failed", f"{counts.passed} of the {judged} judged passed.{left}"
+        return (
+            Verdict.FAIL,
+            f"{_outputs(counts.failed)} failed",
+            f"{counts.passed} of the {judged} judged passed.{left}",
+        )
     if not every:
-        return NOT_RUN, "Nothing is compared", "The manifest builds nothing that a gate judges."
+        return Verdict.NOT_RUN, "Nothing is compared", "The manifest builds nothing that a gate judges."
     if not counts.passed:
-        return NOT_RUN, "Nothing was judged", f"None of {_outputs(every)} has a verdict."
+        return Verdict.NOT_RUN, "Nothing was judged", f"None of {_outputs(every)} has a verdict."
     if counts.not_run or counts.not_judged:
         most = counts.not_run + counts.not_judged > counts.passed
         said = "Mostly not verified" if most else "Not all verified"
         without = f"{counts.not_run} of {every} outputs were not run on this machine; nothing is known of them."
-        return NOT_RUN, said, f"No gate failed, and {counts.passed} passed, but {without}"
+        return Verdict.NOT_RUN, said, f"No gate failed, and {counts.passed} passed, but {without}"
     if counts.info:
         told = f"{_outputs(counts.info)} {'is' if counts.info == 1 else 'are'} told for information only."
-        return INFO, f"All {_outputs(counts.passed)} that could be judged passed", told
-    return PASS, f"All {_outputs(counts.passed)} passed", "Every output that the manifest asks for was run and judged."
+        return Verdict.INFO, f"All {_outputs(counts.passed)} that could be judged passed", told
+    return (
+        Verdict.PASS,
+        f"All {_outputs(counts.passed)} passed",
+        "Every output that the manifest asks for was run and judged.",
+    )
 
 
 def _outputs(number: int) -> str:
@@ -247,7 +250,7 @@ def _section(
 
 
 def _ran(rows: Iterable[Row]) -> bool:
-    return any(row.verdict != NOT_RUN for row in rows)
+    return any(row.verdict != Verdict.NOT_RUN for row in rows)
 
 
 def _errors(known: Sources, comparison: Comparison, rows: Sequence[Row]) -> list[Error]:

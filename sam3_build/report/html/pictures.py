@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sam3_build.compare.dependencies import Judged
-from sam3_build.compare.judge import NOT_RUN, WORST_FIRST, holds, outcome
+from sam3_build.compare.judge import WORST_FIRST, Verdict, holds, outcome
 from sam3_build.drawing import captions
 from sam3_build.drawing.sheet import SHEET
 from sam3_build.report.html.sources import Sources, side
@@ -25,7 +25,7 @@ class Picture:
     title: str
     said: str
     side: str
-    verdict: str
+    verdict: Verdict
     differs: bool
 
 
@@ -51,7 +51,7 @@ def pictures(known: Sources, found: Judged) -> Pictures:
         none = "The whole pipeline is not compared for this manifest."
     elif not shown:
         none = "No overlay: no pipeline was run here."
-        if any(verdict != NOT_RUN for _, verdict in pipelines):
+        if any(verdict != Verdict.NOT_RUN for _, verdict in pipelines):
             none = "No overlay: what was run drew none."
     return Pictures(shown, len(described) - len(shown), none)
 
@@ -65,7 +65,7 @@ def _files(known: Sources, comparison: Comparison) -> list[str]:
     )
 
 
-def _picture(known: Sources, comparison: Comparison, verdict: str, file: str, row: Mapping[str, Json]) -> Picture:
+def _picture(known: Sources, comparison: Comparison, verdict: Verdict, file: str, row: Mapping[str, Json]) -> Picture:
     record = known.records[comparison.action or ""]
     data = base64.b64encode((known.folder(record) / file).read_bytes()).decode()
     case, _, number = file.removeprefix("overlay.").removesuffix(".png").rpartition(".")

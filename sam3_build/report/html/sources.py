@@ -11,7 +11,7 @@ from pathlib import Path
 from sam3_build.errors import BuildError
 from sam3_build.execution.session import Session
 from sam3_build.manifest.types import Manifest
-from sam3_build.spec import FILE, PIPELINE, Comparison, Json, Plan
+from sam3_build.spec import PIPELINE, Comparison, Json, Kind, Plan
 from sam3_build.store.objects import Record
 
 # What a comparison without a target runs: the ONNX file, on ONNX Runtime's CPU.
@@ -41,7 +41,7 @@ class Sources:
 
     def command(self, comparison: Comparison) -> str:
         """Return what somebody types to measure a comparison, here or on a machine that can; empty if nothing does."""
-        if comparison.kind == FILE:
+        if comparison.kind == Kind.FILE:
             return ""
         stage, name = "verify", comparison.name
         if comparison.component == PIPELINE:
@@ -64,4 +64,4 @@ def sources(session: Session) -> Sources:
 
 def side(comparison: Comparison) -> str:
     """Return what is compared in the fewest words: `fp16 graph`, `fp16 ada`."""
-    return f"{comparison.precision} {FILE if comparison.kind == FILE else comparison.target or GRAPH}"
+    return f"{comparison.precision} {Kind.FILE if comparison.kind == Kind.FILE else comparison.target or GRAPH}"

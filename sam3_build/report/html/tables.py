@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from sam3_build.compare.dependencies import ALSO_FAILED, Judged
-from sam3_build.compare.judge import ALWAYS, FAIL, NOT_JUDGED, WORST_FIRST, Row, outcome
+from sam3_build.compare.judge import ALWAYS, WORST_FIRST, Row, Verdict, outcome
 from sam3_build.report.html.sources import Sources, side
 from sam3_build.report.table import TITLES, asked, shown
 from sam3_build.spec import Comparison
@@ -20,7 +20,7 @@ class Cell:
 
     text: str
     asked: str
-    verdict: str
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Line:
     """An output in a comparison: its cells by column, and why it did not pass."""
 
     output: str
-    verdict: str
+    verdict: Verdict
     cells: tuple[Cell | None, ...]
     reasons: tuple[str, ...]
     anchor: str
@@ -40,7 +40,7 @@ class Part:
 
     component: str
     label: str
-    verdict: str
+    verdict: Verdict
     lines: tuple[Line, ...]
     command: str
 
@@ -50,7 +50,7 @@ class Table:
     """Comparisons by the same metrics. columns: (title, what its gate usually asks for)."""
 
     summary: str
-    verdict: str
+    verdict: Verdict
     columns: tuple[tuple[str, str], ...]
     parts: tuple[Part, ...]
 
@@ -74,7 +74,7 @@ def tables(known: Sources, found: Judged) -> Iterator[Table]:
 
 def _seen(rows: Sequence[Row]) -> Iterator[Row]:
     quiet = {gate.metric for gate in ALWAYS}
-    yield from (row for row in rows if row.verdict == FAIL or row.metric not in quiet)
+    yield from (row for row in rows if row.verdict == Verdict.FAIL or row.metric not in quiet)
 
 
 def _part(
@@ -87,7 +87,7 @@ def _part(
         found = {row.metric: row for row in judged}
         cells = tuple(_cell(found[m], usual[m]) if m in found else None for m in usual)
         reasons = dict.fromkeys(
-            r for row in judged if (r := _own_reason(row)) and (r not in said or row.verdict == FAIL)
+            r for row in judged if (r := _own_reason(row)) and (r not in said or row.verdict == Verdict.FAIL)
         )
         said.update(reasons)
         verdict = outcome(judged)
@@ -99,7 +99,7 @@ def _part(
 
 def _own_reason(row: Row) -> str:
     """Return why a row did not pass; of what was not judged for another's sake, what it would have failed for."""
-    return (row.reason or "").partition(ALSO_FAILED)[2] if row.verdict == NOT_JUDGED else row.reason or ""
+    return (row.reason or "").partition(ALSO_FAILED)[2] if row.verdict == Verdict.NOT_JUDGED else row.reason or ""
 
 
 def _cell(row: Row, usual: str) -> Cell:

@@ -201,8 +201,8 @@ targets:
         load("m.yaml", ROOT)
     takes = "this release takes 7.5, 8.0, 8.6, 8.9, 12.0, 12.1"
     assert caught.value.problems == (
-        "m.yaml:2: precisions[2]: unknown precision 'fp8'; allowed: bf16, fp16, fp16_islands, "
-        "fp16_safe, fp32, int8_matmul, prefix",
+        "m.yaml:2: precisions[2]: unknown precision 'fp8'; allowed: bf16, fp16, fp16_islands, fp16_prefix, "
+        "fp16_safe, fp32, int8_matmul",
         "m.yaml:3: components.decoder.patches[0]: unknown patch 'fold_position_table' "
         "(allowed: einsum_to_matmul, fold_position_tables, keep_windows, rope); did you mean 'fold_position_tables'?",
         "m.yaml:5: shape_profiles.default.batch: min <= opt <= max does not hold for [4, 2, 8]",

@@ -1,4 +1,4 @@
-"""A manifest's path in; its tree, merged over what it `extends`, the files read and what is wrong with them out.
+"""Takes a manifest's path, returns its tree merged over what it `extends`, the files read and what is wrong with them.
 
 It alone reads manifest files.
 """
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from sam3_build.errors import did_you_mean
 from sam3_build.manifest.narrow import Removed, narrowed
+from sam3_build.manifest.old_names import OldNames
 from sam3_build.manifest.paths import expanded
 from sam3_build.manifest.problems import found, kind, no_file, unknown
 from sam3_build.manifest.types import SourceFile
@@ -23,11 +24,15 @@ SELECTABLE: Mapping[str, str] = {"components": "component", "shape_profiles": "s
 
 
 class Source(NamedTuple):
-    """What was read: the merged tree (None when there is nothing to go on with), every file, and what is wrong."""
+    """What was read: the merged tree (None when there is nothing to go on with), every file, and what is wrong.
+
+    notes: what to change in the files, and is no error
+    """
 
     root: Value | None
     files: tuple[SourceFile, ...]
     problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...] = ()
 
 
 def read(file: Path) -> Source:
@@ -40,7 +45,7 @@ def read(file: Path) -> Source:
     root = reader.read(file, ())
     if root is not None:
         root = narrowed(root, [source.path for source in reader.files], reader.removed)
-    return Source(root, tuple(reader.files), tuple(reader.problems))
+    return Source(root, tuple(reader.files), tuple(reader.problems), tuple(reader.old_names.notes))
 
 
 class _Reader:
@@ -50,6 +55,7 @@ class _Reader:
         self.files: list[SourceFile] = []
         self.problems: list[Problem] = []
         self.removed: Removed = {}
+        self.old_names = OldNames(self.problems)
 
     def read(self, file: Path, chain: tuple[Path, ...]) -> Value | None:
         """Return the merged tree of `file`, which those of `chain` extend one after another."""
@@ -60,6 +66,7 @@ class _Reader:
             return None
         self.files.append(SourceFile(file, hashlib.sha256(data).hexdigest()))
         tree = read_yaml(file, data, self.problems)
+        tree = self.old_names.in_manifest(tree) if tree is not None else None
         if tree is None or not isinstance(tree.data, dict) or "extends" not in tree.data:
             return tree
         extends, place = tree.data["extends"], tree.keys["extends"]

@@ -1,9 +1,10 @@
-"""A manifest's name or path in, a frozen Manifest out, or one ManifestError that lists all that is wrong with it."""
+"""Takes a manifest's name or path, returns a frozen Manifest, or raises one ManifestError that lists every problem."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,18 +46,18 @@ def load(name_or_path: str, root: Path) -> Manifest:
     lock = read_lock(path, file.components, file.precisions)
     if problems := [*report.sorted(), *lock.problems]:
         raise ManifestError(map(line, problems))
-    return _with_fit(_manifest(file, path, source, options, lock), report)
+    return _with_fit(_manifest(file, path, source, options, lock), report, [*source.notes, *lock.notes])
 
 
-def _with_fit(manifest: Manifest, report: Report) -> Manifest:
-    """Return the manifest with what follows from holding its samples against its profiles."""
+def _with_fit(manifest: Manifest, report: Report, notes: Iterable[Problem]) -> Manifest:
+    """Return the manifest with its `notes`, and what follows from how its samples fit its profiles."""
     found = fit(manifest)
     places = {misfit: report.root.value_place(misfit.keys) for misfit in found.misfits}
     lines = {misfit: line(Problem(places[misfit], misfit.keys, misfit.text)) for misfit in found.misfits}
     if errors := [text for misfit, text in lines.items() if misfit.is_error]:
         raise ManifestError(errors)
     files = (*manifest.files, *([found.config] if found.config else []))
-    return replace(manifest, padding=found.padding, notes=tuple(lines.values()), files=files)
+    return replace(manifest, padding=found.padding, notes=(*map(line, notes), *lines.values()), files=files)
 
 
 def _find(name_or_path: str, root: Path) -> Path:

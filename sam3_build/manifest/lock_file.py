@@ -1,4 +1,4 @@
-"""A manifest's lock file: what `sam3-build search` found. Its bytes in, locks and what is wrong out; and its text.
+"""Reads and writes a manifest's lock file: what `sam3-build search` found.
 
 `manifests/<name>.lock.yaml` belongs to `<name>.yaml` alone, and to none that extends it: other weights overflow
 elsewhere. Nodes are named literally; no character of a name is a pattern.
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from sam3_build.errors import did_you_mean
 from sam3_build.manifest.lock import lock_path
+from sam3_build.manifest.old_names import OldNames, present_name
 from sam3_build.manifest.types import Lock, SourceFile
 from sam3_build.manifest.yaml_tree import Keys, Place, Problem, Value, read_yaml
 from sam3_build.spec import BASELINE, Json
@@ -22,7 +23,7 @@ HEADER = """\
 # An entry is of one graph (nodes, operators and edges, not weights); any other refuses it: search again, or delete it.
 """
 
-# What an entry may say; all but the first two tell how it was found.
+# The keys of an entry; all but the first two record how it was found.
 REQUIRED = ("graph", "keep_fp32")
 KEYS = (*REQUIRED, "nodes", "trials", "cases", "gates")
 
@@ -35,6 +36,7 @@ class LockFile(NamedTuple):
     locks: Locks
     file: SourceFile | None
     problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...] = ()
 
 
 def read_lock(manifest: Path, components: Iterable[str], precisions: Iterable[str]) -> LockFile:
@@ -51,6 +53,8 @@ def read_lock(manifest: Path, components: Iterable[str], precisions: Iterable[st
     file = SourceFile(path, hashlib.sha256(data).hexdigest())
     if tree is None or problems:
         return LockFile({}, file, tuple(problems))
+    old_names = OldNames(problems)
+    tree = old_names.in_lock(tree)
     reader = _Reader(tree, problems)
     locks = {
         component: {
@@ -60,7 +64,7 @@ def read_lock(manifest: Path, components: Iterable[str], precisions: Iterable[st
         }
         for component in reader.names((), "component", components)
     }
-    return LockFile(locks, file, tuple(problems))
+    return LockFile(locks, file, tuple(problems), tuple(old_names.notes))
 
 
 class _Reader:
@@ -119,16 +123,17 @@ def _names(nodes: Value) -> list[str]:
 def with_entry(text: bytes | None, component: str, precision: str, entry: Mapping[str, Json] | None) -> bytes | None:
     """Return the text of a lock file with one entry put in or (None) taken out, sorted; None when nothing is left.
 
-    `text` is what the file holds; it was read before, and nothing was wrong with it.
+    `text` is what the file holds; it was read before without a problem.
     """
     import yaml
 
-    held = yaml.safe_load(text) if text else {}
-    assert isinstance(held, dict)
-    held.setdefault(component, {}).pop(precision, None)
+    written = yaml.safe_load(text) if text else {}
+    assert isinstance(written, dict)
+    locks = {name: {present_name(p): lock for p, lock in entries.items()} for name, entries in written.items()}
+    locks.setdefault(component, {}).pop(precision, None)
     if entry is not None:
-        held[component][precision] = {key: entry[key] for key in KEYS if key in entry}
-    held = {name: {p: held[name][p] for p in sorted(held[name])} for name in sorted(held) if held[name]}
-    if not held:
+        locks[component][precision] = {key: entry[key] for key in KEYS if key in entry}
+    locks = {name: {p: locks[name][p] for p in sorted(locks[name])} for name in sorted(locks) if locks[name]}
+    if not locks:
         return None
-    return (HEADER + yaml.safe_dump(held, sort_keys=False, width=1000)).encode()
+    return (HEADER + yaml.safe_dump(locks, sort_keys=False, width=1000)).encode()

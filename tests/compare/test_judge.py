@@ -40,7 +40,7 @@ def test_default_gates_are_the_documented_ones() -> None:
 
     assert pairs("fp32", "float32") == always | {("max_abs_over_std", 1e-3), ("rows", 2e-4)}
     reduced = always | {("cosine", 0.999), ("max_abs_over_range", 0.02), ("std_ratio", (0.98, 1.02)), ("rows", 0.02)}
-    assert pairs("fp16", "float32") == pairs("fp16_safe", "float32") == pairs("prefix", "float32") == reduced
+    assert pairs("fp16", "float32") == pairs("fp16_safe", "float32") == pairs("fp16_prefix", "float32") == reduced
     bf16 = {("cosine", 0.995), ("max_abs_over_range", 0.16), ("std_ratio", (0.9, 1.1)), ("rows", 0.16)}
     assert pairs("bf16", "float32") == always | bf16
     int8 = {("cosine", 0.99), ("max_abs_over_range", 0.25), ("std_ratio", (0.8, 1.25)), ("rows", 0.25)}

@@ -114,7 +114,7 @@ def test_fp16_islands_leaves_only_matrix_multiplications_low():
 
 def test_a_prefix_keeps_the_first_blocks_and_what_feeds_them():
     model = transformer("enc.layers.0", "enc.layers.1", "dec.layers.0")
-    found = set(keeps("prefix", model, options={"blocks": 2}))
+    found = set(keeps("fp16_prefix", model, options={"blocks": 2}))
     low = {node.name for node in model.graph} - found
     assert low == {name for name in low if name.startswith(("dec.", "head"))}
     assert {"embed/MatMul_0", "masks/ReduceMax_0", "enc.layers.1/Add_0"} <= found
@@ -123,22 +123,26 @@ def test_a_prefix_keeps_the_first_blocks_and_what_feeds_them():
 @pytest.mark.parametrize(("count", "kept_blocks"), [(1, 0), (2, 1), (3, 1), (4, 2), (8, 5)])
 def test_without_a_number_a_prefix_is_five_eighths_of_the_blocks(count, kept_blocks):
     model = transformer(*(f"m.layers.{i}" for i in range(count)))
-    found = keeps("prefix", model, options={"blocks": None})
+    found = keeps("fp16_prefix", model, options={"blocks": None})
     assert {name.split("/")[0].split(".")[2] for name in found if name.startswith("m.layers")} == {
         str(i) for i in range(kept_blocks)
     }
 
 
 def test_a_prefix_beyond_the_last_block_lists_the_blocks():
-    with pytest.raises(BuildError, match=r"toy\.prefix: blocks is 999, but the graph has 2, .*: m\.layers\.0, m\.lay"):
-        keeps("prefix", transformer("m.layers.0", "m.layers.1"), options={"blocks": 999})
+    with pytest.raises(
+        BuildError, match=r"toy\.fp16_prefix: blocks is 999, but the graph has 2, .*: m\.layers\.0, m\.lay"
+    ):
+        keeps("fp16_prefix", transformer("m.layers.0", "m.layers.1"), options={"blocks": 999})
 
 
 def test_a_prefix_without_blocks_lists_the_modules_and_layers_of_a_plain_mlp_are_no_blocks():
     nodes = [n("MatMul", ["x", "w"], ["y"], "m.mlp.layers.0/MatMul_0")]
     model = ir.from_proto(toy(nodes, [info("x")], [info("y")], {"w": WEIGHT}))
-    with pytest.raises(BuildError, match=r"toy\.prefix: the graph has no blocks .* its modules are m\.mlp\.layers"):
-        keeps("prefix", model, options={"blocks": 1})
+    with pytest.raises(
+        BuildError, match=r"toy\.fp16_prefix: the graph has no blocks .* its modules are m\.mlp\.layers"
+    ):
+        keeps("fp16_prefix", model, options={"blocks": 1})
 
 
 def test_the_expected_type_of_each_gemm_follows_recipe_patterns_and_schemas():

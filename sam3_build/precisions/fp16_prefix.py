@@ -37,7 +37,7 @@ def _keep(model: object, options: Mapping[str, Json]) -> Mapping[str, str]:
 
 
 PRECISION = Precision(
-    name="prefix",
+    name="fp16_prefix",
     summary="FLOAT16 inside, but for the first blocks (option `blocks`) and what feeds them, in FP32",
     onnx_type="FLOAT16",
     keep=_keep,

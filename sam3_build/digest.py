@@ -1,4 +1,4 @@
-"""Digests: JSON documents, files and Python modules in; sha256 hex out. Remembers file digests by their stat."""
+"""Takes JSON documents, files and Python modules, returns sha256 digests (hex); remembers those of files by stat."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from sam3_build.errors import BuildError
-from sam3_build.folders import share
+from sam3_build.folders import write_atomically
 from sam3_build.layers import CORE
 from sam3_build.spec import Json
 
@@ -33,7 +32,7 @@ _BLOCK = 1 << 22
 _LARGE, _PART = 1 << 28, 1 << 25
 # Inodes come and go; a cache that grew past this starts anew.
 _MOST_ENTRIES = 50_000
-# Raise it when what an earlier version remembered cannot be trusted any more.
+# Raise it when what an earlier version remembered is no longer valid.
 _CACHE_VERSION = 2
 
 
@@ -152,14 +151,10 @@ class DigestCache:
             merged = self._read() | self._new
             if len(merged) > _MOST_ENTRIES:
                 merged = self._new
-            scratch = self._path.with_name(f"{self._path.name}.{os.getpid()}")
             try:
-                scratch.write_bytes(canonical({"version": _CACHE_VERSION, "files": merged}))
-                share(scratch, scratch.parent)
-                scratch.replace(self._path)
+                cache = canonical({"version": _CACHE_VERSION, "files": merged})
+                write_atomically(self._path, cache, durable=False)
             except OSError:
-                with suppress(OSError):  # on a read-only disk even this is refused
-                    scratch.unlink()
                 return
             self._new = {}
 

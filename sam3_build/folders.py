@@ -1,6 +1,6 @@
-"""Folders of a group: what is made below one that its group may write to is the group's too, whatever the umask.
+"""Makes folders and writes files: whole or not at all, and shared with a group whatever the umask.
 
-The group is that of the folder on top, which need not hand it down by itself (setgid).
+What is made below a folder that its group may write to belongs to that group, also where the folder is not setgid.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 
 def make_folder(path: Path, top: Path) -> None:
@@ -49,3 +50,39 @@ def share(path: Path, top: Path) -> None:
             os.chown(path, -1, wanted.st_gid)
         if mode != found.st_mode:
             path.chmod(stat.S_IMODE(mode))
+
+
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write `data` to `path` by a temporary file and a rename: readers see the old bytes or the new ones.
+
+    durable: whether the bytes are on the disk afterwards; not needed for what only saves time. OSError as for a write
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name.removeprefix('.')}.{os.getpid()}.{id(data):x}")
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            share(scratch, path.parent)
+            if durable:
+                sync_file(file)
+        scratch.replace(path)
+        if durable:
+            sync_folder(path.parent)
+    finally:
+        with suppress(OSError):  # on a read-only disk even this is refused
+            scratch.unlink()
+
+
+def sync_file(file: IO[bytes]) -> None:
+    """Flush a file down to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries down to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -36,7 +36,7 @@ PLUG_INS = {
     "families": ("weights", "pipeline"),
     "patches": ("graph",),
     "precisions": ("graph",),
-    "backends": (),
+    "backends": ("folders",),
 }
 
 # A change to one of these does not change what an action produces, so that an edit of the store does not rebuild the

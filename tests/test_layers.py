@@ -314,6 +314,7 @@ FROM_CORE = {
     "digest.canonical": "the JSON of small lists; keys are made with it, so that KEY_VERSION stands for it",
     "digest.digest": "the digest of a graph's structure; the same",
     "errors": "words of errors, and errors keep nothing",
+    "folders.write_atomically": "how a timing cache is written, which only saves time",
     "machine.gpu": "asks which GPU is here; the key has it",
     "machine.nvidia": "asks for free memory, which only saves time",
     "plugins": NAMES,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Literal
 
 from sam3_build.backends import _tensorrt
 from sam3_build.backends._engine_layers import layer_types
+from sam3_build.folders import write_atomically
 from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest
 from sam3_build.spec import DeviceFingerprint, Json
 
@@ -188,15 +188,10 @@ def _read_timings(path: Path) -> bytes:
 
 def _write_timings(path: Path, data: bytes) -> None:
     """Write timings to `path` in one step. Where that is impossible, only time is lost."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(_checksum(data) + b"\n" + data)
-        scratch.replace(path)
+        write_atomically(path, _checksum(data) + b"\n" + data, durable=False)
     except OSError as error:
         logging.getLogger(__name__).warning("the timing cache %s cannot be kept: %s", path.name, error.strerror)
-        with suppress(OSError):
-            scratch.unlink()
 
 
 def _checksum(data: bytes) -> bytes:

@@ -20,8 +20,9 @@ from sam3_build.diagnose.restrict_plan import session_of, stale
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.execution.local import execute
 from sam3_build.execution.session import Session
+from sam3_build.folders import write_atomically
 from sam3_build.spec import BASELINE, Action, Comparison, Gate, Input, Json, Kind
-from sam3_build.store.objects import write_atomically, writing
+from sam3_build.store.objects import writing
 
 
 @dataclass(frozen=True)

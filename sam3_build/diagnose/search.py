@@ -18,13 +18,14 @@ from sam3_build.diagnose.restrict_plan import session_of, stale
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.execution.local import execute, readable
 from sam3_build.execution.session import Session
+from sam3_build.folders import write_atomically
 from sam3_build.manifest.lock import lock_path
 from sam3_build.manifest.lock_file import read_lock, with_entry
 from sam3_build.manifest.types import Lock, Manifest
 from sam3_build.plan.make import make_plan
 from sam3_build.plan.search import lock_of, ranges, trial, with_lock
 from sam3_build.spec import BASELINE, TYPES, Action, Comparison, Json, Kind, Plan
-from sam3_build.store.objects import Record, hold, write_atomically, writing
+from sam3_build.store.objects import Record, hold, writing
 
 # A trial that takes longer than this is worth a warning beforehand.
 _LONG_SECONDS = 20

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sam3_build.digest import canonical, digest
 from sam3_build.errors import BuildError, NoDeviceError
-from sam3_build.folders import share
+from sam3_build.folders import write_atomically
 from sam3_build.machine import nvidia
 from sam3_build.machine.locks import take
 from sam3_build.spec import DeviceFingerprint, Json
@@ -87,15 +87,8 @@ def _read_cache(path: Path, guard: str) -> DeviceFingerprint | None:
 def _write_cache(path: Path, guard: str, found: DeviceFingerprint) -> None:
     described = asdict(found)
     data: Json = {"guard": guard, "checksum": digest([guard, described]), "device": described}
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        scratch.write_bytes(canonical(data))
-        share(scratch, path.parent)
-        scratch.replace(path)
-    except OSError:
-        with suppress(OSError):  # it will be asked again; a folder that cannot be written is reported later
-            scratch.unlink()
+    with suppress(OSError):  # it will be asked again; a folder that cannot be written is reported later
+        write_atomically(path, canonical(data), durable=False)
 
 
 def drop_cache(path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sam3_build.digest import PACKAGE, DigestCache, digest
 from sam3_build.errors import BuildError
-from sam3_build.folders import make_folder, share
+from sam3_build.folders import make_folder, write_atomically
 from sam3_build.manifest import types
 from sam3_build.manifest.lock import lock_path
 from sam3_build.manifest.paths import expanded
@@ -75,15 +75,9 @@ def _is_newly_locked(manifest: Manifest) -> bool:
 
 def _remember(entry: Path, code: str, manifest: Manifest, root: Path) -> None:
     data = json.dumps({"code": code, "manifest": _encode(manifest, root)}).encode()
-    scratch = entry.with_name(f".{entry.name}.{os.getpid()}")
-    try:
+    with suppress(OSError):  # it will be checked again; a folder that cannot be written is reported later
         make_folder(entry.parent, entry.parent.parent)
-        scratch.write_bytes(_checksum(data) + b"\n" + data)
-        share(scratch, entry.parent)
-        scratch.replace(entry)
-    except OSError:
-        with suppress(OSError):  # it will be checked again; a folder that cannot be written is reported later
-            scratch.unlink()
+        write_atomically(entry, _checksum(data) + b"\n" + data, durable=False)
 
 
 def _checksum(data: bytes) -> bytes:

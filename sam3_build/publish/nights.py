@@ -14,8 +14,9 @@ from pathlib import Path
 from sam3_build.compare.dependencies import Judged
 from sam3_build.compare.judge import outcome
 from sam3_build.errors import BuildError
+from sam3_build.folders import write_atomically
 from sam3_build.spec import Json
-from sam3_build.store.objects import Record, write_atomically, writing
+from sam3_build.store.objects import Record, writing
 
 Run = Mapping[str, Json]
 

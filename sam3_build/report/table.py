@@ -18,8 +18,9 @@ from sam3_build.compare import reference_gap
 from sam3_build.compare.dependencies import Judged, propagate_failures
 from sam3_build.compare.judge import ALWAYS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, condition, judge, outcome
 from sam3_build.errors import BuildError
+from sam3_build.folders import write_atomically
 from sam3_build.spec import TYPES, Gate, Json, Plan
-from sam3_build.store.objects import write_atomically, writing
+from sam3_build.store.objects import writing
 
 # What a column is called; `max_abs_over_std` reads badly in a table.
 TITLES = {

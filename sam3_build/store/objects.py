@@ -23,11 +23,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from sam3_build.digest import DigestCache, canonical, digest, file_digest
 from sam3_build.errors import DeniedError, StoreError
-from sam3_build.folders import is_shared, make_folder, share
+from sam3_build.folders import is_shared, make_folder, share, sync_folder, write_atomically
 from sam3_build.machine.locks import NO_LOCKS, open_lock, take
 from sam3_build.spec import Json
 
@@ -319,9 +318,9 @@ def _store_error(error: OSError, path: Path, special: Mapping[int, str]) -> Stor
         errno.EPERM: "you may not write there: fix its permissions or set SAM3_STORE to a folder of yours",
         **special,
     }
-    said = os.strerror(error.errno) if error.errno else str(error)
+    message = os.strerror(error.errno) if error.errno else str(error)
     kind = DeniedError if isinstance(error, PermissionError) else StoreError
-    return kind(f"{_where(error, path)}: {said}; {advice.get(error.errno or 0, 'check this folder')}")
+    return kind(f"{_where(error, path)}: {message}; {advice.get(error.errno or 0, 'check this folder')}")
 
 
 def _where(error: OSError, path: Path) -> Path:
@@ -329,40 +328,10 @@ def _where(error: OSError, path: Path) -> Path:
     named = [Path(os.fsdecode(name)) for name in (error.filename2, error.filename) if name] or [path]
     if isinstance(error, PermissionError):
         for place in named:
-            there = next((p for p in (place, *place.parents) if os.access(p, os.F_OK)), place)
-            if not os.access(there, os.W_OK):
-                return there
+            existing = next((p for p in (place, *place.parents) if os.access(p, os.F_OK)), place)
+            if not os.access(existing, os.W_OK):
+                return existing
     return named[-1]
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` by a synced temporary file and a rename: readers see the old bytes or the new ones."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.{id(data):x}")
-    try:
-        with scratch.open("wb") as file:
-            file.write(data)
-            share(scratch, path.parent)
-            sync_file(file)
-        scratch.replace(path)
-        sync_folder(path.parent)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def sync_file(file: IO[bytes]) -> None:
-    """Flush a file down to the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Flush a folder's entries down to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _folders(path: Path) -> list[Path]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam3_build.errors import ManifestError
-from sam3_build.store.objects import hold, write_atomically, writing
+from sam3_build.folders import write_atomically
+from sam3_build.store.objects import hold, writing
 from sam3_build.store.view import KEPT
 
 OWNER = ".manifest"

@@ -12,8 +12,9 @@ from pathlib import Path
 from sam3_build.compare.dependencies import Judged
 from sam3_build.digest import PACKAGE, DigestCache
 from sam3_build.execution.session import Session
+from sam3_build.folders import write_atomically
 from sam3_build.report.html.sources import Sources, sources
-from sam3_build.store.objects import write_atomically, writing
+from sam3_build.store.objects import writing
 
 HERE = Path(__file__).parent
 # Whose change changes the page: this folder, and who puts verdicts and numbers into words.

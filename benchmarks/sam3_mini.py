@@ -5,7 +5,7 @@
 Takes what `doit build verify` has built of the default manifest. On held-out scenes that training never saw, all sides
 are asked the same questions: by words; by words fed as `reference: hf` feeds them (plain); by one positive box; by
 words and a positive box (both); by words and a negative box. Printed are mean IoU of the wanted things, exact counts
-and presence; and the task gates of `doit verify`, over all questions at once, of each file against PyTorch. FP16 is
+and presence; and the instance gates of `doit verify`, over all questions at once, of each file against PyTorch. FP16 is
 emulated: range parity. Returns 1 when a goal is missed, or FP32 loses anything.
 """
 
@@ -123,7 +123,7 @@ def _remembering(answer: Answer, outputs: Remembered) -> Answer:
 
 
 def _gates(precision: str, expected: Remembered, actual: Remembered) -> Iterator[str]:
-    """Yield a line per gate of the task: what `doit verify` asks of the samples, asked of all questions at once."""
+    """Yield a line per instance gate: what `doit verify` asks of the samples, asked of all questions at once."""
     statistics = instances.TaskStatistics(THRESHOLD)
     for number, pair in enumerate(zip(expected, actual, strict=True)):
         for row in range(len(pair[0]["pred_logits"])):

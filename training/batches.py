@@ -99,12 +99,12 @@ def make(seed: int, step: int, pictures: int, questions: int, words: Words, boxe
     """Return the batch of `step`: `pictures` new scenes, each asked `questions` times, `boxed` of these by boxes."""
     scenes = [draw(seed, step * pictures + i) for i in range(pictures)]
     rng = np.random.default_rng([seed, step, 1])
-    asked = [
+    questions_of = [
         (p, ask_boxes(scene, rng) if k >= questions - boxed else _ask_words(scene, rng))
         for p, scene in enumerate(scenes)
         for k in range(questions)
     ]
-    return collate(scenes, asked, words)
+    return collate(scenes, questions_of, words)
 
 
 def _ask_words(scene: Scene, rng: np.random.Generator) -> Question:
@@ -127,29 +127,29 @@ def glance(seed: int, step: int, pictures: int) -> Glances:
     )
 
 
-def collate(scenes: Sequence[Scene], asked: Sequence[tuple[int, Question]], words: Words) -> Batch:
+def collate(scenes: Sequence[Scene], questions: Sequence[tuple[int, Question]], words: Words) -> Batch:
     """Return scenes and the questions about them as one batch."""
-    texts = sorted({question.text for _, question in asked})
+    texts = sorted({question.text for _, question in questions})
     ids, mask = words.padded(texts)
-    rows = len(asked)
+    rows = len(questions)
     boxes = np.zeros((rows, MOST_BOXES, 4), np.float32)
     labels = np.full((rows, MOST_BOXES), IGNORED_LABEL, np.int64)
     wanted = np.full((rows, MOST_SHAPES), -1, np.int64)
     wanted_boxes = np.zeros((rows, MOST_SHAPES, 4), np.float32)
-    for row, (p, question) in enumerate(asked):
+    for row, (p, question) in enumerate(questions):
         for i, (label, corners) in enumerate(question.boxes):
             boxes[row, i], labels[row, i] = relative(corners), label
         for i, index in enumerate(question.wanted):
             wanted[row, i], wanted_boxes[row, i] = index, relative(scenes[p].shapes[index].box)
     return Batch(
         images=np.stack([pixels(scene) for scene in scenes]),
-        picture=np.array([p for p, _ in asked], np.int64),
-        text=np.array([texts.index(question.text) for _, question in asked], np.int64),
+        picture=np.array([p for p, _ in questions], np.int64),
+        text=np.array([texts.index(question.text) for _, question in questions], np.int64),
         input_ids=ids,
         attention_mask=mask,
         boxes=boxes,
         labels=labels,
-        geometry=np.array([not question.plain for _, question in asked]),
+        geometry=np.array([not question.plain for _, question in questions]),
         wanted_boxes=wanted_boxes,
         wanted=wanted,
         masks=np.stack([_coverage(scene, MASK_SIDE) for scene in scenes]),

@@ -62,9 +62,9 @@ def evaluate(
     for start in range(0, scenes, AT_ONCE):
         drawn = [draw(seed, number) for number in range(start, min(start + AT_ONCE, scenes))]
         for kind, ask in KINDS.items():
-            asked = [ask(scene, np.random.default_rng([seed, start + i, 1])) for i, scene in enumerate(drawn)]
-            outputs = answer(collate(drawn, list(enumerate(asked)), words))
-            for row, question in enumerate(asked):
+            questions = [ask(scene, np.random.default_rng([seed, start + i, 1])) for i, scene in enumerate(drawn)]
+            outputs = answer(collate(drawn, list(enumerate(questions)), words))
+            for row, question in enumerate(questions):
                 found = find({name: array[row] for name, array in outputs.items()}, (SIDE, SIDE), THRESHOLD)
                 wanted = [drawn[row].shapes[i].mask for i in question.wanted]
                 tallies[kind].add(list(found.masks), wanted, present=found.presence > THRESHOLD)

@@ -63,21 +63,21 @@ def judge(
     parts = {name: loss / groups for name, loss in parts.items()}
     parts["presence"] = losses.presence(answers.presence, counts)
 
-    there = (counts > 0).nonzero()[:, 0]
-    there = there[torch.randperm(len(there))[: math.ceil(masked * len(there))]]
-    instances, semantic = learner.masks(levels, picture, answers, there)
+    present = (counts > 0).nonzero()[:, 0]
+    present = present[torch.randperm(len(present))[: math.ceil(masked * len(present))]]
+    instances, semantic = learner.masks(levels, picture, answers, present)
     run, question, query, thing = pairs
     place = torch.full_like(counts, -1)
-    place[there] = torch.arange(len(there))
+    place[present] = torch.arange(len(present))
     own = (run == (layers - 1) * groups) & (place[question] >= 0)
     right = data["masks"][picture[question[own]], wanted[question[own], thing[own]]]
     parts |= losses.masks(instances[place[question[own]], query[own]], right)
 
-    asked = data["masks"][picture[:, None], wanted.clamp(min=0)] * (wanted >= 0)[..., None, None]
-    semantic_losses = losses.masks(semantic[:, 0], asked[there].amax(1))
+    covered = data["masks"][picture[:, None], wanted.clamp(min=0)] * (wanted >= 0)[..., None, None]
+    semantic_losses = losses.masks(semantic[:, 0], covered[present].amax(1))
     parts["semantic"] = semantic_losses["mask"] + semantic_losses["dice"]
     side = levels[2].shape[-1]
-    coverage = functional.avg_pool2d(asked, asked.shape[-1] // side)
+    coverage = functional.avg_pool2d(covered, covered.shape[-1] // side)
     parts["cells"] = losses.cells(learner.cell_head(answers.memory), data["wanted_boxes"], counts, coverage, side)
     seen = learner.glance(aside["images"])
     parts["sight"] = losses.cells(seen[..., :5], aside["boxes"], aside["count"], aside["masks"], side)

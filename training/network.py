@@ -117,8 +117,8 @@ class Learner(nn.Module):
             grouped = torch.unflatten(tokens, 1, (self.groups, 1 + count))
             queries = detr.output_layer_norm(grouped[:, :, 1:].flatten(1, 2))
             boxes = detr.coordinates.refine(boxes, detr.box_head(queries))
-            said = decoder.dot_product_scoring(queries[None], prompt, valid)[0].squeeze(-1)
-            logits.append(said.unflatten(1, (self.groups, count)).transpose(0, 1))
+            scores = decoder.dot_product_scoring(queries[None], prompt, valid)[0].squeeze(-1)
+            logits.append(scores.unflatten(1, (self.groups, count)).transpose(0, 1))
             all_boxes.append(boxes.unflatten(1, (self.groups, count)).transpose(0, 1))
             presence = detr.presence_head(detr.presence_layer_norm(grouped[:, 0, 0]))[:, 0]
             presences.append(presence.clamp(-detr.clamp_presence_logit_max_val, detr.clamp_presence_logit_max_val))
@@ -163,8 +163,8 @@ class Learner(nn.Module):
         )[0]
         height, width = levels[2].shape[-2:]
         cells = (memory + looked).unflatten(1, (height, width)).permute(0, 3, 1, 2)
-        asked = picture[rows]
-        pixels = decoder.pixel_decoder([levels[0][asked], levels[1][asked], cells])
+        chosen = picture[rows]
+        pixels = decoder.pixel_decoder([levels[0][chosen], levels[1][chosen], cells])
         # Both projections are linear: the instance one moves to the queries, which are far fewer than pixels.
         embeds = decoder.mask_embedder(answers.queries[rows])
         weight, bias = decoder.instance_projection.weight[:, :, 0, 0], decoder.instance_projection.bias

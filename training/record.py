@@ -74,7 +74,7 @@ class RunLog:
             (folder / "config.json").write_text(json.dumps(self._config, indent=2, sort_keys=True) + "\n")
             shutil.copyfile(self._tokenizer, folder / "tokenizer.json")
             (folder / "step.json").write_text(json.dumps({"step": step, "seed": CHOOSING, **numbers}, indent=2) + "\n")
-        # Last, for a best one that is told here must be there.
+        # Last: a best one that this file names must exist.
         self._append("evaluations.csv", {"step": step, "goal": goal, **flat})
         plot(self._folder)
 

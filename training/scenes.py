@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Values = NDArray[np.float32]
     Mask = NDArray[np.bool_]
 
-# Training refuses these seeds: one series of scenes is for the numbers that are told, the other chooses among a run's
+# Training refuses these seeds: one series of scenes is for the published numbers, the other chooses among a run's
 # weights.
 HELD_OUT = 500_000
 CHOOSING = 700_000
@@ -97,7 +97,7 @@ def draw(seed: int, number: int) -> Scene:
 
 
 def _place(placed: list[_Placed], rng: np.random.Generator) -> None:
-    """Add a shape that leaves at least half of every shape visible; none when some tries found no room."""
+    """Add a shape that leaves at least half of every shape visible; none when some tries found no free space."""
     colour, shape = _kind(placed, rng)
     for attempt in range(12):
         radius = rng.uniform(RADII[0], RADII[1] - 2 * attempt)

@@ -58,7 +58,7 @@ class TensorRTOptions:
 
 @dataclass(frozen=True)
 class BuilderSettings:
-    """What is asked of TensorRT; `level` is a name of its HardwareCompatibilityLevel, None for none."""
+    """What TensorRT's builder is given; `level` is a name of its HardwareCompatibilityLevel, None for none."""
 
     workspace_bytes: int | None
     level: str | None
@@ -139,7 +139,7 @@ def _runner(request: RunRequest) -> object:
 
 
 def _layer_types(request: RunRequest) -> Mapping[str, str]:
-    """Return ONNX node name -> element type, as the engine's inspector tells."""
+    """Return ONNX node name -> element type, as the engine's inspector reports."""
     return layer_types(_tensorrt.inspect_engine(request, LIBRARY))
 
 
@@ -213,7 +213,7 @@ TYPES = ("FLOAT", "FLOAT16", "BFLOAT16", "INT8")
 def _impossible(options: Mapping[str, Json], precision: Precision) -> str | None:
     """Say why no machine can build this, or None."""
     if unknown := [kind for kind in precision.gemm_types if kind not in TYPES]:
-        return f"{precision.name}: TensorRT multiplies no {unknown[0]} here; it takes {', '.join(TYPES)}"
+        return f"{precision.name}: TensorRT has no {unknown[0]} matrix multiplication; it has {', '.join(TYPES)}"
     workspace, level = options["workspace_gib"], options["optimization_level"]
     if isinstance(workspace, int | float) and workspace <= 0:
         return f"workspace_gib is {workspace}: it must be above 0; leave it out to use most of the free memory"

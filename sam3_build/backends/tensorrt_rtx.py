@@ -85,7 +85,7 @@ def _impossible(options: Mapping[str, Json], precision: Precision) -> str | None
     if unknown := [c for c in capabilities if c not in COMPUTE_CAPABILITIES]:
         return f"TensorRT-RTX cannot build for compute capability {', '.join(unknown)}; {takes}"
     if unknown := [kind for kind in precision.gemm_types if kind not in TYPES]:
-        return f"{precision.name}: TensorRT-RTX multiplies no {unknown[0]}; it takes {', '.join(TYPES)}"
+        return f"{precision.name}: TensorRT-RTX has no {unknown[0]} matrix multiplication; it has {', '.join(TYPES)}"
     lacking = [kind for kind in precision.gemm_types if kind in _NOT_ON_TURING]
     if lacking and "7.5" in capabilities:
         lacks = f"TensorRT-RTX has no {_NOT_ON_TURING[lacking[0]]} on compute capability 7.5"

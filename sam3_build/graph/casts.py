@@ -93,7 +93,7 @@ def write_types(model: ir.Model, onnx_type: str, keep: Callable[[str], str | Non
 def _refuse_nesting(model: ir.Model) -> None:
     if model.functions:
         raise BuildError(
-            f"the model has local functions ({', '.join(f[1] for f in model.functions)}); inline them before"
+            f"the model has local functions ({', '.join(f[1] for f in model.functions)}); inline them first"
         )
     for node in model.graph:
         if any(attribute.type.name in ("GRAPH", "GRAPHS") for attribute in node.attributes.values()):

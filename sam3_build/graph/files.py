@@ -85,8 +85,8 @@ def infer_types(model: Model) -> None:
         for value in node.outputs:
             if value.name and value.type is None:
                 raise BuildError(
-                    f"cannot tell the type of tensor {value.name!r}, an output of node {node.name!r} ({node.op_type}): "
-                    "ONNX type inference does not know this operator or its inputs are not valid"
+                    f"the type of tensor {value.name!r}, an output of node {node.name!r} ({node.op_type}), is not "
+                    "known: ONNX type inference does not know this operator or its inputs are not valid"
                 )
 
 

@@ -1,6 +1,6 @@
 """Takes an ONNX model, returns the type that each matrix product computes in, and that its weights are stored in.
 
-What is said of a file's precision is read from the file itself. A node's inputs may have passed through casts: FP32
+A file's precision is read from the file itself. A node's inputs may have passed through casts: FP32
 arithmetic behind FP16 casts is FP32, and FP16 arithmetic on INT8 weights is FP16. Models are `onnx_ir`.
 """
 
@@ -78,23 +78,23 @@ def measure(params: Mapping[str, Json], inputs: Mapping[str, Path]) -> dict[str,
     expected = {name: kind for name, kind in expected.items() if name in told}
     agreed = all(gemm.agrees(expected.get(gemm.name, "none at all")) for gemm in made)
     little = agreed and not _enough(made, found)
-    said = _little_told(len(made), len(found)) if little else described(made, expected, low, named)
+    said = _not_checked(len(made), len(found)) if little else described(made, expected, low, named)
     return said | {"untold": untold}
 
 
-def _enough(told: Sequence[Gemm], found: Sequence[Gemm]) -> bool:
-    """Tell whether an engine's layers name so many of its GEMMs that what they say can pass it: half of the weights."""
-    return bool(told) and 2 * sum(gemm.weights for gemm in told) >= sum(gemm.weights for gemm in found)
+def _enough(known: Sequence[Gemm], gemms: Sequence[Gemm]) -> bool:
+    """Tell whether an engine's layers name enough of its GEMMs to pass it: those with half of the weights."""
+    return bool(known) and 2 * sum(gemm.weights for gemm in known) >= sum(gemm.weights for gemm in gemms)
 
 
-def _little_told(told: int, gemms: int) -> dict[str, Json]:
+def _not_checked(named: int, gemms: int) -> dict[str, Json]:
     """Return what `described` says of an engine whose layers name too few of its GEMMs, all of them as expected.
 
     Those that are fused with others name none, and they are the ones that go wrong.
     """
     why = (
-        f"not checked: the engine's layers name {told} of its {gemms} GEMMs, less than half of the weights; the others "
-        "follow the ONNX, whose types are judged"
+        f"not checked: the engine's layers name {named} of its {gemms} GEMMs, less than half of the weights; the "
+        "others follow the ONNX, whose types are judged"
     )
     metrics: dict[str, Json] = dict.fromkeys(("gemms", "low_gemms", "low_share"))
     return described([], {}, None, ()) | {"metrics": metrics, "informs": dict.fromkeys(metrics, why)}

@@ -1,7 +1,7 @@
 """Which nodes of a component's FP32 graph a precision keeps in FP32, and the type that each GEMM must compute in.
 
 Three parties keep nodes: the recipe by their role, family and manifest by patterns, a lock by names. The precision
-stage writes what is said here, and `verify` holds the file that runs against the same answer. Models are `onnx_ir`.
+stage writes this into the file, and `verify` compares the file that runs with it. Models are `onnx_ir`.
 """
 
 from __future__ import annotations

@@ -155,5 +155,5 @@ def _open(path: Path) -> int:
 def _regular_file(descriptor: int) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(0, "it is no plain file")
+        raise OSError(0, "it is not a regular file")
     return descriptor

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One commit of a model, and the files that it has; of an unreachable hub, those that lie here."""
+    """One commit of a model, and the files that it has; of an unreachable hub, those in the cache."""
 
     repo: str
     commit: str
@@ -34,31 +34,36 @@ class Snapshot:
 
 
 def look_up(repo: str, revision: str, is_enough: Callable[[Collection[str]], bool]) -> Snapshot:
-    """Return what `revision` is now. The network is not asked for a commit of which enough lies here."""
+    """Return what `revision` is now. The network is not asked for a commit of which the cache has enough."""
     if re.fullmatch(COMMIT, revision):
-        here = _here(repo, revision)
-        if is_enough(here.names):
-            return here
+        cached = _cached_snapshot(repo, revision)
+        if is_enough(cached.names):
+            return cached
     from httpx2 import TransportError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
-        found = HfApi().model_info(repo, revision=revision)
+        info = HfApi().model_info(repo, revision=revision)
     except HfHubHTTPError as error:
         raise _refusal(error, repo, revision) from error
     except (OfflineModeIsEnabled, TransportError, OSError) as error:
-        here = _here(repo, _known_commit(repo, revision))
-        if not is_enough(here.names):
+        cached = _cached_snapshot(repo, _known_commit(repo, revision))
+        if not is_enough(cached.names):
             raise _refusal(error, repo, revision) from error
-        logger.warning("the hub was not asked (%s): %s of %s is what it was last", error, revision, repo)
-        return here
-    logger.info("%s of %s is commit %s", revision, repo, found.sha)
-    return Snapshot(repo, str(found.sha), tuple(file.rfilename for file in found.siblings or ()))
+        logger.warning(
+            "the hub cannot be reached (%s): taking the commit of %s of %s that was downloaded last",
+            error,
+            revision,
+            repo,
+        )
+        return cached
+    logger.info("%s of %s is commit %s", revision, repo, info.sha)
+    return Snapshot(repo, str(info.sha), tuple(file.rfilename for file in info.siblings or ()))
 
 
 def get(repo: str, commit: str, name: str) -> Path:
-    """Return where a file of a commit lies, downloading it when it is not here."""
+    """Return where a file of a commit lies, downloading it when it is not in the cache."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -81,7 +86,7 @@ def locate(path: Path | None) -> Path | None:
     return get(pointer["repo"], pointer["commit"], pointer["weights"])
 
 
-# ------------------------------------------------------------------ what lies here
+# ------------------------------------------------------------------ the cache
 
 
 def _folder(repo: str) -> Path:
@@ -98,7 +103,7 @@ def _known_commit(repo: str, revision: str) -> str:
         return revision
 
 
-def _here(repo: str, commit: str) -> Snapshot:
+def _cached_snapshot(repo: str, commit: str) -> Snapshot:
     folder = _folder(repo) / "snapshots" / commit
     return Snapshot(repo, commit, tuple(sorted(path.name for path in folder.glob("*") if path.is_file())))
 
@@ -107,7 +112,7 @@ def _here(repo: str, commit: str) -> Snapshot:
 
 
 def _refusal(error: Exception, repo: str, revision: str) -> BuildError:
-    """Say what to do about `error`. What the hub was told, and so a token, is never quoted."""
+    """Say what to do about `error`. What was sent to the hub, a token among it, is never quoted."""
     from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
@@ -124,24 +129,26 @@ def _refusal(error: Exception, repo: str, revision: str) -> BuildError:
         return BuildError(f"{repo} has no revision {revision!r}; {page}/commits/main lists its commits")
     if isinstance(error, hub.RepositoryNotFoundError) or status == 401:
         return BuildError(
-            f"the hub has no model {repo!r}, or does not show it to you (HTTP {status}); look at the spelling of "
-            "'hub:'. To see a private one, run `hf auth login` or set HF_TOKEN; an expired token is refused, too"
+            f"the hub has no model {repo!r}, or does not show it to you (HTTP {status}); check the spelling of "
+            "'hub:'. For a private one, run `hf auth login` or set HF_TOKEN; an expired token is refused too"
         )
     if isinstance(error, hub.RemoteEntryNotFoundError):
-        return BuildError(f"{repo} at {revision} lacks a file that it should have; look at {page}/tree/{revision}")
+        return BuildError(f"{repo} at {revision} lacks a file that it lists; see {page}/tree/{revision}")
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return BuildError(
             f"no space left for {repo} in {constants.HF_HUB_CACHE}; free some, or set HF_HOME to another disk"
         )
     if constants.HF_HUB_OFFLINE or isinstance(cause, hub.OfflineModeIsEnabled):
         return BuildError(
-            f"HF_HUB_OFFLINE is set, and {repo} at {revision} does not lie in {constants.HF_HUB_CACHE} with all its "
-            f"files: unset it for the first build, set HF_HOME to where they lie, {instead}"
+            f"HF_HUB_OFFLINE is set, and {constants.HF_HUB_CACHE} does not hold all files of {repo} at {revision}: "
+            f"unset it for the first build, set HF_HOME to the folder that has them, {instead}"
         )
     if status is not None:
-        return BuildError(f"the hub at {constants.ENDPOINT} answers HTTP {status} for {repo} at {revision}; try later")
-    said = " ".join(str(cause).split())[:200]
+        return BuildError(
+            f"the hub at {constants.ENDPOINT} answers HTTP {status} for {repo} at {revision}; try again later"
+        )
+    message = " ".join(str(cause).split())[:200]
     return BuildError(
-        f"cannot get {repo} from {constants.ENDPOINT} ({type(cause).__name__}: {said}): look at the network and at "
+        f"cannot get {repo} from {constants.ENDPOINT} ({type(cause).__name__}: {message}): check the network and "
         f"HTTPS_PROXY, name a mirror with HF_ENDPOINT, {instead}"
     )

@@ -98,7 +98,7 @@ def read_state_dicts(path: Path) -> StateDicts:
     """Return where each tensor of a file, or of all files of an index, lies, by state dict and the file's own keys."""
     reader = next((reader for suffix, reader in READERS.items() if path.name.endswith(suffix)), None)
     if reader is None:
-        raise BuildError(f"{path.name} is no checkpoint by its name; known are {', '.join(READERS)}")
+        raise BuildError(f"{path.name} is not named as a checkpoint file; known endings are {', '.join(READERS)}")
     with path.open("rb") as file:
         start = file.read(64)
     # Of a safetensors file, the ninth byte is the first of its header; an index is JSON.
@@ -113,7 +113,7 @@ def read_state_dicts(path: Path) -> StateDicts:
 def _by_model_names(path: Path, dicts: StateDicts, name: str) -> CheckpointTensors:
     stored = dicts[name]
     file = f"{path.name}, {name!r}," if len(dicts) > 1 else path.name
-    wanted = f"wanted is SAM 3's image model, as {', '.join(form.title for form in FORMATS)}"
+    expected = f"expected is SAM 3's image model, as {', '.join(form.title for form in FORMATS)}"
     try:
         names = wrapped_names.unwrap(stored, is_known, OTHERS)
     except BuildError as error:
@@ -121,9 +121,9 @@ def _by_model_names(path: Path, dicts: StateDicts, name: str) -> CheckpointTenso
     form = recognise(names.own)
     spellings = [[*names.own, *names.outside], *(() if form else wrapped_names.shortened(stored, OTHERS))]
     if other := next(filter(None, map(other_model, spellings)), None):
-        raise BuildError(f"{file} holds {other}, by the names of its tensors ({_sample(stored)}); {wanted}")
+        raise BuildError(f"{file} holds {other}, by the names of its tensors ({_sample(stored)}); {expected}")
     if form is None:
-        raise BuildError(f"{file} holds no tensor of SAM 3: its names are {_sample(stored)}; {wanted}")
+        raise BuildError(f"{file} holds no tensor of SAM 3: its names are {_sample(stored)}; {expected}")
     renamed = rename({short: stored[key] for short, key in names.own.items()}, form)
     computed = [key for key in names.outside if wrapped_names.is_computed(key)]
     return CheckpointTensors(

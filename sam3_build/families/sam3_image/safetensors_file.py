@@ -65,7 +65,7 @@ def _refuse_holes(path: Path, spans: Mapping[str, tuple[int, ...]]) -> None:
 def read_index(path: Path) -> dict[str, FileTensor]:
     """Return every tensor of the files that an index (`model.safetensors.index.json`) names, by key.
 
-    BuildError when index and files do not tell of the same tensors.
+    BuildError when index and files do not name the same tensors.
     """
     listed = weight_map(path)
     headers = {name: read_header(path.with_name(name)) for name in dict.fromkeys(listed.values())}

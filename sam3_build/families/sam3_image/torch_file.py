@@ -59,7 +59,7 @@ def read_header(path: Path) -> dict[str, dict[str, FileTensor]]:
         stored[name] = {key: _stored(path, tensor) for key, tensor in tensors.items()}
         for key, tensor in stored[name].items():
             if tensor.offset + tensor.size > size:
-                raise BuildError(f"{path.name} is damaged: {key} lies behind its end; get the file again")
+                raise BuildError(f"{path.name} is damaged: {key} lies beyond its end; get the file again")
     return stored
 
 

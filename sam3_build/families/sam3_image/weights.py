@@ -114,7 +114,7 @@ def load(
     """Return the tensors of `network` as FP32, by checkpoint key; nothing else is read or drawn.
 
     `listed` is its component's inventory, which stands for these tensors in every key: BuildError when they differ, or
-    are not finite. Of a file with several state dicts it tells which one was taken, so that no key needs its name.
+    are not finite. Of a file with several state dicts it shows which one was taken, so that no key needs its name.
     """
     model = skeleton(network, config)
     if wrong := finite.in_inventory(listed, {}):

@@ -1,7 +1,7 @@
 """Removes from tensor names what wrapped the model in training, and says what that was.
 
 DistributedDataParallel, torch.compile, FSDP and Lightning put a part in front of every name, or of every one below the
-module that they wrap. Knows no model: which names are a model's own is asked of the caller. Pure.
+module that they wrap. Knows no model: the caller says which names are a model's own. No files.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def test_another_model_is_refused_by_what_it_is(keys, what, tmp_path, config):
     with pytest.raises(BuildError) as caught:
         weights.inventory(PATH, config, tmp_path / "other.pt")
     assert f"other.pt holds {what}" in str(caught.value)
-    assert "wanted is SAM 3's image model" in str(caught.value)
+    assert "expected is SAM 3's image model" in str(caught.value)
 
 
 def test_the_trackers_names_are_let_pass_only_beside_a_detector(state, config, tmp_path):

@@ -17,7 +17,7 @@ from sam3_build.report.html.sources import Sources, sources
 from sam3_build.store.objects import writing
 
 HERE = Path(__file__).parent
-# Whose change changes the page: this folder, and who puts verdicts and numbers into words.
+# The folders of code whose change changes the page: templates, tables, and what puts verdicts and numbers into words.
 CODE = (HERE, HERE.parent, PACKAGE / "compare")
 
 
@@ -59,8 +59,7 @@ def _made_of(known: Sources, found: Judged, digests: DigestCache) -> str:
         record = known.records.get(action.name)
         said = f"{record.key} {record.object} {record.provenance}" if record else action.blocked
         parts.append(f"{action.name} {said}")
-    files = [path for folder in CODE for path in sorted(folder.iterdir()) if path.is_file()]
-    parts += [digests.file(file) for file in files]
+    parts += [digests.file(path) for folder in CODE for path in sorted(folder.iterdir()) if path.is_file()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from build_space import BuildSpace
-from report_worlds import FINE, NO_GPU, WORLDS, World, failing, mostly_not_run, not_judged, passing, world
+from report_worlds import FINE, NO_GPU, WORLDS, World, failing, mostly_not_run, not_judged, passing, session, world
 
 from sam3_build.report.html.chart import Axis, Error, axis, bars
 from sam3_build.report.html.gather import gather
 from sam3_build.report.html.page import HERE, _says, _stamped, render
+from sam3_build.report.metrics import METRICS
+from sam3_build.report.table import render as terminal_text
 from sam3_build.spec import Comparison, Kind
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -102,9 +104,31 @@ def test_what_rests_on_a_failure_is_shown_with_its_cause_and_its_values(tmp_path
     said = page(made).text
     assert 'not judged, since vision_encoder failed in "pytorch fp32 vs onnxruntime fp32" 6 outputs in 3' in said
     (section,) = [s for s in gather(made.known, made.found).sections if s.component == "vision_encoder"]
-    lines = [line for t in section.tables for part in t.parts for line in part.lines if "fp16" in part.label]
+    lines = [line for t in section.tables for part in t.parts for line in part.lines if "fp16" in part.comparison.label]
     assert {line.verdict for line in lines} == {"not_judged"}
-    assert all(cell and cell.text != "not measured" for line in lines for cell in line.cells if cell)
+    assert all(cell.text for line in lines for cell in line.cells if cell)
+    assert "not measured" not in said
+
+
+def test_the_terminal_and_the_page_show_the_same_values(any_world: World) -> None:
+    terminal = terminal_text(any_world.found)
+    cells = [
+        (line.output, cell.text)
+        for section in gather(any_world.known, any_world.found).sections
+        for shown in section.tables
+        for part in shown.parts
+        for line in part.lines
+        for cell in line.cells
+        if cell and cell.text
+    ]
+    assert len(cells) > 40
+    lines = [line.split() for line in terminal.splitlines()]
+    assert [pair for pair in cells if not any(set(pair) <= set(line) for line in lines)] == []
+
+
+def test_every_metric_of_a_gate_has_its_words() -> None:
+    gates = {gate.metric for c in session().plan.comparisons for some in c.gates.values() for gate in some}
+    assert gates <= METRICS.keys() and all(metric.asks for metric in METRICS.values())
 
 
 def test_a_target_that_runs_the_graph_stands_as_the_graph_does(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The report: a plan's comparisons and their statistics in, `report.json` and a terminal table out. Reads records only.
+"""Takes a plan's comparisons and their statistics; writes `report.json` and the tables of a terminal. Runs nothing.
 
-The table is laid out here and not with rich, whose import alone costs a quarter of what a whole no-op may take.
+The text is laid out here and not with rich, whose import alone costs a quarter of what a whole no-op may take.
 """
 
 from __future__ import annotations
@@ -16,34 +16,22 @@ from typing import TextIO
 
 from sam3_build.compare import reference_gap
 from sam3_build.compare.dependencies import Judged, propagate_failures
-from sam3_build.compare.judge import ALWAYS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, condition, judge, outcome
+from sam3_build.compare.judge import RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, judge, outcome
 from sam3_build.errors import BuildError
 from sam3_build.folders import write_atomically
-from sam3_build.spec import TYPES, Gate, Json, Plan
+from sam3_build.report.tables import QUIET, Cell, Table, table
+from sam3_build.spec import TYPES, Json, Plan
 from sam3_build.store.objects import writing
 
-# What a column is called; `max_abs_over_std` reads badly in a table.
-TITLES = {
-    "max_abs_over_std": "max abs/std",
-    "max_abs_over_range": "max abs/range",
-    "std_ratio": "std ratio",
-    "mismatches": "unequal",
-    "count": "lost or new",
-    "mask_iou": "mask IoU",
-    "box_iou": "box IoU",
-    "score": "score diff",
-    "gemms": "wrong GEMMs",
-    "low_gemms": "low GEMMs",
-    "low_share": "of weights",
-}
 WIDTH = 100
+HIDDEN = QUIET | {"rows"}  # hardly ever wrong, and so without a column until it is
 
 
 @dataclass(frozen=True)
 class Counts:
     """How many outputs passed all their gates, failed one, or were not compared because this machine cannot.
 
-    Not judged are those that depend on one that failed; info, those that are told whatever their values.
+    Not judged are those that depend on one that failed; info, those that are shown whatever their values.
     """
 
     passed: int
@@ -60,21 +48,25 @@ class Counts:
 
 
 def report(plan: Plan, found: Judged, read: Callable[[str], Path | None], path: Path, out: TextIO) -> Counts:
-    """Write the rows of `found`, what `judged` returned, to `path` when they changed; print the table to `out`.
+    """Write the rows of `found`, what `judged` returned, to `path` when they changed; print the tables to `out`.
 
-    The plan's contrasts are told in both places, and count for nothing.
+    The plan's contrasts stand in both places, and count for nothing.
 
     read: action name -> the folder of its output, or None when there is none
     """
     rows = [row for _, judged_rows in found for row in judged_rows]
-    told = [(c, _statistics(c.action, read)) for c in plan.contrasts]
-    write([*rows, *(row for c, statistics in told if statistics for row in reference_gap.rows(c, statistics))], path)
-    out.write(render(rows, [line for c, statistics in told for line in (*reference_gap.lines(c, statistics), "")]))
+    gaps = [(c, _statistics(c.action, read)) for c in plan.contrasts]
+    written = [*rows, *(row for c, statistics in gaps if statistics for row in reference_gap.rows(c, statistics))]
+    data = (json.dumps([asdict(row) for row in written], indent=1, allow_nan=False) + "\n").encode()
+    with writing(path):
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomically(path, data)
+    out.write(render(found, [line for c, statistics in gaps for line in (*reference_gap.lines(c, statistics), "")]))
     return count(rows)
 
 
 def judged(plan: Plan, read: Callable[[str], Path | None]) -> Judged:
-    """Return every comparison of `plan` with its rows, failures propagated: the verdicts that every report shows."""
+    """Return every comparison of `plan` with its rows, after those that it depends on. All reports share these."""
     return propagate_failures([(c, judge(c, _statistics(c.action, read))) for c in plan.comparisons])
 
 
@@ -93,14 +85,6 @@ def _statistics(action: str | None, read: Callable[[str], Path | None]) -> Mappi
     return found
 
 
-def write(rows: Iterable[Row], path: Path) -> None:
-    """Write the rows as JSON, atomically, and only when that changes the file."""
-    data = (json.dumps([asdict(row) for row in rows], indent=1, allow_nan=False) + "\n").encode()
-    with writing(path):
-        if not path.is_file() or path.read_bytes() != data:
-            write_atomically(path, data)
-
-
 def count(rows: Iterable[Row]) -> Counts:
     """Count outputs, each by its worst verdict."""
     verdicts = Counter(outcome(lines) for _, lines in groupby(rows, key=_line))
@@ -116,76 +100,54 @@ def _line(row: Row) -> tuple[str, str, str]:
     return row.component, row.comparison, row.output
 
 
-# ------------------------------------------------------------------ the table
+# ------------------------------------------------------------------ the tables
 
 
-def render(rows: Sequence[Row], told: Sequence[str] = ()) -> str:
-    """Return the rows as text: a table per comparison, a line per output, why one failed; last, the counts.
+def render(found: Judged, information: Sequence[str] = ()) -> str:
+    """Return the verdicts as text: a table per label, a line per output, why one failed; last, the counts.
 
-    What is `told` and not judged stands above the counts, which leave it out.
+    Lines of `information` stand above the counts, which leave it out.
     """
+    rows = [row for _, judged_rows in found for row in judged_rows]
     measured = {_line(row) for row in rows if row.verdict != Verdict.NOT_RUN}
-    ran = [row for row in rows if _line(row) in measured]
+    ran = [(c, own) for c, judged_rows in found if (own := [row for row in judged_rows if _line(row) in measured])]
     lines: list[str] = []
-    for label in dict.fromkeys(row.comparison for row in ran):
-        of_label = [row for row in ran if row.comparison == label]
-        types = [row for row in of_label if row.output == TYPES]
-        lines += _table(label, [row for row in of_label if row.output != TYPES])
-        lines += [*(_table(label, types)[1:] if types else []), ""]
-    if any(RANGE_PARITY in row.comparison for row in ran):
+    for label in dict.fromkeys(c.label for c, _ in ran):
+        lines.append(label)
+        for types in (False, True):
+            part = [(c, tuple(r for r in own if (r.output == TYPES) == types)) for c, own in ran if c.label == label]
+            lines += _drawn(table(label, part, HIDDEN))
+        lines.append("")
+    if any(RANGE_PARITY in c.label for c, _ in ran):
         lines += [*textwrap.wrap(RANGE_PARITY_NOTE, WIDTH, subsequent_indent="  "), ""]
     not_run = [row for row in rows if _line(row) not in measured]
     for reason in dict.fromkeys(row.reason for row in not_run):
         lines += [*_not_run(reason, [row for row in not_run if row.reason == reason]), ""]
-    return "\n".join([*lines, *told, str(count(rows))]) + "\n"
+    return "\n".join([*lines, *information, str(count(rows))]) + "\n"
 
 
-def _table(label: str, rows: list[Row]) -> list[str]:
-    """Return one comparison's lines. A column is a metric, headed by its usual threshold; other thresholds stand beside
-    their values. What is hardly ever wrong (NaN, shapes, rows of a batch) is left out until it is.
-    """
-    quiet = {"rows", *(gate.metric for gate in ALWAYS)}
-    shown = [row for row in rows if row.verdict == Verdict.FAIL or row.metric not in quiet]
-    usual: dict[str, str] = {}
-    for metric in dict.fromkeys(row.metric for row in shown):
-        usual[metric] = Counter(asked(row) for row in shown if row.metric == metric).most_common(1)[0][0]
-    table = [["", "component", "output", *(TITLES.get(m, m) for m in usual)], ["", "", "", *usual.values()]]
-    reasons: list[list[str]] = [[], []]
-    said: set[str] = set()  # what goes for many outputs is told once
-    for (component, _, output), group in groupby(rows, key=_line):
-        judged = list(group)
-        found = {row.metric: row for row in judged}
-        cells = [_cell(found[metric], usual[metric]) if metric in found else "" for metric in usual]
-        verdict = outcome(judged)
-        table.append([verdict.upper() if verdict == Verdict.FAIL else verdict.words, component, output, *cells])
-        reasons.append(list(dict.fromkeys(row.reason for row in judged if row.reason and row.reason not in said)))
-        said.update(row.reason for row in judged if row.reason and row.verdict != Verdict.FAIL)
-    if not rows:
-        return [label]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [label]
-    for cells, why in zip(table, reasons, strict=True):
-        lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+def _drawn(shown: Table) -> list[str]:
+    """Return a table without its title; thresholds that are not the column's stand beside their values."""
+    texts = [["", "component", "output", *(title for title, _ in shown.columns)]]
+    texts.append(["", "", "", *(threshold for _, threshold in shown.columns)])
+    reasons: list[tuple[str, ...]] = [(), ()]
+    for part in shown.parts:
+        for line in part.lines:
+            cells = [_text(cell) if cell else "" for cell in line.cells]
+            verdict = line.verdict.upper() if line.verdict == Verdict.FAIL else line.verdict.words
+            texts.append([verdict, part.comparison.component, line.output, *cells])
+            reasons.append(line.reasons)
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    drawn = []
+    for cells, why in zip(texts, reasons, strict=True):
+        drawn.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
         for reason in why:
-            lines += textwrap.wrap(reason, WIDTH, initial_indent="        - ", subsequent_indent="          ")
-    return lines
+            drawn += textwrap.wrap(reason, WIDTH, initial_indent="        - ", subsequent_indent="          ")
+    return drawn if len(texts) > 2 else []
 
 
-def asked(row: Row) -> str:
-    """Return what a row's gate asks for; empty when it has none."""
-    return "" if row.threshold is None else condition(Gate(row.metric, row.threshold))
-
-
-def _cell(row: Row, usual: str) -> str:
-    if row.value is None:
-        return "-"
-    value = shown(row.metric, row.value)
-    return value if asked(row) == usual else f"{value} {asked(row)}"
-
-
-def shown(metric: str, value: float) -> str:
-    """Return a measured value as people read it."""
-    return f"{value:.5f}" if metric in ("cosine", "std_ratio", "mask_iou", "box_iou") else f"{value:.3g}"
+def _text(cell: Cell) -> str:
+    return f"{cell.text} {cell.asked}".rstrip() if cell.text else "-"
 
 
 def _not_run(reason: str | None, rows: list[Row]) -> list[str]:

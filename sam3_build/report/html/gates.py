@@ -1,4 +1,4 @@
-"""A manifest and its verdicts in; which gates judged what, and what each means with these weights, out."""
+"""Takes a manifest and its verdicts; says which gates judged what, and what each means with these weights."""
 
 from __future__ import annotations
 
@@ -8,31 +8,13 @@ from dataclasses import dataclass
 from sam3_build.compare.dependencies import Judged
 from sam3_build.compare.judge import Verdict
 from sam3_build.manifest.types import Manifest
-from sam3_build.report.table import TITLES, asked
-
-ASKS = {
-    "max_abs_over_std": "largest error, in standard deviations of the reference",
-    "max_abs_over_range": "largest error, as a share of the reference's range",
-    "cosine": "same direction, over all values at once",
-    "std_ratio": "same spread of values",
-    "mismatches": "values that are not equal",
-    "nonfinite": "values that are NaN or Inf",
-    "incomparable": "cases with another shape or dtype",
-    "count": "instances lost or added",
-    "mask_iou": "worst overlap of a pair of masks, at the picture's size",
-    "box_iou": "worst overlap of a pair of boxes",
-    "score": "largest difference of a pair's scores",
-    "presence": "pictures where the two disagree whether anything is there",
-    "rows": "rows of a batch that depend on their place or their neighbours",
-    "gemms": "matrix products in another precision than was asked for",
-    "low_gemms": "matrix products in reduced precision",
-    "low_share": "share of their weights' bytes that is reduced",
-}
+from sam3_build.report.metrics import metric
+from sam3_build.report.tables import asked
 
 
 @dataclass(frozen=True)
 class GateUse:
-    """A gate and in how many outputs it judged, failed, had no verdict, was only told; whether it means something."""
+    """A gate and in how many outputs it judged, failed, had no verdict, was only shown; whether it means something."""
 
     title: str
     asks: str
@@ -45,15 +27,15 @@ class GateUse:
 
 
 def gate_uses(found: Judged) -> Iterator[GateUse]:
-    """Yield every metric that has a threshold, in the order in which the comparisons have it."""
+    """Yield every metric that has a threshold, in the comparisons' order."""
     rows = [row for _, judged in found for row in judged if row.threshold is not None]
-    for metric in dict.fromkeys(row.metric for row in rows):
-        own = [row for row in rows if row.metric == metric]
+    for name in dict.fromkeys(row.metric for row in rows):
+        own = [row for row in rows if row.metric == name]
         verdicts = [row.verdict for row in own]
         judged, told = verdicts.count(Verdict.PASS) + verdicts.count(Verdict.FAIL), verdicts.count(Verdict.INFO)
         yield GateUse(
-            title=TITLES.get(metric, metric.replace("_", " ")),
-            asks=ASKS.get(metric, ""),
+            title=metric(name).title,
+            asks=metric(name).asks,
             thresholds=tuple(dict.fromkeys(asked(row) for row in own)),
             judged=judged,
             failed=verdicts.count(Verdict.FAIL),
@@ -64,13 +46,12 @@ def gate_uses(found: Judged) -> Iterator[GateUse]:
 
 
 def told_because(found: Judged) -> Iterator[tuple[str, str]]:
-    """Yield why metrics are only told, and which those are."""
+    """Yield why metrics are only shown, and which those are."""
     reasons: dict[str, dict[str, None]] = {}
     for comparison, rows in found:
         for row in rows:
             if row.verdict == Verdict.INFO and row.metric in comparison.informs:
-                title = TITLES.get(row.metric, row.metric.replace("_", " "))
-                reasons.setdefault(comparison.informs[row.metric], {})[title] = None
+                reasons.setdefault(comparison.informs[row.metric], {})[metric(row.metric).title] = None
     for reason, titles in reasons.items():
         yield reason, ", ".join(titles)
 

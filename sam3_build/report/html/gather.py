@@ -1,8 +1,8 @@
-"""What is known of a plan and its verdicts in, the page as nested data out, in the order in which people need it."""
+"""Takes what is known of a plan and its verdicts; returns the page as nested data, in the order in which it is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sam3_build.compare import reference_gap
@@ -13,8 +13,8 @@ from sam3_build.report.html.chart import Axis, Bar, Error, axis, bars, error
 from sam3_build.report.html.gates import GateUse, gate_uses, told_because, weights_note
 from sam3_build.report.html.pictures import Pictures, pictures
 from sam3_build.report.html.sources import GRAPH, Sources, side
-from sam3_build.report.html.tables import Line, Part, Table, tables
 from sam3_build.report.table import Counts, count
+from sam3_build.report.tables import Line, Part, Table, metrics, table, worst_first
 from sam3_build.spec import PIPELINE, Comparison
 
 WORDS: dict[str, str] = {
@@ -96,6 +96,7 @@ class Page:
     contrasts: tuple[tuple[str, ...], ...]
     made: Made
     verify: str
+    command: Callable[[Comparison], str]
 
 
 def gather(known: Sources, found: Judged) -> Page:
@@ -106,7 +107,7 @@ def gather(known: Sources, found: Judged) -> Page:
     errors = {id(c): _errors(known, c, judged) for c, judged in found if _ran(judged)}
     scale = axis(e for some in errors.values() for e in some)
     sections = tuple(_section(known, part, found, errors, scale) for part in parts)
-    measured = [part for section in sections for table in section.tables for part in table.parts]
+    measured = [part for section in sections for shown in section.tables for part in shown.parts]
     targets = tuple(_targets(known, found, parts))
     tone, headline, subline = _headline(counts)
     return Page(
@@ -128,7 +129,7 @@ def gather(known: Sources, found: Judged) -> Page:
         axis=scale,
         pictures=pictures(known, found),
         weights=weights_note(known.manifest),
-        range_parity=RANGE_PARITY_NOTE if any(RANGE_PARITY in p.label for p in measured) else "",
+        range_parity=RANGE_PARITY_NOTE if any(RANGE_PARITY in p.comparison.label for p in measured) else "",
         gates=tuple(gate_uses(found)),
         told=tuple(told_because(found)),
         contrasts=tuple(
@@ -137,6 +138,7 @@ def gather(known: Sources, found: Judged) -> Page:
         ),
         made=made(known),
         verify=f"{known.call} verify",
+        command=known.command,
     )
 
 
@@ -243,10 +245,25 @@ def _section(
         component,
         outcome(rows),
         count(rows),
-        tuple(tables(known, [(c, judged) for c, judged in own if _ran(judged)])),
+        tuple(_tables([(c, judged) for c, judged in own if _ran(judged)])),
         tuple((output, bars(some, scale)) for output, some in outputs.items()),
         tuple(side(c) for c, judged in own if not _ran(judged)),
     )
+
+
+def _tables(found: Judged) -> Iterator[Table]:
+    """Yield a table per set of metrics."""
+    alike: dict[tuple[str, ...], list[tuple[Comparison, tuple[Row, ...]]]] = {}
+    for c, rows in found:
+        alike.setdefault(metrics(rows), []).append((c, rows))
+    for some in alike.values():
+        title = f"Values: {', '.join(dict.fromkeys(side(c) for c, _ in some))}"
+        yield worst_first(table(title, some, why=_own_reason))
+
+
+def _own_reason(row: Row) -> str:
+    """Return why a row did not pass; of one that was not judged, what it would have failed for itself."""
+    return (row.reason or "").partition("; by itself: ")[2] if row.verdict == Verdict.NOT_JUDGED else row.reason or ""
 
 
 def _ran(rows: Iterable[Row]) -> bool:

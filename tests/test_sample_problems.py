@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from build_space import BuildSpace, copy_manifests, matching
 
-from sam3_build.diagnose.restrict_plan import session_of
 from sam3_build.errors import BuildError, ManifestError
 from sam3_build.execution.sample_problems import refuse_wrong_samples
+from sam3_build.execution.schedule import restrict
 from sam3_build.execution.session import Session, open_session
 from sam3_build.families.sam3_image import pictures
 from sam3_build.manifest.load import load
@@ -183,7 +183,7 @@ def test_a_picture_that_goes_after_the_manifest_was_read_is_reported_with_its_li
 
 def test_what_search_and_localize_make_up_comes_after_the_samples_too(tmp_path: Path) -> None:
     session = mini(tmp_path)
-    asked = session_of(session, session.plan, [session.plan.action("export:decoder")])
+    asked = restrict(session, session.plan, [session.plan.action("export:decoder")])
     assert [action.name for action in asked.plan.actions] == ["checkpoint", SAMPLES, "export:decoder"]
 
 

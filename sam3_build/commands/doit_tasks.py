@@ -1,4 +1,4 @@
-"""The doit front end: a session in; doit tasks, groups and the configuration out. Schedules nothing, judges nothing."""
+"""The doit front end: takes a session, returns doit tasks, groups and the configuration. doit orders and runs them."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def _publish(session: Session, targets: list[str]) -> Callable[[], TaskFailed | 
 
 
 def _nightly(session: Session, outcomes: dict[str, Outcome]) -> Task:
-    """Return the task behind `doit nightly`, which builds by itself. doit exits with 1 or 2 as the night did."""
+    """Return the task behind `doit nightly`, which builds alone. doit exits with 1 or 2 as the night did."""
 
     def run() -> TaskFailed | TaskError | None:
         from sam3_build.publish import nightly
@@ -266,7 +266,7 @@ def _nightly(session: Session, outcomes: dict[str, Outcome]) -> Task:
             return TaskError(str(error))
         if code == nightly.GOOD:
             return None
-        return (TaskFailed if code == nightly.BAD_GATE else TaskError)(nightly.verdict(code))
+        return (TaskFailed if code == nightly.BAD_GATE else TaskError)(nightly.MEANING[code])
 
     doc = "Build, verify and publish, past failures; tell what changed since the night before"
     return Task("nightly", [run], doc=doc, io=IO)

@@ -16,9 +16,8 @@ from sam3_build import registry
 from sam3_build.compare.depth import EVERYWHERE, JUMP, Depth, Metrics, depths, in_words, parting, times_gate
 from sam3_build.compare.depth_plot import svg
 from sam3_build.compare.judge import Verdict, judge
-from sam3_build.diagnose.restrict_plan import session_of, stale
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.execution.local import execute
+from sam3_build.execution import schedule
 from sam3_build.execution.session import Session
 from sam3_build.folders import write_atomically
 from sam3_build.spec import BASELINE, Action, Comparison, Gate, Input, Json, Kind
@@ -59,16 +58,14 @@ def localize(
 ) -> Located:
     """Measure what is not measured yet, find the block, write JSON and SVG. BuildError for what cannot be looked at.
 
-    say: is told each action before it runs
+    say: is given the name of each action before it runs
     """
     comparison = comparison_of(session, component, precision, target)
     action = action_of(session, comparison)
     plan = session.plan
     fp32 = next(c for c in plan.comparisons if c.name == f"{component}.{BASELINE}")
-    session = session_of(session, plan, [*(plan.action(str(c.action)) for c in (fp32, comparison)), action])
-    for step in stale(session):
-        say(step.name)
-        execute(step, session)
+    session = schedule.restrict(session, plan, [*(plan.action(str(c.action)) for c in (fp32, comparison)), action])
+    schedule.run(session, started=lambda action: say(action.name))
     session.store.digests.save()
     verified = _read(session, str(comparison.action), "statistics.json")
     located = conclude(comparison, _read(session, action.name, "depth.json"), verified)

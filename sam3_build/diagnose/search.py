@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from sam3_build import registry
 from sam3_build.compare.judge import Row, Verdict, condition, judge
 from sam3_build.diagnose.delta_debugging import Nodes, minimal, starts
-from sam3_build.diagnose.restrict_plan import session_of, stale
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.execution.local import execute, readable
+from sam3_build.execution import schedule
+from sam3_build.execution.local import Outcome, readable
 from sam3_build.execution.session import Session
 from sam3_build.folders import write_atomically
 from sam3_build.manifest.lock import lock_path
@@ -109,7 +109,7 @@ class _Runs:
     """Makes actions fresh, each in the plan that the manifest has with one lock or another."""
 
     def __init__(self, session: Session, goal: Goal, say: Say) -> None:
-        """Plan as if `goal` had no lock, and run all that trials depend on."""
+        """Plan as if `goal` had no lock, and run all that trials need."""
         self.goal = goal
         self.ran = 0
         self._session = session
@@ -134,16 +134,17 @@ class _Runs:
         return make_plan(with_lock(self._session.manifest, goal.component, goal.precision, lock))
 
     def fresh(self, plan: Plan, action: Action) -> Record:
-        """Return the record of `action`, after running it and what it depends on where these are not fresh."""
-        session = session_of(self._session, plan, [action])
-        for step in stale(session):
-            outcome = execute(step, session)
-            self.ran += outcome.how == "built"
-            if not step.name.startswith("trial:"):  # it is told with what came out
-                self.say(f"  {outcome.how}  {step.name}  {outcome.seconds:.1f} s")
+        """Return the record of `action`, after running it and what it needs where these are not fresh."""
+        session = schedule.restrict(self._session, plan, [action])
+        schedule.run(session, ended=self._ended)
         record = session.resolver.resolve(action.name).record
         assert record is not None
         return record
+
+    def _ended(self, action: Action, outcome: Outcome) -> None:
+        self.ran += outcome.how == "built"
+        if outcome.how != "fresh" and action.stage != "trial":  # a trial is printed with its verdict
+            self.say(f"  {outcome.how}  {action.name}  {outcome.seconds:.1f} s")
 
     def read(self, record: Record, file: str) -> Mapping[str, Json]:
         """Return a JSON file of what an action wrote."""

@@ -38,10 +38,11 @@ _LITTLE_SPACE = 1 << 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an action: built by a worker, or restored (the store had it, the view did not)."""
+    """How an action ended: restored if only the view lacked it. why: its error, what blocks it, or what it needs."""
 
-    how: Literal["built", "restored"]
-    seconds: float
+    how: Literal["built", "restored", "fresh", "failed", "skipped", "blocked"]
+    seconds: float = 0.0
+    why: str = ""
 
 
 def log_path(view: View, action: Action) -> Path:

@@ -1,6 +1,6 @@
 """sam3-build: the commands beside doit. They read a plan, the store and single files.
 
-`gc` and `schema` write; `search` and `localize` build what they measure.
+`gc`, `schema` and `polygraphy` write; `search`, `localize` and `polygraphy` build what they need.
 """
 
 from __future__ import annotations
@@ -173,6 +173,24 @@ def localize(
         session, component, precision, target, lambda action: print(f"  run       {action}", file=sys.stderr)
     )
     print(json.dumps(localizing.as_json(found), indent=1) if as_json else localizing.render(found), end="")
+
+
+@app.command()
+def polygraphy(
+    component: str,
+    precision: str,
+    out: Annotated[Path, typer.Option("--out", help="The folder to write, new or empty")],
+    target: Annotated[str | None, typer.Option(help="The engine for this target, not the graph")] = None,
+    manifest: ManifestOption = None,
+) -> None:
+    """Write recorded inputs, expected outputs and the `polygraphy run` lines that repeat a comparison by hand."""
+    from sam3_build.diagnose import polygraphy_files
+
+    session = _session(manifest)
+    written = polygraphy_files.write(
+        session, component, precision, target, out, lambda action: print(f"  run       {action}", file=sys.stderr)
+    )
+    print(*polygraphy_files.render(written, out), sep="\n")
 
 
 @app.command()

@@ -138,6 +138,8 @@ class Backend:
     runner:        (request) -> a Polygraphy runner of what was built, not yet activated
     layer_types:   (request) -> ONNX node name -> element type name in which the built thing computes it, as far as it
                    tells; None for a backend whose products cannot be inspected
+    polygraphy:    (options, stem) -> the file that runs what was built and the options of `polygraphy run` by which it
+                   does; None for a backend whose products Polygraphy cannot run
     variants:      (what to call it, options) of each way to use it, for `sam3-build device`
     """
 
@@ -159,6 +161,7 @@ class Backend:
     runner: Callable[[RunRequest], object]
     variants: tuple[tuple[str, Mapping[str, Json]], ...]
     layer_types: Callable[[RunRequest], Mapping[str, str]] | None = None
+    polygraphy: Callable[[Mapping[str, Json], str], tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,7 @@ def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
         "commands.gc",
         "publish.targets",
         "diagnose.search",
+        "diagnose.polygraphy_files",
     }
     readers = {
         "publish.nights",

@@ -242,6 +242,11 @@ def open_runner(request: RunRequest, library: Library) -> object:
     return TrtRunner(EngineFromBytes(BytesFromPath(str(request.built / f"{request.stem}.engine"))), name=library.title)
 
 
+def polygraphy_options(options: Mapping[str, Json], stem: str) -> tuple[str, ...]:
+    """Return the file and the options by which `polygraphy run` runs an engine."""
+    return f"{stem}.engine", "--model-type", "engine", "--trt"
+
+
 def inspect_engine(request: RunRequest, library: Library) -> Mapping[str, Json]:
     """Return what the library's inspector says of `<stem>.engine` in the folder `built`."""
     trt = _import(library)

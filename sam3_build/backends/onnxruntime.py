@@ -167,5 +167,6 @@ BACKEND = Backend(
     device_fields=_device_fields,
     build=build,
     runner=_runner,
+    polygraphy=lambda options, stem: (f"{stem}.onnx", "--onnxrt", "--providers", _provider(options)),
     variants=(("on a CPU", {"provider": "cpu"}), ("with provider: cuda", {"provider": "cuda"})),
 )

@@ -271,6 +271,7 @@ BACKEND = Backend(
     device_fields=_device_fields,
     build=build,
     runner=_runner,
+    polygraphy=_tensorrt.polygraphy_options,
     layer_types=_layer_types,
     variants=(("", asdict(TensorRTOptions())),),
 )

@@ -132,6 +132,7 @@ BACKEND = Backend(
     device_fields=_device_fields,
     build=build,
     runner=_runner,
+    polygraphy=_tensorrt.polygraphy_options,
     variants=(
         (f"for compute capability {', '.join(COMPUTE_CAPABILITIES)}", {"compute_capabilities": COMPUTE_CAPABILITIES}),
     ),

@@ -85,6 +85,18 @@ def localize(
 
 def comparison_of(session: Session, component: str, precision: str, target: str | None) -> Comparison:
     """Return what `doit verify` judges of the same; BuildError when there is none that can be run here."""
+    found = comparisons_of(session, component, precision, target)
+    if not any(c.action for c in found):
+        raise BuildError(f"{found[0].name} cannot be looked at here: {found[0].not_run}")
+    if precision == BASELINE and target is None:
+        raise BuildError(
+            f"{component}.{BASELINE} is what others are held against: name another --precision, or a --target"
+        )
+    return next(c for c in found if c.action)
+
+
+def comparisons_of(session: Session, component: str, precision: str, target: str | None) -> list[Comparison]:
+    """Return the comparisons of tensors under these names; BuildError when the manifest has none."""
     found = [c for c in session.plan.comparisons if c.kind == Kind.PARITY]
     for what, wanted, known in (
         ("component", component, {c.component for c in found}),
@@ -100,13 +112,7 @@ def comparison_of(session: Session, component: str, precision: str, target: str 
         itself = not registry.backend((chosen := session.manifest.targets[str(target)]).backend).runs(chosen.options)
         why = "runs the graph itself: leave --target out" if itself else f"has no {precision} engines"
         raise BuildError(f"{target} {why}")
-    if not any(c.action for c in found):
-        raise BuildError(f"{found[0].name} cannot be looked at here: {found[0].not_run}")
-    if precision == BASELINE and target is None:
-        raise BuildError(
-            f"{component}.{BASELINE} is what others are held against: name another --precision, or a --target"
-        )
-    return next(c for c in found if c.action)
+    return found
 
 
 def action_of(session: Session, comparison: Comparison) -> Action:

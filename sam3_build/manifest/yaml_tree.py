@@ -18,6 +18,9 @@ Plain = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
 
 LARGEST = 100_000
 DEEPEST = 50
+TOO_DEEP = f"nested more than {DEEPEST} levels deep"
+# libyaml has a limit of its own since 0.2.6, which a long row of brackets meets before any node is composed.
+_LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
 NO_KEYS: Mapping[str, Place] = MappingProxyType({})
 BOOLEANS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
 
@@ -103,7 +106,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         """Called by the composer as it enters a node that `node` holds."""
         self.depth += 1
         if self.depth > DEEPEST and node is not None:
-            raise yaml.MarkedYAMLError(problem=f"nested more than {DEEPEST} levels deep", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem=TOO_DEEP, problem_mark=node.start_mark)
 
     def ascend_resolver(self) -> None:
         """Called by the composer as it leaves a node."""
@@ -124,8 +127,10 @@ class _Tree:
             node = yaml.compose(data, Loader=_Loader)
         except yaml.MarkedYAMLError as e:
             mark = e.problem_mark or e.context_mark
-            context = f" ({e.context})" if e.context else ""
-            self._stop(mark.line + 1 if mark else 0, f"not valid YAML: {e.problem}{context}")
+            said = f"{e.problem} ({e.context})" if e.context else e.problem
+            if e.problem == _LIBYAML_TOO_DEEP:
+                said = TOO_DEEP
+            self._stop(mark.line + 1 if mark else 0, f"not valid YAML: {said}")
         except yaml.reader.ReaderError as e:
             self._stop(data[: e.position].count(b"\n") + 1, f"not valid YAML text: {e.reason}; save it as UTF-8")
         else:
@@ -157,7 +162,7 @@ class _Tree:
         if id(node) in inside:
             wrong = "an alias (*) may not stand inside the value that its anchor (&) names"
         elif len(inside) > DEEPEST:
-            wrong = f"is nested more than {DEEPEST} levels deep"
+            wrong = f"is {TOO_DEEP}"
         elif self.size == LARGEST:
             wrong = f"its aliases write out to more than {LARGEST} values"
         if wrong:

@@ -1,4 +1,4 @@
-"""A scratch project: the real front end, store, plan and worker with toy stages; real `doit` processes; what ran."""
+"""A scratch project: the real front end, store and plan with toy stages; `doit` as a process of its own; what ran."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from py_compile import PycInvalidationMode
+
+import warm_python
 
 ROOT = Path(__file__).parents[1]
 TOY = Path(__file__).parent / "toy"
@@ -72,15 +74,25 @@ class Run:
 
 @dataclass(frozen=True)
 class BuildSpace:
-    """A project folder that doit runs in; `prefix` is an argv that each command is run through."""
+    """A project folder that doit runs in; `prefix` is an argv that each command is run through.
+
+    Where `workers` is false, doit and the commands run in forks of a Python that has their packages loaded
+    (warm_python.py), and doit runs stages in forks of itself (toy/forked.py).
+    """
 
     root: Path
     prefix: tuple[str, ...] = ()
+    workers: bool = False
 
     @classmethod
     def create(cls, root: Path) -> BuildSpace:
         shutil.copytree(ROOT / "sam3_build", root / "sam3_build", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "dodo.py", root)
+        opened = "doit_tasks.open_for_doit(Path(__file__).parent)"
+        first, found, rest = (ROOT / "dodo.py").read_text().partition(opened)
+        assert found
+        launch = "__import__('forked').launch"
+        (root / "dodo.py").write_text(f"{first}__import__('dataclasses').replace({opened}, launch={launch}){rest}")
+        shutil.copy(TOY / "forked.py", root)
         for folder in ("stages", "families", "patches"):
             shutil.copytree(TOY / folder, root / "sam3_build" / folder, dirs_exist_ok=True)
         manifests = root / "manifests"
@@ -158,8 +170,9 @@ class BuildSpace:
 
     def environ(self, **extra: str) -> dict[str, str]:
         path = os.pathsep.join([str(self.root), str(self.root / "site")])
+        own = {"TOY_WORKERS": "1"} if self.workers else {}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("SAM3_", "TOY_", "PYTEST_"))}
-        return {**kept, "PYTHONPATH": path, "SAM3_MANIFEST": "toy", "PYTHONDONTWRITEBYTECODE": "1", **extra}
+        return {**kept, "PYTHONPATH": path, "SAM3_MANIFEST": "toy", "PYTHONDONTWRITEBYTECODE": "1", **own, **extra}
 
     def start(self, *args: str, **extra: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -173,7 +186,9 @@ class BuildSpace:
         )
 
     def doit(self, *args: str, **extra: str) -> Run:
-        return finish(self.start(*args, **extra))
+        if self.workers or self.prefix:
+            return finish(self.start(*args, **extra))
+        return Run(*warm_python.run("doit", [*args], str(self.root), self.environ(**extra), mix=True))
 
     def build(self, *args: str, **extra: str) -> Run:
         """Run `doit` to the end; it must succeed."""
@@ -182,6 +197,8 @@ class BuildSpace:
         return run
 
     def cli(self, *args: str, timeout: float = 120, **extra: str) -> Run:
+        if not (self.workers or self.prefix):
+            return Run(*warm_python.run("sam3_build", [*args], str(self.root), self.environ(**extra), mix=False))
         done = subprocess.run(
             [*self.prefix, sys.executable, "-m", "sam3_build", *args],
             cwd=self.root,

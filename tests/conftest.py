@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -21,15 +22,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuildSpace:
 
 
 @pytest.fixture
-def space(built: BuildSpace, tmp_path: Path) -> BuildSpace:
-    """A copy of the built project, to change."""
-    return built.copy(tmp_path / "project")
+def workers(request: pytest.FixtureRequest) -> bool:
+    """Tell whether the test is marked `workers`: what it asks is about processes, not about what is stale."""
+    return request.node.get_closest_marker("workers") is not None
 
 
 @pytest.fixture
-def fresh(built: BuildSpace, tmp_path: Path) -> BuildSpace:
+def space(built: BuildSpace, tmp_path: Path, workers: bool) -> BuildSpace:
+    """A copy of the built project, to change."""
+    return replace(built.copy(tmp_path / "project"), workers=workers)
+
+
+@pytest.fixture
+def fresh(built: BuildSpace, tmp_path: Path, workers: bool) -> BuildSpace:
     """A copy of the project in which nothing was built."""
-    return built.clone(tmp_path / "fresh")
+    return replace(built.clone(tmp_path / "fresh"), workers=workers)
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from build_space import BuildSpace
+
+pytestmark = pytest.mark.workers
 
 # Loaded by every Python of a space that finds it. config.json was saved at the second SAVED (ns), and whoever saves it
 # again leaves it with the same times: the clock stands within that second. A worker finds it saved once more.

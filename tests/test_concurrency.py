@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from build_space import ACTIONS, SHOWN, BuildSpace, Run, finish
 
+pytestmark = pytest.mark.workers
+
 
 def both(first: BuildSpace, second: BuildSpace, *args: str, **extra: str) -> tuple[Run, Run]:
     processes = [space.start(*args, **extra) for space in (first, second)]

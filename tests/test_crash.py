@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from build_space import ACTIONS, SHOWN, BuildSpace, Run, finish, matching, processes_in, wait_until
 
+pytestmark = pytest.mark.workers
+
 # Loaded by every Python of a space that finds it: kills the process before it renames something to a path that
 # matches CRASH_AT, at the time counted by CRASH_COUNT. Nothing of the project is replaced.
 CRASH = """
@@ -109,7 +111,7 @@ def half_built(built: BuildSpace, tmp_path_factory: pytest.TempPathFactory) -> B
     assert run.built == HALF, run.output
     (space.root / "site").mkdir()
     (space.root / "site" / "sitecustomize.py").write_text(CRASH)
-    return space
+    return replace(space, workers=True)
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.what)
@@ -243,7 +245,7 @@ def test_on_a_read_only_disk_a_no_op_succeeds_and_a_build_is_one_clear_error(bui
     disk.remount("size=32m")
     root = disk.mount / "project"
     root.mkdir()
-    space = BuildSpace(root, disk.inside(root))
+    space = BuildSpace(root, disk.inside(root), workers=True)
     seen = built.copy(disk.outside / "project")
     assert space.build().built == set()
     disk.remount("ro")

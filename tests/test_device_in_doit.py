@@ -161,6 +161,7 @@ def test_what_is_remembered_is_not_believed_when_somebody_changed_it(gpu: BuildS
     assert gpu.build().built == set()
 
 
+@pytest.mark.workers
 def test_a_gpu_that_changed_under_the_plan_is_refused_with_the_first_field_and_then_seen(space: BuildSpace) -> None:
     add_target(space)
     (space.root / "state.txt").write_text("the same start of the same machine")
@@ -178,6 +179,7 @@ def test_a_gpu_that_changed_under_the_plan_is_refused_with_the_first_field_and_t
 # ------------------------------------------------------------------ one at a time
 
 
+@pytest.mark.workers
 def test_two_projects_on_one_gpu_take_turns_and_the_second_says_that_it_waits(
     fresh: BuildSpace, tmp_path: Path
 ) -> None:
@@ -200,6 +202,7 @@ def test_two_projects_on_one_gpu_take_turns_and_the_second_says_that_it_waits(
     assert seconds[0] >= 2 and seconds[1] >= 3, said  # the second began after the first had ended
 
 
+@pytest.mark.workers
 def test_workers_of_one_run_take_turns_too(fresh: BuildSpace) -> None:
     uuid = f"GPU-{uuid4()}"
     add_target(fresh)

@@ -210,6 +210,7 @@ def test_a_component_whose_every_target_is_blocked_is_an_error_when_named(withou
 # ------------------------------------------------------------------ failures
 
 
+@pytest.mark.workers
 def test_a_stage_that_raises_shows_its_log_and_the_end_of_it(space: BuildSpace) -> None:
     space.edit("sam3_build/stages/simplify.py", "component = ", 'raise ValueError("no such luck")\n    component = ')
     run = space.doit("simplify:head")
@@ -221,6 +222,7 @@ def test_a_stage_that_raises_shows_its_log_and_the_end_of_it(space: BuildSpace) 
     assert not re.search(r"executor\.py|frontend\.py|doit/", run.output), run.output
 
 
+@pytest.mark.workers
 def test_a_stage_that_refuses_its_input_shows_its_words(space: BuildSpace) -> None:
     space.edit("sam3_build/stages/simplify.py", "def run(", "from sam3_build.errors import BuildError\n\n\ndef run(")
     space.edit("sam3_build/stages/simplify.py", "component = ", 'raise BuildError("not this graph")\n    component = ')
@@ -236,6 +238,7 @@ def test_after_a_failure_the_old_verdicts_are_gone_and_other_work_can_go_on(spac
     assert not list(space.view.glob("report.*"))
 
 
+@pytest.mark.workers
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -266,6 +269,7 @@ def test_a_plug_in_that_is_not_python_is_named_with_its_line(space: BuildSpace) 
     assert_message(space.cli("plan"), "sam3_build/families/toy/forward.py:4")
 
 
+@pytest.mark.workers
 def test_a_source_file_that_goes_while_doit_runs_is_one_clear_error(fresh: BuildSpace) -> None:
     fresh.edit(
         "sam3_build/stages/checkpoint.py",
@@ -294,6 +298,7 @@ def test_an_input_that_changes_while_an_action_runs_is_not_taken_for_what_was_bu
     assert not list(fresh.store.glob("objects/*/*"))
 
 
+@pytest.mark.workers
 def test_code_that_keeps_its_size_and_time_is_not_run_from_old_bytecode(fresh: BuildSpace) -> None:
     """Python trusts bytecode whose source has the same size and time in whole seconds; a key must not."""
     import os

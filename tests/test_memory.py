@@ -80,6 +80,7 @@ def test_free_memory_and_a_process_s_own_are_the_system_s() -> None:
     assert resident_bytes(2**22 + 1) == 0  # above the largest process number
 
 
+@pytest.mark.workers
 @pytest.mark.parametrize(("peak", "order"), [(1, "run run built built"), (10**15, "run run wait built built")])
 def test_workers_that_do_not_fit_do_not_run_at_a_time(fresh: BuildSpace, peak: int, order: str) -> None:
     fresh.edit("sam3_build/stages/build.py", "Memory(base=1)", f"Memory(base={peak})")

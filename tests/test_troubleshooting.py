@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm_python
 from build_space import BuildSpace, copy_manifests
 
 ROOT = Path(__file__).parents[1]
@@ -39,17 +38,10 @@ class Project:
 
     def say(self, *args: str, fails: bool = True, **extra: str) -> str:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("SAM3_", "HF_", "PYTEST_"))}
-        done = subprocess.run(
-            [sys.executable, "-m", *args],
-            cwd=self.folder,
-            env=kept | {"PYTHONPATH": str(ROOT), **extra},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        said = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, said
+        module, *words = args
+        environ = kept | {"PYTHONPATH": str(ROOT), **extra}
+        code, said = warm_python.run(module, words, str(self.folder), environ, mix=False)
+        assert (code != 0) == fails, said
         assert "Traceback" not in said, said
         return said
 

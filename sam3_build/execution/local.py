@@ -7,10 +7,8 @@ commits what the worker wrote. Whatever happens to this process, the worker dies
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from sam3_build.errors import ActionError, Keys
+from sam3_build.execution.launch import Ended, Job
 from sam3_build.execution.memory import Running, expected_peak
 from sam3_build.execution.sample_problems import located
 from sam3_build.execution.session import Session, device_file
@@ -139,7 +138,7 @@ def _build(action: Action, answer: Answer, session: Session, locks: tuple[int, .
 def _work(
     action: Action, session: Session, out: Path, log: Path, locks: tuple[int, ...], entry: Running
 ) -> dict[str, Json]:
-    """Run the stage in a worker process and return its result; the worker's output goes to the log."""
+    """Run the stage in a worker and return its result; the worker's output goes to the log."""
     inputs, artifacts = session.resolver.input_paths(action), session.view.root.parent
     device: dict[str, Json] | None = None
     if action.gpu:
@@ -158,48 +157,10 @@ def _work(
         make_folder(log.parent, artifacts)
         log_file = log.open("wb")
         share(log, log.parent)
-    reader, writer = os.pipe()
-    try:
-        with log_file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "sam3_build.execution.worker", str(writer), str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=log_file,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"} | dict(action.env),
-                pass_fds=(writer, *locks),
-                start_new_session=True,
-            )
-        os.close(writer)
-        writer, entry.pid = -1, process.pid
-        try:
-            said = _converse(process, json.dumps(request).encode(), reader)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-    finally:
-        os.close(reader)
-        if writer >= 0:
-            os.close(writer)
-    return _judge_exit(action, process.returncode, said, log, out, session.manifest)
-
-
-def _converse(process: subprocess.Popen[bytes], request: bytes, reader: int) -> bytes:
-    assert process.stdin
-    try:
-        process.stdin.write(request)
-        process.stdin.close()
-    except BrokenPipeError:
-        pass  # the worker is already gone; its exit status says why
-    said = b""
-    while block := os.read(reader, 1 << 16):
-        said += block
-    # While its leader is not reaped, the group's number cannot belong to anybody else: end what it left running.
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return said
+    with log_file:
+        job = Job(json.dumps(request).encode(), log_file, action.env, locks)
+        ended = session.launch(job, entry.start)
+    return _judge_exit(action, ended, log, out, session.manifest)
 
 
 def _say_waiting(action: Action, why: str = "another run is building it") -> None:
@@ -211,8 +172,9 @@ def _say_too_large(action: Action, need: int, free: int) -> None:
     sys.stderr.write(f"  wait  {action.name}: needs about {need / 1e9:.1f} GB of memory, {left}\n")
 
 
-def _judge_exit(action: Action, code: int, said: bytes, log: Path, out: Path, manifest: Manifest) -> dict[str, Json]:
-    result: dict[str, Json] = json.loads(said) if said and code >= 0 else {}
+def _judge_exit(action: Action, ended: Ended, log: Path, out: Path, manifest: Manifest) -> dict[str, Json]:
+    code = ended.code
+    result: dict[str, Json] = json.loads(ended.said) if ended.said and code >= 0 else {}
     if code == 0 and "facts" in result:
         return result
     if code < 0:

@@ -66,6 +66,10 @@ class Running:
     need: int
     pid: int | None = None
 
+    def start(self, pid: int) -> None:
+        """Note the process."""
+        self.pid = pid
+
 
 class Admission:
     """Lets workers of this process start when they fit."""
@@ -79,7 +83,7 @@ class Admission:
 
     @contextmanager
     def admit(self, need: int, waiting: Callable[[int], None]) -> Iterator[Running]:
-        """Wait until `need` bytes fit, or nothing else runs; yield the entry whose `pid` the caller sets.
+        """Wait until `need` bytes fit, or nothing else runs; yield the entry that the caller tells of the process.
 
         `waiting` is called once, with what is free, when there is a wait.
         """

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sam3_build.digest import DigestCache
 from sam3_build.errors import NoDeviceError
+from sam3_build.execution.launch import Launch, run_worker
 from sam3_build.execution.memory import Admission
 from sam3_build.folders import share
 from sam3_build.machine import gpu, toolchain
@@ -37,6 +38,7 @@ class Session:
     ownership: Ownership
     resolver: Resolver
     admission: Admission = field(default_factory=Admission)
+    launch: Launch = run_worker
 
 
 def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -> Session:

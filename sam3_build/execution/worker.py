@@ -109,8 +109,12 @@ def main(argv: list[str]) -> int:
     descriptor, parent = (int(a) for a in argv)
     die_with(parent)
     os.set_inheritable(descriptor, False)
+    return answer(json.load(sys.stdin), descriptor)
+
+
+def answer(request: Mapping[str, object], descriptor: int) -> int:
+    """Run the stage that the request names, write its result to `descriptor` as JSON and return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    request = json.load(sys.stdin)
     sys.meta_path.insert(0, _FromSourceFinder)
     try:
         result = run(request)

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from build_space import BuildSpace
 
-from sam3_build.commands.plan_text import free_bytes, readable_size, render_plan
+from sam3_build.commands.plan_text import render_plan
 from sam3_build.execution.session import Session, open_session
 from sam3_build.store.explain import Difference, Explanation, explain_plan
 from sam3_build.store.resolve import State
+from sam3_build.store.sizes import free_bytes, readable_size
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = "manifests/toy.yaml"

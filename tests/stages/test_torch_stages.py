@@ -13,10 +13,11 @@ import torch
 from miniature import CONFIG, SCENES, SOURCE, TOKENIZER, WEIGHTS
 from safetensors.torch import load_file, save_file
 
-from sam3_build import hub, registry
+from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import weights
 from sam3_build.stages import checkpoint, export, reference, samples, verify
+from sam3_build.weights import hub
 
 FAMILY = registry.family("sam3_image")
 COMPONENTS = [c.name for c in FAMILY.components]

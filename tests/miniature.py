@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,8 @@ SOURCE = {"random": {"seed": 0}}
 
 def folder(action: str, manifest: str = MANIFEST) -> Path:
     """Return the folder of an action's output; read-only."""
-    return open_session(ROOT, manifest, os.environ).store.object_path(_record(action, manifest).object)
+    found = _record(action, manifest)
+    return _session(manifest).store.object_path(found.object)
 
 
 def facts(action: str) -> dict[str, object]:
@@ -56,13 +58,13 @@ def onnx(action: str, manifest: str = MANIFEST) -> Path:
 
 def params(action: str, manifest: str = MANIFEST) -> dict[str, object]:
     """Return the parameters that the plan gives to an action."""
-    return dict(open_session(ROOT, manifest, os.environ).plan.action(action).params)
+    return deepcopy(dict(_session(manifest).plan.action(action).params))
 
 
 def inputs(action: str, manifest: str = MANIFEST) -> dict[str, Path]:
     """Return the input paths that an action's stage gets."""
     _record(action, manifest)
-    session = open_session(ROOT, manifest, os.environ)
+    session = _session(manifest)
     return session.resolver.input_paths(session.plan.action(action))
 
 
@@ -79,16 +81,17 @@ def run_onnx(model: Path | bytes, feeds: Mapping[str, Array]) -> dict[str, Array
 
 @cache
 def _record(action: str, manifest: str = MANIFEST) -> Record:
-    found = _resolve(action, manifest)
+    found = _session(manifest).resolver.resolve(action).record
     if found is None:
         argv = [sys.executable, "-m", "doit", f"manifest={manifest}", action]
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        found = _resolve(action, manifest)
+        _session.cache_clear()  # what it knew to be missing is there
+        found = _session(manifest).resolver.resolve(action).record
     assert found is not None, f"doit {action} ended well, but its output is not fresh"
     return found
 
 
-def _resolve(action: str, manifest: str) -> Record | None:
-    session: Session = open_session(ROOT, manifest, os.environ)
-    return session.resolver.resolve(action).record
+@cache
+def _session(manifest: str) -> Session:
+    return open_session(ROOT, manifest, os.environ)

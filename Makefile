@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint benchmark train-mini clean
+.PHONY: demo test test-ci slow lint benchmark train-mini clean
 
 demo: $(VENV)/installed  ## build the default manifest and compare it with PyTorch: no download, no GPU
 	$(BIN)/python -m doit build verify
@@ -11,6 +11,9 @@ demo: $(VENV)/installed  ## build the default manifest and compare it with PyTor
 
 test: $(VENV)/installed  ## the quick suite, a few minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-ci: $(VENV)/installed  ## what takes too long for the quick suite and still runs before every merge
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ci
 
 slow: $(VENV)/installed  ## the long runs
 	$(BIN)/python -m pytest -m slow

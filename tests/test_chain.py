@@ -76,7 +76,7 @@ def test_recorded_and_computed_files_are_read_alike(tmp_path) -> None:
     assert chain.in_files({"vision": tmp_path / "vision"}, "other.npz")("vision", "x") is None
 
 
-@pytest.mark.parametrize("manifest", [miniature.MANIFEST, miniature.MANIFEST_V2])
+@pytest.mark.parametrize("manifest", [miniature.MANIFEST, pytest.param(miniature.MANIFEST_V2, marks=pytest.mark.ci)])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_links_of_a_chain_give_what_the_whole_chain_gives_in_memory(precision: str, manifest: str) -> None:
     family = registry.family("sam3_image").laid_out("v2" if manifest == miniature.MANIFEST_V2 else "v1")

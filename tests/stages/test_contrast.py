@@ -47,6 +47,7 @@ META = ("reference:decoder", miniature.MANIFEST)
 HF = ("reference:decoder", MANIFEST_V2)
 
 
+@pytest.mark.ci
 def test_meta_to_transformers_in_v1_is_what_transformers_records_itself():
     found = measured(miniature.folder("contrast:decoder.hf"))
     for name, metrics in expected(miniature.folder(*HF), miniature.folder(*META)).items():
@@ -54,6 +55,7 @@ def test_meta_to_transformers_in_v1_is_what_transformers_records_itself():
     assert found["pred_masks"]["max_abs_over_std"] > 0.1, "two functions"
 
 
+@pytest.mark.ci
 def test_transformers_to_meta_in_v2_is_what_meta_records_itself():
     found = measured(miniature.folder("contrast:decoder.meta", MANIFEST_V2))
     for name, metrics in expected(miniature.folder(*META), miniature.folder(*HF)).items():

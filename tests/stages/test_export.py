@@ -142,7 +142,8 @@ def test_coordinate_arithmetic_can_be_told_by_its_names(component, exported):
 
 
 @pytest.mark.parametrize(
-    "component", [pytest.param(c, marks=() if c == "geometry_encoder" else pytest.mark.slow) for c in COMPONENTS]
+    "component",
+    [pytest.param(c, marks=pytest.mark.ci if c == "geometry_encoder" else pytest.mark.slow) for c in COMPONENTS],
 )
 def test_another_process_exports_the_same_bytes(component, exported, tmp_path):
     """With another hash seed and another number of threads than the process that filled the store."""
@@ -223,7 +224,9 @@ MID_SIZE = {
     ("component", "config", "beside"),
     [
         # 0.6 GB of weights, and half a gigabyte for torch: a third copy of the weights would show.
-        pytest.param("text_encoder", {"text_config": MID_SIZE}, 0.8e9, id="mid-size-text_encoder"),
+        pytest.param(
+            "text_encoder", {"text_config": MID_SIZE}, 0.8e9, marks=pytest.mark.ci, id="mid-size-text_encoder"
+        ),
         *(pytest.param(c, {}, 1.5e9, marks=pytest.mark.slow, id=f"full-size-{c}") for c in COMPONENTS),
     ],
 )

@@ -113,6 +113,7 @@ def test_patches_change_no_bit_of_any_output(component, rewrites, gone):
         assert {n: v.tobytes() for n, v in before.items()} == {n: v.tobytes() for n, v in after.items()}
 
 
+@pytest.mark.ci
 def test_a_vision_encoder_whose_windowed_layers_are_neighbours_keeps_its_windows_and_every_bit(tmp_path):
     """The miniature alternates between windows and the grid; the real model has runs of seven layers with windows."""
     given = miniature.inputs("export:vision_encoder")

@@ -71,6 +71,7 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize(("reference", "name"), PROMPTS)
+@pytest.mark.ci
 def test_the_one_decoder_gives_what_the_chain_of_files_gives(reference, name, decoders):
     expected = chained(reference, name)
     for output, found in run_v2(decoders, reference, name).items():
@@ -78,6 +79,7 @@ def test_the_one_decoder_gives_what_the_chain_of_files_gives(reference, name, de
         assert np.abs(found - expected[output]).max() <= 1e-5 * np.abs(expected[output]).max(), output
 
 
+@pytest.mark.ci
 def test_rows_with_and_without_boxes_share_a_batch_under_hf(decoders):
     case = cases("hf", "v2")["batch"]
     assert (case["input_boxes_labels"] != -10).any(1).tolist() == [False, True, True, True]
@@ -89,6 +91,7 @@ def test_rows_with_and_without_boxes_share_a_batch_under_hf(decoders):
             assert np.abs(array[row : row + 1] - alone).max() <= 2e-5 * np.abs(alone).max(), (output, row)
 
 
+@pytest.mark.ci
 def test_the_reference_makes_two_graphs_that_differ_on_a_text_only_prompt_alone(decoders):
     for name, differ in (("sample0", True), ("sample1", False)):
         known = chained("meta", name)
@@ -98,6 +101,7 @@ def test_the_reference_makes_two_graphs_that_differ_on_a_text_only_prompt_alone(
 
 
 @pytest.mark.parametrize("reference", FAMILY.references)
+@pytest.mark.ci
 def test_more_ignored_boxes_change_nothing_so_their_number_is_really_open(reference, decoders):
     known = chained("meta", "sample1")
     given = {tensor.name: known[tensor.name] for tensor in SPEC.inputs}
@@ -112,6 +116,7 @@ def test_more_ignored_boxes_change_nothing_so_their_number_is_really_open(refere
             assert np.abs(found - expected[output]).max() <= 1e-5 * np.abs(expected[output]).max(), output
 
 
+@pytest.mark.ci
 def test_the_decoder_has_the_interface_and_the_module_paths_of_its_parts(decoders):
     for file in decoders.values():
         onnx.checker.check_model(str(file), full_check=True)

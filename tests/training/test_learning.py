@@ -91,6 +91,7 @@ def test_text_without_padding_means_the_same(learner: Learner, words: Words) -> 
     assert torch.allclose(short[valid], long[:, :5][valid], atol=1e-5)
 
 
+@pytest.mark.ci
 def test_two_scenes_are_learnt_by_heart(learner: Learner, words: Words) -> None:
     scenes = [draw(11, 0), draw(11, 1)]
     asked = [(i, ask_box(scene, np.random.default_rng(i))) for i, scene in enumerate(scenes)]

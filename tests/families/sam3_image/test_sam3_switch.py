@@ -64,6 +64,7 @@ def doit(project, source, *goals, **environ):
     return set(re.findall(r"^  built +(\S+)", said, re.M)) if done.returncode == 0 else said
 
 
+@pytest.mark.ci
 def test_the_same_weights_by_another_name_build_nothing_but_the_checkpoint(project, state):
     parts = ("export:vision_encoder", "export:decoder", "samples")
     assert doit(project, "path: folder", *parts) == {"checkpoint", *parts}

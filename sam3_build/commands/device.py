@@ -1,4 +1,4 @@
-"""The machine: its GPU and a manifest in; what it can build and run, what it lacks and what to install, out as text."""
+"""Takes this machine's GPU and a manifest; says what it can build and run, what it lacks and what to install."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What was typed after `doit`: its words in, the command and the names out. Refuses what doit would not survive.
+"""Takes the words typed after `doit`; returns the command and the names. Refuses what would give a traceback in doit.
 
-doit itself answers some wrong names with a traceback and passes over others, and it tells a dodo file nothing of them.
+doit answers some wrong names with a traceback and ignores others, and does not pass them to a dodo file.
 """
 
 from __future__ import annotations

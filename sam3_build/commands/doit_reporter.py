@@ -1,4 +1,4 @@
-"""Progress: what doit reports in; what runs, for how long and its log file out, on the terminal and in plain logs."""
+"""Takes what doit reports; prints what runs, for how long and its log file, on a terminal and in plain logs."""
 
 from __future__ import annotations
 
@@ -163,5 +163,5 @@ def last_said(log: Path) -> str:
 
 
 def reporter(session: Session, outcomes: dict[str, Outcome]) -> type[Reporter]:
-    """Return a reporter class for doit that knows the session and is told each action's outcome through `outcomes`."""
+    """Return a reporter class for doit that knows the session and reads each action's outcome from `outcomes`."""
     return type("SessionReporter", (Reporter,), {"session": session, "outcomes": outcomes, "desc": Reporter.__doc__})

@@ -1,4 +1,4 @@
-"""Garbage collection: the manifests in use in; what nothing reaches out of the store and out of their views."""
+"""Takes the manifests in use; removes from the store and from their views what nothing reaches."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def find_garbage(store: Store, sessions: tuple[Session, ...], keep: int) -> Garb
 
 
 def _fresh(session: Session) -> Iterator[str]:
-    """Yield the keys of the plan that are fresh. What cannot be told (a source file is gone) is kept by its history."""
+    """Yield the fresh keys of the plan. An action without a key (a source file is gone) is kept by its history."""
     for action in session.plan.actions:
         with suppress(BuildError):
             answer = session.resolver.resolve(action.name)

@@ -1,4 +1,4 @@
-"""A built file in, a JSON-able description out: I/O, operators and weights of an ONNX; an engine's record.
+"""Takes a built file; describes inputs, outputs, operators and weights of an ONNX file, or an engine's record.
 
 Checkpoints are described by inspect_checkpoint.
 """

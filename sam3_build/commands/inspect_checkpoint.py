@@ -1,4 +1,4 @@
-"""A checkpoint in, file, folder or the hub's cache; what it holds by component, as a JSON-able description, out."""
+"""Takes a checkpoint (a file, a folder, the hub's cache); describes what it holds, by component."""
 
 from __future__ import annotations
 

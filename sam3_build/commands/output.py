@@ -1,4 +1,4 @@
-"""Standard output and error, whose reader may leave: what is written then goes nowhere, and the work goes on.
+"""Standard output and error whose reader may close them: what is written then is lost, and the work goes on.
 
 `sam3-build plan | head -1` ends without a traceback, and `doit build | head -1` builds all that it was asked for; the
 exit code is what it would have been.

@@ -1,4 +1,4 @@
-"""What `sam3-build plan` and `explain` print: explanations and records in, text that fits 100 columns out."""
+"""Takes explanations and records; returns what `sam3-build plan` and `explain` print, in 100 columns."""
 
 from __future__ import annotations
 

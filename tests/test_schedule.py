@@ -10,7 +10,7 @@ import pytest
 
 from sam3_build.errors import ActionError
 from sam3_build.execution import schedule
-from sam3_build.execution.local import Outcome
+from sam3_build.execution.local import How, Outcome
 from sam3_build.execution.session import Session
 from sam3_build.spec import Action, Input, Plan
 
@@ -45,7 +45,7 @@ class World:
         self.ran.append(action.name)
         if action.name == self.failing:
             raise ActionError(f"{action.name} failed")
-        return Outcome("built", 1.0)
+        return Outcome(How.BUILT, 1.0)
 
 
 def test_a_failure_skips_what_needs_it_and_names_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,11 +57,11 @@ def test_a_failure_skips_what_needs_it_and_names_the_root(monkeypatch: pytest.Mo
         outcomes
         == ended
         == {
-            "samples": Outcome("failed", why="samples failed"),
-            "reference": Outcome("skipped", why="samples"),
-            "export": Outcome("skipped", why="samples"),
-            "build": Outcome("skipped", why="samples"),
-            "other": Outcome("built", 1.0),
+            "samples": Outcome(How.FAILED, why="samples failed"),
+            "reference": Outcome(How.SKIPPED, why="samples"),
+            "export": Outcome(How.SKIPPED, why="samples"),
+            "build": Outcome(How.SKIPPED, why="samples"),
+            "other": Outcome(How.BUILT, 1.0),
         }
     )
 
@@ -69,7 +69,7 @@ def test_a_failure_skips_what_needs_it_and_names_the_root(monkeypatch: pytest.Mo
 def test_what_is_fresh_stays_so_after_a_failure_that_it_only_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, *ACTIONS, fresh="export", failing="samples")
     outcomes = schedule.run(world.session, keep_going=True)
-    assert [outcomes[name].how for name in ("export", "build")] == ["fresh", "built"]
+    assert [outcomes[name].how for name in ("export", "build")] == [How.FRESH, How.BUILT]
 
 
 def test_without_keep_going_the_first_error_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +86,9 @@ def test_a_blocked_action_is_skipped_over_or_refused(monkeypatch: pytest.MonkeyP
     started: list[str] = []
     outcomes = schedule.run(world.session, started=lambda a: started.append(a.name), keep_going=True)
     assert list(outcomes.values()) == [
-        Outcome("blocked", why="no GPU"),
-        Outcome("skipped", why="export"),
-        Outcome("built", 1.0),
+        Outcome(How.BLOCKED, why="no GPU"),
+        Outcome(How.SKIPPED, why="export"),
+        Outcome(How.BUILT, 1.0),
     ]
     assert started == ["other"]
     with pytest.raises(ActionError, match="export is blocked: no GPU"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from doit.exceptions import UnmetDependency
 from doit.reporter import ConsoleReporter
 
-from sam3_build.execution.local import Outcome, log_path, readable
+from sam3_build.execution.local import How, Outcome, log_path, readable
 
 # Of a log, so much is read for the last word on how far its action is.
 _TAIL_BYTES = 4096
@@ -136,7 +136,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         self.session.store.digests.save()
 
     def _summarise(self) -> None:
-        built = sum(o.how == "built" for o in self.outcomes.values())
+        built = sum(o.how == How.BUILT for o in self.outcomes.values())
         restored = len(self.outcomes) - built
         counts = [f"{built} built", f"{restored} restored" if restored else "", f"{self._fresh} fresh"]
         counts += [f"{self._failed} FAILED" if self._failed else ""]

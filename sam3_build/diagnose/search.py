@@ -16,7 +16,7 @@ from sam3_build.compare.judge import Row, Verdict, condition, judge
 from sam3_build.diagnose.delta_debugging import Nodes, minimal, starts
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.execution import schedule
-from sam3_build.execution.local import Outcome, readable
+from sam3_build.execution.local import How, Outcome, readable
 from sam3_build.execution.session import Session
 from sam3_build.folders import write_atomically
 from sam3_build.manifest.lock import lock_path
@@ -142,8 +142,8 @@ class _Runs:
         return record
 
     def _ended(self, action: Action, outcome: Outcome) -> None:
-        self.ran += outcome.how == "built"
-        if outcome.how != "fresh" and action.stage != "trial":  # a trial is printed with its verdict
+        self.ran += outcome.how == How.BUILT
+        if outcome.how != How.FRESH and action.stage != "trial":  # a trial is printed with its verdict
             self.say(f"  {outcome.how}  {action.name}  {outcome.seconds:.1f} s")
 
     def read(self, record: Record, file: str) -> Mapping[str, Json]:

@@ -14,8 +14,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from sam3_build.errors import ActionError, Keys
 from sam3_build.execution.launch import Ended, Job
@@ -35,11 +36,22 @@ _TAIL_LINES = 12
 _LITTLE_SPACE = 1 << 20
 
 
+class How(StrEnum):
+    """How an action ended, as a night's file has it."""
+
+    BUILT = "built"
+    RESTORED = "restored"  # the store had it, and the view lacked it
+    FRESH = "fresh"
+    FAILED = "failed"
+    SKIPPED = "skipped"  # what it needs failed or is blocked
+    BLOCKED = "blocked"
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """How an action ended: restored if only the view lacked it. why: its error, what blocks it, or what it needs."""
+    """What became of an action. why: its error, what blocks it, or the failed or blocked action that it needs."""
 
-    how: Literal["built", "restored", "fresh", "failed", "skipped", "blocked"]
+    how: How
     seconds: float = 0.0
     why: str = ""
 
@@ -68,7 +80,7 @@ def execute(action: Action, session: Session) -> Outcome:
         raise ActionError(f"{action.name} is blocked: {action.blocked}")
     if answer.key is None:
         raise ActionError(f"{action.name}: its inputs are not built: {', '.join(answer.waits_for)}")
-    how: Literal["built", "restored"] = "restored"
+    how = How.RESTORED
     with store.using():
         key = answer.key
         if answer.record is None:
@@ -79,7 +91,7 @@ def execute(action: Action, session: Session) -> Outcome:
                 if answer.record is None:
                     with _gpu(action) as held:
                         record = _build(action, answer, session, (lock, *held))
-                    how = "built"
+                    how = How.BUILT
                     answer = resolver.settle(action.name, replace(answer, state=State.FRESH, record=record))
         assert answer.record
         view.publish(action, answer.record)

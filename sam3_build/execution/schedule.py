@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sam3_build.errors import BuildError
-from sam3_build.execution.local import Outcome, execute, is_fresh
+from sam3_build.execution.local import How, Outcome, execute, is_fresh
 from sam3_build.execution.session import Session
 from sam3_build.machine import toolchain
 from sam3_build.spec import Action, Input, Plan
@@ -49,9 +49,11 @@ def run(
         except (BuildError, OSError) as error:
             if not keep_going:
                 raise
-            outcome = Outcome("blocked", why=action.blocked) if action.blocked else Outcome("failed", why=str(error))
-        if outcome.how in ("failed", "skipped", "blocked"):
-            roots[action.name] = outcome.why if outcome.how == "skipped" else action.name
+            outcome = (
+                Outcome(How.BLOCKED, why=action.blocked) if action.blocked else Outcome(How.FAILED, why=str(error))
+            )
+        if outcome.how in (How.FAILED, How.SKIPPED, How.BLOCKED):
+            roots[action.name] = outcome.why if outcome.how == How.SKIPPED else action.name
         outcomes[action.name] = outcome
         ended(action, outcome)
     return outcomes
@@ -60,10 +62,10 @@ def run(
 def _run(action: Action, session: Session, roots: Mapping[str, str], started: Callable[[Action], None]) -> Outcome:
     if not action.blocked:
         if root := next((roots[source.action] for source in action.inputs.values() if source.action in roots), None):
-            return Outcome("skipped", why=root)
+            return Outcome(How.SKIPPED, why=root)
         if is_fresh(action, session):
-            return Outcome("fresh")
+            return Outcome(How.FRESH)
         if root := next((roots[name] for name in action.after if name in roots), None):
-            return Outcome("skipped", why=root)
+            return Outcome(How.SKIPPED, why=root)
         started(action)
     return execute(action, session)

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from sam3_build.compare.dependencies import Judged
 from sam3_build.execution import schedule
-from sam3_build.execution.local import Outcome, log_path, readable
+from sam3_build.execution.local import How, Outcome, log_path, readable
 from sam3_build.execution.session import Session, this_gpu
 from sam3_build.machine.toolchain import version
 from sam3_build.plan.engines import wants_device
@@ -56,7 +56,7 @@ def night(session: Session, now: Callable[[], datetime], outcomes: dict[str, Out
     if refused := refusal(done):
         out.write(f"{refused}\n")
     number = Counter(outcome.how for outcome in ended.values())
-    code = BAD_BUILD if number["failed"] else _code(counts, done)
+    code = BAD_BUILD if number[How.FAILED] else _code(counts, done)
     run = {
         "began": began.isoformat(timespec="seconds"),
         "seconds": round((now() - began).total_seconds(), 3),
@@ -71,7 +71,7 @@ def night(session: Session, now: Callable[[], datetime], outcomes: dict[str, Out
     if earlier and since:
         changed = list(nights.lines(since))
         out.write("".join(f"{line}\n" for line in (f"since {earlier[0]}:" + ("" if changed else " nothing"), *changed)))
-    actions = f"{number['built']} built, {number['fresh']} fresh, {number['failed']} FAILED"
+    actions = f"{number[How.BUILT]} built, {number[How.FRESH]} fresh, {number[How.FAILED]} FAILED"
     out.write(f"{readable(path)}: {actions}; {counts}\n")
     return code
 
@@ -95,9 +95,9 @@ def _build(
         out.flush()
 
     def ended(action: Action, outcome: Outcome) -> None:
-        if outcome.how == "failed":
+        if outcome.how == How.FAILED:
             out.write(f"  FAILED    {action.name}\n{outcome.why}\n")
-        elif outcome.how in ("built", "restored"):
+        elif outcome.how in (How.BUILT, How.RESTORED):
             outcomes[action.name] = outcome
             out.write(f"  {outcome.how:<8}  {action.name:<40} {outcome.seconds:7.1f} s\n")
 
@@ -122,19 +122,19 @@ def _contents(
 ) -> dict[str, Json]:
     records = {action.name: session.resolver.resolve(action.name).record for action in session.plan.actions}
 
-    def those(how: str) -> list[tuple[str, Outcome]]:
+    def those(how: How) -> list[tuple[str, Outcome]]:
         return [(name, outcome) for name, outcome in outcomes.items() if outcome.how == how]
 
     return {
         "built": [
             {"action": name, "because": list(because[name]), "seconds": round(outcome.seconds, 3)}
-            for name, outcome in those("built")
+            for name, outcome in those(How.BUILT)
         ],
-        "restored": [name for name, _ in those("restored")],
-        "fresh": len(those("fresh")),
-        "failed": [{"action": name, "error": outcome.why} for name, outcome in those("failed")],
-        "skipped": [{"action": name, "because_of": outcome.why} for name, outcome in those("skipped")],
-        "blocked": [{"action": name, "because": outcome.why} for name, outcome in those("blocked")],
+        "restored": [name for name, _ in those(How.RESTORED)],
+        "fresh": len(those(How.FRESH)),
+        "failed": [{"action": name, "error": outcome.why} for name, outcome in those(How.FAILED)],
+        "skipped": [{"action": name, "because_of": outcome.why} for name, outcome in those(How.SKIPPED)],
+        "blocked": [{"action": name, "because": outcome.why} for name, outcome in those(How.BLOCKED)],
         "verdicts": nights.verdicts(judged),
         "published": [_target(p) for p in done],
         "outputs": nights.outputs({name: record for name, record in records.items() if record}),

@@ -208,12 +208,12 @@ def noop(folder: Path) -> None:
 
 
 def quickest(folder: Path, *args: str) -> float:
-    found = []
+    times = []
     for _ in range(8):  # the first one may still have digests to remember
         seconds, output = timed(folder, *args)
         assert not built(output), output
-        found.append(seconds)
-    return min(found[1:])
+        times.append(seconds)
+    return min(times[1:])
 
 
 def write_checkpoint(path: Path) -> None:

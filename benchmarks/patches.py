@@ -43,17 +43,17 @@ def object_of(session: Session, action: str) -> Path:
 
 def graphs(session: Session, component: str, scratch: Path | None) -> dict[str, Path]:
     """Return the graphs to compare by name; with `scratch`, a graph for each patch added to those before it."""
-    found = {stage: onnx_file(object_of(session, f"{stage}:{component}")) for stage in ("export", "simplify")}
+    paths = {stage: onnx_file(object_of(session, f"{stage}:{component}")) for stage in ("export", "simplify")}
     patches = session.manifest.components[component].patches
     for count in range(1, len(patches) + 1) if scratch else ():
         out = scratch / component / str(count)
         out.mkdir(parents=True)
-        patch.run({"component": component, "patches": patches[:count]}, {"onnx": found["simplify"]}, out)
-        found[f"+ {patches[count - 1]}"] = onnx_file(out)
+        patch.run({"component": component, "patches": patches[:count]}, {"onnx": paths["simplify"]}, out)
+        paths[f"+ {patches[count - 1]}"] = onnx_file(out)
         gc.collect()
     if patches and not scratch:
-        found["patch"] = onnx_file(object_of(session, f"patch:{component}"))
-    return found
+        paths["patch"] = onnx_file(object_of(session, f"patch:{component}"))
+    return paths
 
 
 def load(path: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -101,8 +101,8 @@ def compare(session: Session, component: str, given: argparse.Namespace, scratch
                 values[name] = [value.tobytes() for value in result]
     print(f"\n{component} ({kind})\n{'':26} nodes      best    median   ratio  ratio  bits")
     first, above = next(iter(times.values())), None
-    for name, found in times.items():
-        best, median = min(found), statistics.median(found)
+    for name, seconds in times.items():
+        best, median = min(seconds), statistics.median(seconds)
         same = "" if above is None else "same" if values[name] == values[above] else "other"
         ratios = f"{best / min(first):7.3f}{median / statistics.median(first):7.3f}"
         print(f"{name:26}{nodes[name]:6}{best * 1000:8.1f}ms{median * 1000:8.1f}ms {ratios}  {same}", flush=True)

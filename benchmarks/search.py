@@ -69,19 +69,19 @@ class Result:
 
 def passes(expected: np.ndarray, actual: np.ndarray) -> bool:
     """Judge by the default gates of fp16."""
-    found = OutputStatistics(expected.dtype.name)
-    found.add("all", actual, expected)
-    gates = {"y": tuple(gate for gate in gates_for("fp16", "float32", {}) if gate.metric in found.metrics())}
+    statistics = OutputStatistics(expected.dtype.name)
+    statistics.add("all", actual, expected)
+    gates = {"y": tuple(gate for gate in gates_for("fp16", "float32", {}) if gate.metric in statistics.metrics())}
     comparison = Comparison("encoder", "", "fp16", None, "trial", None, ("y",), gates)
-    verdicts = {row.verdict for row in judge(comparison, {"outputs": {"y": found.summary()}})}
+    verdicts = {row.verdict for row in judge(comparison, {"outputs": {"y": statistics.summary()}})}
     assert verdicts - {Verdict.NOT_RUN}, "nothing was judged"
     return Verdict.FAIL not in verdicts
 
 
 def run(model: bytes | Path, x: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    found: np.ndarray = session.run(None, {"x": x})[0]
-    return found
+    output: np.ndarray = session.run(None, {"x": x})[0]
+    return output
 
 
 def run_rounded(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
@@ -183,13 +183,13 @@ def compare(name: str, blocks: int, plants: dict[str, str]) -> None:
     print(f"  {'':34}{'tries':>6}{'seconds':>9}{'kept':>6}{'planted':>9}  sound")
     with tempfile.TemporaryDirectory() as folder:
         first, second = search(Path(folder), blocks, plants)
-    found = {
+    results = {
         "sam3-build search": first,
         "  a second time": second,
         "auto_convert_mixed_precision": auto_convert(model, x, rounded=False),
         "  the same, FP16 rounded": auto_convert(model, x, rounded=True),
     }
-    for way, result in found.items():
+    for way, result in results.items():
         share = f"{len(result.kept & wanted)}/{len(wanted)}"
         sound = "yes" if is_sound(model, result.kept, x) else "NO"
         row = f"{result.tries:>6}{result.seconds:>9.1f}{len(result.kept):>6}{share:>9}  {sound:<5}"

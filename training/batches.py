@@ -90,8 +90,8 @@ class Words:
         ids = np.full((len(texts), TEXT_LENGTH), self._pad, np.int64)
         mask = np.zeros_like(ids)
         for row, text in enumerate(texts):
-            found = self.ids(text)
-            ids[row, : len(found)], mask[row, : len(found)] = found, 1
+            token_ids = self.ids(text)
+            ids[row, : len(token_ids)], mask[row, : len(token_ids)] = token_ids, 1
         return ids, mask
 
 

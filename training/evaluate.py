@@ -65,9 +65,9 @@ def evaluate(
             questions = [ask(scene, np.random.default_rng([seed, start + i, 1])) for i, scene in enumerate(drawn)]
             outputs = answer(collate(drawn, list(enumerate(questions)), words))
             for row, question in enumerate(questions):
-                found = find({name: array[row] for name, array in outputs.items()}, (SIDE, SIDE), THRESHOLD)
+                instances = find({name: array[row] for name, array in outputs.items()}, (SIDE, SIDE), THRESHOLD)
                 wanted = [drawn[row].shapes[i].mask for i in question.wanted]
-                tallies[kind].add(list(found.masks), wanted, present=found.presence > THRESHOLD)
+                tallies[kind].add(list(instances.masks), wanted, present=instances.presence > THRESHOLD)
     return {kind: tally.numbers() for kind, tally in tallies.items()}
 
 

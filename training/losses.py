@@ -59,8 +59,8 @@ def match(logits: Tensor, boxes: Tensor, wanted: Tensor, counts: Tensor) -> tupl
     """
     pairs = boxes[:, :, :, None], wanted[None, :, None]
     cost = 5 * (pairs[0] - pairs[1]).abs().sum(-1) - 2 * generalised_iou(*pairs) - 2 * logits.sigmoid()[..., None]
-    found = assign(cost.float().cpu().numpy(), counts.cpu().numpy())
-    return tuple(torch.from_numpy(index.copy()).to(logits.device) for index in found)
+    assigned = assign(cost.float().cpu().numpy(), counts.cpu().numpy())
+    return tuple(torch.from_numpy(index.copy()).to(logits.device) for index in assigned)
 
 
 def queries(
@@ -72,11 +72,11 @@ def queries(
     target = torch.zeros_like(logits)
     target[run, question, query] = 1.0
     present = (counts > 0).to(logits.dtype)[None, :, None]
-    found, right = boxes[run, question, query], wanted[question, thing]
+    predicted_boxes, right = boxes[run, question, query], wanted[question, thing]
     return {
         "classes": (focal(logits, target) * present).sum() / matched,
-        "corners": (found - right).abs().sum() / matched,
-        "overlap": (1 - generalised_iou(found, right)).sum() / matched,
+        "corners": (predicted_boxes - right).abs().sum() / matched,
+        "overlap": (1 - generalised_iou(predicted_boxes, right)).sum() / matched,
     }
 
 
@@ -114,8 +114,8 @@ def cells(predicted: Tensor, wanted: Tensor, counts: Tensor, coverage: Tensor, s
     centre = torch.stack([cell % side, cell // side], dim=1).to(predicted.dtype).add(0.5) / side
     reach = predicted[question, cell, 1:].sigmoid() * 0.7 - 0.1
     low, high = centre - reach[:, :2], centre + reach[:, 2:]
-    found = torch.cat([(low + high) / 2, (high - low).clamp(min=1e-3)], dim=1)
-    boxes = 5 * (found - right).abs().sum(1) + 2 * (1 - generalised_iou(found, right))
+    predicted_boxes = torch.cat([(low + high) / 2, (high - low).clamp(min=1e-3)], dim=1)
+    boxes = 5 * (predicted_boxes - right).abs().sum(1) + 2 * (1 - generalised_iou(predicted_boxes, right))
     return 10 * classes + boxes.sum() / matched
 
 

@@ -17,10 +17,10 @@ def assign(costs: NDArray[np.float32], counts: NDArray[np.int64]) -> tuple[NDArr
     """
     from scipy.optimize import linear_sum_assignment
 
-    found: list[tuple[int, int, int, int]] = []
+    pairs: list[tuple[int, int, int, int]] = []
     with_shapes = [int(question) for question in np.flatnonzero(counts)]
     for run in range(costs.shape[0]):
         for question in with_shapes:
             queries, things = linear_sum_assignment(costs[run, question, :, : counts[question]])
-            found += [(run, question, int(q), int(t)) for q, t in zip(queries, things, strict=True)]
-    return tuple(np.array(found, np.int64).reshape(-1, 4).T)
+            pairs += [(run, question, int(q), int(t)) for q, t in zip(queries, things, strict=True)]
+    return tuple(np.array(pairs, np.int64).reshape(-1, 4).T)

@@ -36,9 +36,9 @@ def cached_fingerprint(environ: Mapping[str, str], path: Path) -> DeviceFingerpr
     guard = digest(state)
     if known := _read_cache(path, guard):
         return known
-    found = probe(environ)
-    _write_cache(path, guard, found)
-    return found
+    actual = probe(environ)
+    _write_cache(path, guard, actual)
+    return actual
 
 
 def probe(environ: Mapping[str, str]) -> DeviceFingerprint:
@@ -48,20 +48,20 @@ def probe(environ: Mapping[str, str]) -> DeviceFingerprint:
     return fingerprint(nvidia.read(), operating_system())
 
 
-def fingerprint(found: nvidia.Reading, system: str) -> DeviceFingerprint:
+def fingerprint(reading: nvidia.Reading, system: str) -> DeviceFingerprint:
     """Return the fingerprint of a GPU. Memory is in whole MiB, so that a few reserved pages make no other class."""
-    attributes = dict(found.attributes)
+    attributes = dict(reading.attributes)
     capability = f"{attributes.pop('capability_major')}.{attributes.pop('capability_minor')}"
     flags = {name: bool(attributes.pop(name)) for name in ("integrated", "ecc")}
     gpu_class: dict[str, Json] = {
         "os": system,
-        "name": found.name,
+        "name": reading.name,
         "compute_capability": capability,
         **attributes,
         **flags,
-        "memory_mib": found.memory_bytes >> 20,
+        "memory_mib": reading.memory_bytes >> 20,
     }
-    return DeviceFingerprint(gpu_class, found.driver, found.cuda, found.uuid, found.index)
+    return DeviceFingerprint(gpu_class, reading.driver, reading.cuda, reading.uuid, reading.index)
 
 
 def operating_system() -> str:
@@ -84,8 +84,8 @@ def _read_cache(path: Path, guard: str) -> DeviceFingerprint | None:
         return None
 
 
-def _write_cache(path: Path, guard: str, found: DeviceFingerprint) -> None:
-    described = asdict(found)
+def _write_cache(path: Path, guard: str, actual: DeviceFingerprint) -> None:
+    described = asdict(actual)
     data: Json = {"guard": guard, "checksum": digest([guard, described]), "device": described}
     with suppress(OSError):  # it will be asked again; a folder that cannot be written is reported later
         write_atomically(path, canonical(data), durable=False)
@@ -102,10 +102,10 @@ def difference(fields: Mapping[str, Json], live: DeviceFingerprint) -> str | Non
 
     Fields that are no reading of a GPU (the capabilities that an engine is made for) are not compared.
     """
-    found = live.fields
+    actual = live.fields
     for name, expected in fields.items():
-        if name in found and found[name] != expected:
-            return f"its {name} is {found[name]!r}, and {expected!r} was planned for"
+        if name in actual and actual[name] != expected:
+            return f"its {name} is {actual[name]!r}, and {expected!r} was planned for"
     return None
 
 

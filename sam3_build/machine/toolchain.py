@@ -18,8 +18,8 @@ def version(tool: str) -> str:
     Under another name than the tool's own, that name is added: `10.16.1.11 (tensorrt-cu13)`.
     """
     name, _, part = tool.partition(":")
-    found = {known: text for known in NAMES.get(name, (name,)) if (text := _version(known))}
-    texts = [(text.partition(".")[0] if part == "major" else text, known) for known, text in found.items()]
+    installed = {known: text for known in NAMES.get(name, (name,)) if (text := _version(known))}
+    texts = [(text.partition(".")[0] if part == "major" else text, known) for known, text in installed.items()]
     return ", ".join(text if known == name else f"{text} ({known})" for text, known in texts) or "absent"
 
 

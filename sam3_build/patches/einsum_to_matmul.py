@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 def requires(graph: object) -> str | None:
     """There must be such an Einsum."""
-    found = _products(cast("gs.Graph", graph))
-    return None if found else "no Einsum is a product of matrices, as bqc,bchw->bqhw is"
+    products = _products(cast("gs.Graph", graph))
+    return None if products else "no Einsum is a product of matrices, as bqc,bchw->bqhw is"
 
 
 def apply(graph: object) -> int:
     """Rewrite them all; return how many there were."""
     surgeon = cast("gs.Graph", graph)
-    found = _products(surgeon)
-    for node in found:
+    products = _products(surgeon)
+    for node in products:
         _rewrite(surgeon, node)
-    return len(found)
+    return len(products)
 
 
 def ensures(graph: object) -> str | None:

@@ -61,7 +61,7 @@ def _tables(graph: gs.Graph) -> list[gs.Variable]:
     import numpy as np
 
     known = _known(graph)
-    found = []
+    tables = []
     for node in graph.nodes:
         if not known.get(id(node)) or _is_folded(node):
             continue
@@ -69,8 +69,8 @@ def _tables(graph: gs.Graph) -> list[gs.Variable]:
             leaves = any(output is tensor for output in graph.outputs)
             read = any(id(reader) not in known for reader in tensor.outputs)
             if (leaves or read) and tensor.dtype is not None and np.dtype(tensor.dtype).kind == "f":
-                found.append(tensor)
-    return found
+                tables.append(tensor)
+    return tables
 
 
 def _known(graph: gs.Graph) -> dict[int, bool]:

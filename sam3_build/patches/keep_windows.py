@@ -55,18 +55,18 @@ class Layer:
 
 def requires(graph: object) -> str | None:
     """Two layers with the same windows must follow one another."""
-    found = _runs(cast("gs.Graph", graph))
-    return None if found else "no two layers with the same attention windows follow one another"
+    runs = _runs(cast("gs.Graph", graph))
+    return None if runs else "no two layers with the same attention windows follow one another"
 
 
 def apply(graph: object) -> int:
     """Keep each run of layers in windows; return how many times the stream no longer leaves and enters them."""
     surgeon = cast("gs.Graph", graph)
-    found = _runs(surgeon)
-    for run in found:
+    runs = _runs(surgeon)
+    for run in runs:
         _rewrite(surgeon, run)
     surgeon.cleanup()
-    return sum(len(run) - 1 for run in found)
+    return sum(len(run) - 1 for run in runs)
 
 
 def ensures(graph: object) -> str | None:
@@ -95,7 +95,7 @@ def _layers(graph: gs.Graph, outputs: set[int]) -> list[Layer]:
         norm = move.source.inputs[0] if move.source.inputs else None
         if move.into and norm is not None and norm.op == "LayerNormalization" and _is_alone(move.source, outputs):
             entered[id(norm.inputs[0])] = (norm, move)
-    found = []
+    layers = []
     for move in moves:
         residual = move.result.outputs[0] if _is_alone(move.result, outputs) else None
         if move.into or residual is None or residual.op != "Add":
@@ -103,8 +103,8 @@ def _layers(graph: gs.Graph, outputs: set[int]) -> list[Layer]:
         stream = next((tensor for tensor in residual.inputs if tensor is not move.result), None)
         norm, enter = entered.get(id(stream), (None, None))
         if norm is not None and enter is not None and stream is not None and enter.sizes == move.sizes:
-            found.append(Layer(stream, norm, enter, move, residual))
-    return found
+            layers.append(Layer(stream, norm, enter, move, residual))
+    return layers
 
 
 def _move(transpose: gs.Node, outputs: set[int]) -> Move | None:

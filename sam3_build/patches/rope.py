@@ -45,22 +45,22 @@ class Rotation:
 
 def requires(graph: object) -> str | None:
     """There must be a rotation."""
-    found = _rotations(cast("gs.Graph", graph))
-    return None if found else "no tensor is rotated: no x * cos + rotate(x) * sin with constant tables"
+    rotations = _rotations(cast("gs.Graph", graph))
+    return None if rotations else "no tensor is rotated: no x * cos + rotate(x) * sin with constant tables"
 
 
 def apply(graph: object) -> int:
     """Rewrite every rotation; return how many there were."""
     surgeon = cast("gs.Graph", graph)
     tables: dict[tuple[str, bool], gs.Constant] = {}
-    found = _rotations(surgeon)
-    for rotation in found:
+    rotations = _rotations(surgeon)
+    for rotation in rotations:
         key = (rotation.sine.name, rotation.negates_first)
         if key not in tables:
             tables[key] = _signed(rotation.sine, negates_first=rotation.negates_first)
         _rewrite(surgeon, rotation, tables[key])
     surgeon.cleanup()
-    return len(found)
+    return len(rotations)
 
 
 def ensures(graph: object) -> str | None:
@@ -71,8 +71,8 @@ def ensures(graph: object) -> str | None:
 
 def _rotations(graph: gs.Graph) -> list[Rotation]:
     outputs = {id(tensor) for tensor in graph.outputs}
-    found = (_rotation(node, outputs) for node in graph.nodes if node.op == "Concat")
-    return [rotation for rotation in found if rotation is not None]
+    candidates = (_rotation(node, outputs) for node in graph.nodes if node.op == "Concat")
+    return [rotation for rotation in candidates if rotation is not None]
 
 
 def _rotation(concat: gs.Node, outputs: set[int]) -> Rotation | None:

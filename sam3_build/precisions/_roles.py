@@ -65,14 +65,14 @@ def residual_adds(model: ir.Model) -> Iterator[str]:
 
 def blocks(model: ir.Model) -> dict[str, list[str]]:
     """Return the transformer blocks in the order in which they run: path -> their nodes. A block has a softmax."""
-    found: dict[str, list[str]] = {}
+    nodes_by_block: dict[str, list[str]] = {}
     attends = set()
     for node in model.graph:
         if match := BLOCK.match(node.name or ""):
-            found.setdefault(match[1], []).append(node.name or "")
+            nodes_by_block.setdefault(match[1], []).append(node.name or "")
             if node.op_type == "Softmax":
                 attends.add(match[1])
-    return {path: nodes for path, nodes in found.items() if path in attends}
+    return {path: nodes for path, nodes in nodes_by_block.items() if path in attends}
 
 
 def first_blocks(model: ir.Model, count: int | None, share: float) -> set[str]:
@@ -80,19 +80,19 @@ def first_blocks(model: ir.Model, count: int | None, share: float) -> set[str]:
 
     BuildError when there are fewer, listing what there is.
     """
-    found = blocks(model)
-    if not found:
+    by_path = blocks(model)
+    if not by_path:
         paths = sorted({(node.name or "").rpartition("/")[0].rpartition(".")[0] or "/" for node in model.graph})
         raise BuildError(
             "the graph has no blocks (`<path>.layers.<i>` with attention inside), so there is no prefix to keep; "
             f"its modules are {', '.join(paths[:12])}"
         )
-    if count is not None and count > len(found):
+    if count is not None and count > len(by_path):
         raise BuildError(
-            f"blocks is {count}, but the graph has {len(found)}, in the order in which they run: {', '.join(found)}"
+            f"blocks is {count}, but the graph has {len(by_path)}, in the order in which they run: {', '.join(by_path)}"
         )
-    number = int(share * len(found)) if count is None else count
-    wanted = {name for path in list(found)[:number] for name in found[path]}
+    number = int(share * len(by_path)) if count is None else count
+    wanted = {name for path in list(by_path)[:number] for name in by_path[path]}
     pending = [node for node in model.graph if node.name in wanted]
     while pending:
         for value in pending.pop().inputs:

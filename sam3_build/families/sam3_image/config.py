@@ -38,9 +38,9 @@ def refuse_misspelt(config: Mapping[str, Json], parsed: PreTrainedConfig) -> Non
     transformers ignores such a key and takes its default for the missing one. Unknown keys alone are no error: configs
     carry those of other versions.
     """
-    found = list(_misspelt(config, parsed, ""))
-    if found:
-        raise BuildError("model config: transformers does not know " + ", nor ".join(found))
+    misspelt = list(_misspelt(config, parsed, ""))
+    if misspelt:
+        raise BuildError("model config: transformers does not know " + ", nor ".join(misspelt))
 
 
 def _misspelt(config: Mapping[str, Json], parsed: PreTrainedConfig, path: str) -> Iterator[str]:

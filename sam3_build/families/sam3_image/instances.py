@@ -63,10 +63,10 @@ def find(outputs: Mapping[str, NDArray[np.generic]], size: tuple[int, int], thre
     (kept,) = np.nonzero(scores > threshold)
     height, width = size
     edges = np.array([width, height, width, height], np.float32)
-    found = np.zeros((len(kept), height, width), np.bool_)
+    inside = np.zeros((len(kept), height, width), np.bool_)
     for i, query in enumerate(kept):
-        found[i] = enlarged(masks[query], size) > 0
-    return Instances(kept, scores[kept], np.clip(boxes[kept] * edges, 0, edges), found, float(presence[0]))
+        inside[i] = enlarged(masks[query], size) > 0
+    return Instances(kept, scores[kept], np.clip(boxes[kept] * edges, 0, edges), inside, float(presence[0]))
 
 
 def enlarged(logits: Floats, size: tuple[int, int]) -> Floats:
@@ -77,8 +77,8 @@ def enlarged(logits: Floats, size: tuple[int, int]) -> Floats:
     import numpy as np
 
     height, width = size
-    found: Floats = cv2.resize(np.ascontiguousarray(logits), (width, height), interpolation=cv2.INTER_LINEAR)
-    return found
+    resized: Floats = cv2.resize(np.ascontiguousarray(logits), (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized
 
 
 def _sigmoid(logits: Floats) -> Floats:

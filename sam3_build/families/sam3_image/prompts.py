@@ -91,29 +91,29 @@ def problems(
 
     What is not known is not judged: words without a tokenizer, a text's length without a config that says the longest.
     """
-    found: list[tuple[Keys, str]] = []
+    faults: list[tuple[Keys, str]] = []
     reader, longest = None, _text_len(config)
-    with _collecting(found, "tokenizer"):
+    with _collecting(faults, "tokenizer"):
         reader = _reader(tokenizer) if tokenizer else None
     size = cache(lambda role: _picture(images[role]).size)
     for i, sample in enumerate(samples):
-        with _collecting(found, "samples", i, "text"):
+        with _collecting(faults, "samples", i, "text"):
             if reader:
                 _tokens(_text(sample), reader, longest)
-        with _collecting(found, "samples", i, "image"):
+        with _collecting(faults, "samples", i, "image"):
             size(sample["image"])
             for box in sample["boxes"]:
-                with _collecting(found, "samples", i, "boxes"):
+                with _collecting(faults, "samples", i, "boxes"):
                     _relative(box, size(sample["image"]), images[sample["image"]].name)
-    return found
+    return faults
 
 
 @contextmanager
-def _collecting(found: list[tuple[Keys, str]], *keys: str | int) -> Iterator[None]:
+def _collecting(faults: list[tuple[Keys, str]], *keys: str | int) -> Iterator[None]:
     try:
         yield
     except BuildError as error:
-        found.append((keys, str(error)))
+        faults.append((keys, str(error)))
 
 
 def _text_len(config: Mapping[str, Json] | None) -> int | None:

@@ -71,8 +71,8 @@ def read_index(path: Path) -> dict[str, FileTensor]:
     headers = {name: read_header(path.with_name(name)) for name in dict.fromkeys(listed.values())}
     absent = [f"{key} in {name}" for key, name in listed.items() if key not in headers[name]]
     extra = [f"{key} of {name}" for name, header in headers.items() for key in header if listed.get(key) != name]
-    for what, found in (("names tensors that are not there", absent), ("does not name all tensors", extra)):
-        if found:
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            raise BuildError(f"{path.name} {what}: {', '.join(found[:3])}{more}; get index and files again, together")
+    for what, keys in (("names tensors that are not there", absent), ("does not name all tensors", extra)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise BuildError(f"{path.name} {what}: {', '.join(keys[:3])}{more}; get index and files again, together")
     return {key: headers[name][key] for key, name in listed.items()}

@@ -42,7 +42,7 @@ def read_header(path: Path) -> dict[str, dict[str, FileTensor]]:
     _refuse_other_archives(path)
     try:
         # On the meta device, torch notes where a storage lies in the file instead of reading it.
-        found = torch.load(path, map_location="meta", weights_only=True)
+        content = torch.load(path, map_location="meta", weights_only=True)
     except UnpicklingError as error:
         raise BuildError(
             f"{path.name} holds Python objects besides tensors, which could run code when loaded; load it where you "
@@ -55,7 +55,7 @@ def read_header(path: Path) -> dict[str, dict[str, FileTensor]]:
         raise BuildError(f"{path.name} cannot be read{reason}; get the file again") from error
     size = path.stat().st_size
     stored: dict[str, dict[str, FileTensor]] = {}
-    for name, tensors in _state_dicts(path, found).items():
+    for name, tensors in _state_dicts(path, content).items():
         stored[name] = {key: _stored(path, tensor) for key, tensor in tensors.items()}
         for key, tensor in stored[name].items():
             if tensor.offset + tensor.size > size:
@@ -101,21 +101,21 @@ def _refuse_other_archives(path: Path) -> None:
         raise BuildError(f"{path.name} is a zip file, but not one that torch.save wrote; name the checkpoint itself")
 
 
-def _state_dicts(path: Path, found: object) -> dict[str, Mapping[str, Tensor]]:
+def _state_dicts(path: Path, content: object) -> dict[str, Mapping[str, Tensor]]:
     """Return what `read_header` does, as tensors. Looks one mapping deep into what is no state dict itself."""
-    if _is_state_dict(found):
-        return {BARE: _named(found)}
+    if _is_state_dict(content):
+        return {BARE: _named(content)}
     dicts: dict[str, Mapping[str, Tensor]] = {}
-    for name, value in found.items() if isinstance(found, Mapping) else ():
+    for name, value in content.items() if isinstance(content, Mapping) else ():
         if _is_state_dict(value):
             dicts[str(name)] = _named(value)
         elif isinstance(value, Mapping):
             dicts |= {f"{name}.{inner}": _named(held) for inner, held in value.items() if _is_state_dict(held)}
     if dicts:
         return dicts
-    inner = found.get("model") if isinstance(found, Mapping) else None
-    state = inner if isinstance(inner, Mapping) else found
-    what = f"a {type(found).__name__}"
+    inner = content.get("model") if isinstance(content, Mapping) else None
+    state = inner if isinstance(inner, Mapping) else content
+    what = f"a {type(content).__name__}"
     if isinstance(state, Mapping):
         kinds = [f"{key!r} ({type(value).__name__})" for key, value in state.items()]
         what = f"{', '.join(kinds[:6])}{' and more' if len(kinds) > 6 else ''}" if kinds else "nothing"

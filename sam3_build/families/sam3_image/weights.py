@@ -84,14 +84,16 @@ def inventory(
             name: {recipe.key: random_weights.entry(recipe, seed) for recipe in random_weights.recipes(model)}
             for name, model in skeletons.items()
         }
-    found = checkpoint_file.read(weights, _state_dict(source))
-    problems = [problem for model in skeletons.values() for problem in _mismatches(model, found)]
-    _refuse_mismatches(problems + _unexpected(found, whole_model(config)), weights, found)
+    checkpoint = checkpoint_file.read(weights, _state_dict(source))
+    problems = [problem for model in skeletons.values() for problem in _mismatches(model, checkpoint)]
+    _refuse_mismatches(problems + _unexpected(checkpoint, whole_model(config)), weights, checkpoint)
     listed = {
-        name: {key: inventory_line(found.tensors[key]) for key in model.state_dict()}
+        name: {key: inventory_line(checkpoint.tensors[key]) for key in model.state_dict()}
         for name, model in skeletons.items()
     }
-    _refuse_not_finite({name: lines for name, lines in listed.items() if used is None or name in used}, weights, found)
+    _refuse_not_finite(
+        {name: lines for name, lines in listed.items() if used is None or name in used}, weights, checkpoint
+    )
     return {name: {**lines} for name, lines in listed.items()}
 
 
@@ -99,9 +101,9 @@ def describe(source: Mapping[str, Json], weights: Path | None) -> dict[str, Json
     """Return how a checkpoint was understood, and log it: its format, and of the file what was taken, and taken off."""
     if weights is None:
         return {}
-    found = checkpoint_file.read(weights, _state_dict(source))
-    found.log(weights.name)
-    return found.facts()
+    checkpoint = checkpoint_file.read(weights, _state_dict(source))
+    checkpoint.log(weights.name)
+    return checkpoint.facts()
 
 
 def load(
@@ -125,22 +127,22 @@ def load(
         recipes = random_weights.recipes(model)
         _refuse_changed(listed, {recipe.key: random_weights.entry(recipe, seed) for recipe in recipes}, f"seed {seed}")
         return {recipe.key: recipe.draw(seed) for recipe in recipes}
-    found = _listed_in(weights, listed)
-    _refuse_mismatches(_mismatches(model, found), weights, found)
-    read = {key: read_tensor(found.tensors[key]) for key in model.state_dict()}
+    checkpoint = _listed_in(weights, listed)
+    _refuse_mismatches(_mismatches(model, checkpoint), weights, checkpoint)
+    read = {key: read_tensor(checkpoint.tensors[key]) for key in model.state_dict()}
     _refuse_changed(listed, {key: line for key, (_, line) in read.items()}, weights.name)
     return {key: tensor for key, (tensor, _) in read.items()}
 
 
 def _listed_in(weights: Path, listed: Mapping[str, Mapping[str, Json]]) -> CheckpointTensors:
     """Return the state dict of the file that holds exactly the listed tensors; the usual one where none does."""
-    found = list(checkpoint_file.read_each(weights))
-    if len(found) != 1:
-        for each in found:
+    candidates = list(checkpoint_file.read_each(weights))
+    if len(candidates) != 1:
+        for each in candidates:
             if all(_is_line(each.tensors.get(key), line) for key, line in listed.items()):
                 return each
         return checkpoint_file.read(weights)
-    return found[0]
+    return candidates[0]
 
 
 def _is_line(tensor: FileTensor | None, line: Mapping[str, Json]) -> bool:
@@ -175,15 +177,15 @@ def _seed(source: Mapping[str, Json]) -> int:
 def _mismatches(model: nn.Module, file: CheckpointTensors) -> list[str]:
     problems = []
     for key, tensor in model.state_dict().items():
-        shape, found = tuple(tensor.shape), file.tensors.get(key)
-        if found is None:
+        shape, actual = tuple(tensor.shape), file.tensors.get(key)
+        if actual is None:
             problems.append(f"missing: {key} {list(shape)}")
             continue
         origin = "" if file.keys[key] == key else f" (of {file.keys[key]})"
-        if found.shape != shape:
-            problems.append(f"shape: {key}{origin} is {list(found.shape)}, the config asks for {list(shape)}")
-        elif found.dtype not in DTYPES:
-            problems.append(f"type: {key}{origin} is {found.dtype}; allowed: {', '.join(DTYPES)}")
+        if actual.shape != shape:
+            problems.append(f"shape: {key}{origin} is {list(actual.shape)}, the config asks for {list(shape)}")
+        elif actual.dtype not in DTYPES:
+            problems.append(f"type: {key}{origin} is {actual.dtype}; allowed: {', '.join(DTYPES)}")
     return problems
 
 
@@ -200,10 +202,10 @@ def _refuse_not_finite(
 
 
 def _refuse_changed(
-    listed: Mapping[str, Mapping[str, Json]], found: Mapping[str, Mapping[str, Json]], origin: str
+    listed: Mapping[str, Mapping[str, Json]], actual: Mapping[str, Mapping[str, Json]], origin: str
 ) -> None:
     """Refuse tensors that are not those of the inventory: a file that was swapped after it was listed."""
-    differing = sorted(key for key in listed.keys() | found.keys() if listed.get(key) != found.get(key))
+    differing = sorted(key for key in listed.keys() | actual.keys() if listed.get(key) != actual.get(key))
     if differing:
         more = f" and {len(differing) - MOST_LISTED} more" if len(differing) > MOST_LISTED else ""
         raise BuildError(

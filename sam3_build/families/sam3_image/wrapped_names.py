@@ -47,7 +47,7 @@ def unwrap(keys: Collection[str], is_known: Callable[[str], bool], others: Colle
     BuildError when a second prefix hides the model once more, or two names become one.
     """
     counts = Counter(prefix for key in keys for prefix in _prefixes(key, is_known) if not _ends(prefix, others))
-    prefix = min(counts, key=lambda found: (-counts[found], len(found)), default="")
+    prefix = min(counts, key=lambda candidate: (-counts[candidate], len(candidate)), default="")
     for rival, count in counts.items():
         apart = not rival.startswith(prefix) and not prefix.startswith(rival)
         if apart and count * 2 > counts[prefix]:

@@ -113,32 +113,31 @@ def _cached_snapshot(repo: str, commit: str) -> Snapshot:
 
 def _refusal(error: Exception, repo: str, revision: str) -> BuildError:
     """Say what to do about `error`. What was sent to the hub, a token among it, is never quoted."""
-    from huggingface_hub import constants
-    from huggingface_hub import errors as hub
+    from huggingface_hub import constants, errors
 
     page = f"https://huggingface.co/{repo}"
     cause = error.__cause__ or error
     instead = "or download it elsewhere and name the folder with 'path:'"
-    status = error.response.status_code if isinstance(error, hub.HfHubHTTPError) else None
-    if isinstance(error, hub.GatedRepoError):
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    if isinstance(error, errors.GatedRepoError):
         return BuildError(
             f"{repo} is gated, and the hub refuses access (HTTP {status}): accept its licence at {page}, then run "
             "`hf auth login` or set HF_TOKEN to a token of that account that may read gated repositories"
         )
-    if isinstance(error, hub.RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return BuildError(f"{repo} has no revision {revision!r}; {page}/commits/main lists its commits")
-    if isinstance(error, hub.RepositoryNotFoundError) or status == 401:
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
         return BuildError(
             f"the hub has no model {repo!r}, or does not show it to you (HTTP {status}); check the spelling of "
             "'hub:'. For a private one, run `hf auth login` or set HF_TOKEN; an expired token is refused too"
         )
-    if isinstance(error, hub.RemoteEntryNotFoundError):
+    if isinstance(error, errors.RemoteEntryNotFoundError):
         return BuildError(f"{repo} at {revision} lacks a file that it lists; see {page}/tree/{revision}")
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return BuildError(
             f"no space left for {repo} in {constants.HF_HUB_CACHE}; free some, or set HF_HOME to another disk"
         )
-    if constants.HF_HUB_OFFLINE or isinstance(cause, hub.OfflineModeIsEnabled):
+    if constants.HF_HUB_OFFLINE or isinstance(cause, errors.OfflineModeIsEnabled):
         return BuildError(
             f"HF_HUB_OFFLINE is set, and {constants.HF_HUB_CACHE} does not hold all files of {repo} at {revision}: "
             f"unset it for the first build, set HF_HOME to the folder that has them, {instead}"

@@ -1,4 +1,4 @@
-"""Rows of a batch, fed once more in another order, and what they gave before in; the largest difference out.
+"""Takes rows of a batch that were fed again in another order, returns the largest difference from before.
 
 An engine can be right in row 0 of a batch and wrong in row 1, or read the row beside its own. Rows that are fed again,
 in another order and twice, must give what they gave before.

@@ -1,4 +1,4 @@
-"""What the stage `localize` measured in; the error of each block, and the block at which the two part, out. Pure.
+"""Takes what the stage `localize` measured, returns the error of each block, and the block that introduces it. Pure.
 
 An error is told in units of its gate, so that it can be followed through tensors of any scale: above 1 it fails. Cosine
 falls with the square of an error, so its share is taken by the root.

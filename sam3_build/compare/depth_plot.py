@@ -1,4 +1,4 @@
-"""Blocks with their errors in; an SVG out that shows error by depth, in light and dark. Standard library only."""
+"""Takes blocks with their errors, returns an SVG of error by depth, in light and dark. Standard library only."""
 
 from __future__ import annotations
 

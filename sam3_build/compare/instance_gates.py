@@ -1,4 +1,4 @@
-"""A precision and a manifest's tolerances in; the gates of the task, on what `task` measures, out.
+"""Takes a precision and a manifest's tolerances, returns the instance gates, on the metrics of `compare/instances`.
 
 Beside `task` and not in it, so that what was measured stays fresh when a gate changes.
 """

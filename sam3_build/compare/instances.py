@@ -1,4 +1,4 @@
-"""What PyTorch and the target each find in a picture in, picture by picture; how far they differ as a user sees it out.
+"""Takes the instances that PyTorch and a target find, picture by picture, returns how they differ as a user sees it.
 
 Instances are paired one to one: of all pairings the one with the largest sum of mask IoUs, and no pair without overlap.
 

@@ -1,4 +1,4 @@
-"""The judge: measured statistics and gates in, one row per gate with its verdict out. Pure; measures nothing."""
+"""Takes measured statistics and gates, returns one row per gate with its verdict. Pure; measures nothing."""
 
 from __future__ import annotations
 

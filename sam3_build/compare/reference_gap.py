@@ -1,4 +1,4 @@
-"""Statistics of a contrast in; rows for `report.json` and lines for the terminal out. It tells, and judges nothing."""
+"""The reference gap: takes its statistics, returns rows for `report.json` and lines to print. Judges nothing."""
 
 from __future__ import annotations
 

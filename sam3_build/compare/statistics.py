@@ -1,4 +1,4 @@
-"""Pairs of arrays in, case by case; one output's statistics over all cases out. Knows no threshold.
+"""Takes pairs of arrays, case by case, returns the statistics of one output over all cases. Knows no threshold.
 
 Writing r for the reference and a for what is compared with it, over all elements of all cases:
 

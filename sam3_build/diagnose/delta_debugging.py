@@ -1,4 +1,4 @@
-"""Named nodes and a test in; a set that passes the test, and none of whose members can be left out, out. Pure.
+"""Takes named nodes and a test, returns a minimal set that passes: without any one of its nodes, it fails. Pure.
 
 Hierarchical delta debugging (Zeller and Hildebrandt 2002; Misherghi and Su 2006): nodes lie in the tree of their module
 paths; what a half, a module or a node has kept is dropped wherever the test still passes without it. Whether a larger

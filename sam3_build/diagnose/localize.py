@@ -1,4 +1,4 @@
-"""Localize: a component, precision and target in; the block at which they part from the FP32 graph, and errors, out.
+"""Takes a component, precision and target, returns the block that introduces the error, and the error of each block.
 
 The stage measures, in a worker and under a key like every action: asked again, the store answers. What it needs is
 built first. Here is judged and told, on the terminal and in `artifacts/<manifest>/localize/`.

@@ -1,4 +1,4 @@
-"""Search: a component and a precision in; the nodes that must stay FP32 for its gates to pass, in the lock file, out.
+"""Takes a component and a precision, finds the nodes that must stay FP32 for its gates to pass, writes the lock file.
 
 Sets are tried by ordinary actions, so that the store remembers each: an interrupted search goes on where it was, and a
 second one runs nothing. The result is measured once more as `doit` will build it before it is written.

@@ -1,4 +1,4 @@
-"""What was asked of a picture and what was found in it, in; the words for it out. Judges nothing.
+"""Takes a prompt and what was found in a picture, returns captions. Judges nothing.
 
 A row is what `task.json` has of one picture, as `TaskStatistics` writes it.
 """

@@ -1,4 +1,4 @@
-"""A picture, what was asked and what two sides found in it, in; panels out: as asked, the reference, the target.
+"""Takes a picture, a prompt and the instances of two sides, returns three panels: prompt, reference, target.
 
 A pair has the same colour on both sides. Every pixel that is in an instance of one side and not of its partner on the
 other is painted red, on the target's panel, however small that is; a box without a partner is thick and red.

@@ -1,4 +1,4 @@
-"""The colours of overlays; an image drawn with them in, the same image with a palette out: a third of the bytes.
+"""The colours of overlays, and how an image is reduced to a palette: a third of the bytes.
 
 Colours that mean something stay exactly as they are; greys and tints are as near as steps of them come.
 """

@@ -1,4 +1,4 @@
-"""The panels and words of one sample after another in; one PNG out, on which a person judges what was found.
+"""Takes the panels and captions of samples, draws one PNG on which a person judges the results.
 
 Keeps only small panels, and those of MOST samples: which differ comes before which do not.
 """

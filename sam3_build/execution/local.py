@@ -1,4 +1,4 @@
-"""The executor: one stale action in, its record in the store and its files in the view out. Runs nothing itself.
+"""The executor: runs one stale action in a worker, commits its output to the store and shows it in the view.
 
 Under the action's lock it asks the store once more (another run may have built it meanwhile), starts a worker, and
 commits what the worker wrote. Whatever happens to this process, the worker dies with it and the lock outlives both.

@@ -1,4 +1,4 @@
-"""Memory: an action in, the peak that its worker is expected to need out; and leave to start, once that fits.
+"""Takes an action, returns the peak memory its worker is expected to need; admits a worker once that fits.
 
 With `doit -n 2` two workers run at a time. Each is let in when what is free, less what those already running have still
 to take, holds its expected peak. One that fits nowhere runs alone.

@@ -1,4 +1,4 @@
-"""A session in; a ManifestError of all that is wrong with its samples, with file and line, out. Runs nothing.
+"""Takes a session, raises a ManifestError of all that is wrong with its samples, with file and line. Runs nothing.
 
 What is wrong is found by the family's own check, which the `samples` action runs as well.
 """

@@ -1,4 +1,4 @@
-"""A session: the project folder and a manifest's name in; manifest, plan, store, view and resolver out, opened once."""
+"""A session: manifest, plan, store, view and resolver of a project, opened once by every command."""
 
 from __future__ import annotations
 

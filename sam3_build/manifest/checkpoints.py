@@ -1,4 +1,4 @@
-"""The `checkpoint:` and `tokenizer:` of a manifest: what is wrong with them into the report, where they lead to out."""
+"""The `checkpoint:` and `tokenizer:` of a manifest: reports what is wrong with them, returns the files they name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checked manifest's samples, held against its shape profiles before anything is built; what fits no profile, out."""
+"""Takes a checked manifest, returns which of its samples fit no shape profile, before anything is built."""
 
 from __future__ import annotations
 

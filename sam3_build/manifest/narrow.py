@@ -1,4 +1,4 @@
-"""A merged tree in; the same without what was inherited for things that a more derived file does not select, out.
+"""Takes a merged tree, returns it without what was inherited for things that a more derived file does not select.
 
 What is written for such a thing in the file that leaves it out, or in one that extends that file, stays: a mistake.
 """

@@ -1,4 +1,4 @@
-"""A plug-in's options: what a manifest gives and the dataclass that takes it in, what is wrong into the report."""
+"""Takes the options that a manifest gives to a plug-in, returns them as its dataclass reads them, or reports errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths of manifests: one as a person writes it in, where it leads out; and a manifest's path in, its identity out."""
+"""Paths of manifests: expands what a person wrote, and gives a manifest the identity that its folder belongs to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that several parts of a manifest share: a name, list or path in, what is wrong with it into the report."""
+"""Rules that several parts of a manifest share, on names, lists and paths; each reports what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A manifest's samples in; their JSON, and what their family finds wrong with them, out.
+"""Takes a manifest's samples, returns them as JSON, or what their family finds wrong with them.
 
 To find that opens every picture; a manifest that loads well opens none.
 """

@@ -1,4 +1,4 @@
-"""The shape of a manifest file: a YAML tree in, a pydantic model and what is wrong out; knows nothing of plug-ins."""
+"""The shape of a manifest file: pydantic models, and how a YAML tree is parsed into them. Knows nothing of plug-ins."""
 
 from __future__ import annotations
 

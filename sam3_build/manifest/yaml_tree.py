@@ -1,4 +1,4 @@
-"""The bytes of a YAML file in, a tree of plain values out, each with its line; it alone knows YAML."""
+"""Takes the bytes of a YAML file, returns a tree of plain values, each with its line. Only it knows YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A card: one published file, its record and its verdicts in; what a person must know before using it out, as Markdown.
+"""Takes one published file, its record and verdicts, returns its card: what to know before using it, as Markdown.
 
 Says nothing that the records do not: the same records give the same bytes.
 """

@@ -1,4 +1,4 @@
-"""What a target would publish: a session and its verdicts in; files, what judges them and all that stands against out.
+"""Takes a session and its verdicts, returns what a target would publish, what judges it and every reason against it.
 
 Reads records and digests only, and decides nothing.
 

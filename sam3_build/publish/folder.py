@@ -1,4 +1,4 @@
-"""A folder that others take files from: files and their digests in; the whole folder, swapped at once and held to them.
+"""A published folder, which others take files from: replaced as a whole, in one step, and checked by SHA256SUMS.
 
 Who looks sees the old folder or the new one, whatever is killed: it is filled beside its place, synced, held to the
 digests, and exchanged in one rename. Where the file system cannot exchange, the old one is set aside first, and put

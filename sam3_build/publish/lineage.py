@@ -1,4 +1,4 @@
-"""Lineage: a record and the store in; the weights it was made from out, and what is wrong with a file that claims it.
+"""Takes a record, returns the weights it was made from, and why a file that claims to be its output is not.
 
 Keys are made of contents, so in a sound store nothing of other weights can stand under an action's name. Files leave
 the store, though: an engine in a view may have been replaced by hand, or come with another manifest's record.

@@ -1,4 +1,4 @@
-"""What nights leave behind: what a run did in; `nightly/<date>.json`, and what changed since the night before, out.
+"""Reads and writes `nightly/<date>.json`, and returns what changed since the night before.
 
 A file holds all runs of its date, so that the run that builds nothing any more does not hide why the first one built.
 """

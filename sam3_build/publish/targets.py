@@ -1,4 +1,4 @@
-"""Publish: a session and its verdicts in; per target a folder of verified files with cards out, or why there is none.
+"""Takes a session and its verdicts, publishes a folder of verified files with cards per target, or says why not.
 
 Builds and runs nothing. All files of a target or none are published; what was published stays until its own bytes fail.
 """

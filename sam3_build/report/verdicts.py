@@ -1,4 +1,4 @@
-"""Verdicts: a session in; its comparisons judged, told on a terminal and written beside the view out. Runs nothing.
+"""Takes a session, judges its comparisons, prints the table and writes the reports beside the view. Runs nothing.
 
 `doit verify`, publish and nightly tell the same, because they ask here.
 """

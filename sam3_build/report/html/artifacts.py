@@ -1,4 +1,4 @@
-"""Records in; the files that were built, their sizes and times, and the chain of digests that each came by, out."""
+"""Takes records, returns the files that were built, their sizes and times, and the chain of digests of each."""
 
 from __future__ import annotations
 

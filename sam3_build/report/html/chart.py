@@ -1,4 +1,4 @@
-"""Statistics in, bars on a logarithmic axis out, in percent of its width. Draws nothing: the template does.
+"""Takes statistics, returns bars on a logarithmic axis, in percent of its width. Draws nothing: the template does.
 
 A bar is the largest error of an output, in standard deviations of the reference, because that can be measured for every
 precision alike; the mark on it is what the gate allows, in the same unit.

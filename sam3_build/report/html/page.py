@@ -1,4 +1,4 @@
-"""The page: a session and its verdicts in, `report.html` out: one file that needs no other, no network and no script.
+"""Takes a session and its verdicts, writes `report.html`: one file that needs no other, no network and no script.
 
 It is written only when something in it would change. Its second line tells what it was made of and what it says, so
 that this is known without making it: no template is loaded for a no-op, and a page that somebody edited is replaced.

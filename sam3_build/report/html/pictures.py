@@ -1,4 +1,4 @@
-"""What `compare` drew of pictures in; a few of them as data URIs with captions out, those that differ first."""
+"""Takes what `compare` drew, returns a few pictures as data URIs with captions, those that differ first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page is made from: a session in; its plan, its records and the files of their outputs out. Reads only."""
+"""What the page is made from: a session's plan, its records and the files of their outputs. Reads only."""
 
 from __future__ import annotations
 

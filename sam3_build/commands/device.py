@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
@@ -10,9 +9,8 @@ from sam3_build import registry
 from sam3_build.machine import toolchain
 from sam3_build.manifest.types import Manifest, Target
 from sam3_build.plan.engines import Machine
+from sam3_build.report.text import wrapped
 from sam3_build.spec import DeviceFingerprint, Json
-
-WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -79,14 +77,13 @@ def _gpu(machine: Machine) -> Iterator[str]:
     gpu = machine.device
     if gpu is None:
         yield f"No NVIDIA GPU that can be used: {machine.no_device}"
-        yield from _wrapped(
-            "ONNX files, checks on ONNX Runtime's CPU and TensorRT-RTX engines for other machines need none.", "  "
-        )
+        need_none = "ONNX files, checks on ONNX Runtime's CPU and TensorRT-RTX engines for other machines need none."
+        yield from wrapped(need_none, "  ", "    ")
         return
     known = gpu.gpu_class
     yield f"{known['name']}, compute capability {known['compute_capability']}, {known['memory_mib']} MiB"
     yield f"  driver {gpu.driver}, which runs CUDA up to {gpu.cuda}; number {gpu.index}, {gpu.uuid}"
-    yield from _wrapped(f"what engines are bound to: {_fields(gpu)}", "  ")
+    yield from wrapped(f"what engines are bound to: {_fields(gpu)}", "  ", "    ")
 
 
 def _fields(gpu: DeviceFingerprint) -> str:
@@ -97,12 +94,12 @@ def _fields(gpu: DeviceFingerprint) -> str:
 def _table(found: tuple[tuple[str, Ability], ...]) -> Iterator[str]:
     """Yield a headline for each entry, then whether it builds and runs; in one line where one answer holds for both."""
     for headline, one in found:
-        yield from _wrapped(headline, "  ")
+        yield from wrapped(headline, "  ", "    ")
         if one.cannot_build == one.cannot_run:
-            yield from _wrapped(f"builds and runs: {_answer(one.cannot_build)}", "    ")
+            yield from wrapped(f"builds and runs: {_answer(one.cannot_build)}", "    ", "      ")
             continue
-        yield from _wrapped(f"builds: {_answer(one.cannot_build)}", "    ")
-        yield from _wrapped(f"runs: {_answer(one.cannot_run)}", "    ")
+        yield from wrapped(f"builds: {_answer(one.cannot_build)}", "    ", "      ")
+        yield from wrapped(f"runs: {_answer(one.cannot_run)}", "    ", "      ")
 
 
 def _installed(one: Ability) -> str:
@@ -113,14 +110,3 @@ def _installed(one: Ability) -> str:
 
 def _answer(reason: str | None) -> str:
     return f"no: {reason}" if reason else "yes"
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_on_hyphens=False,
-        break_long_words=False,
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -12,6 +11,7 @@ from doit.exceptions import UnmetDependency
 from doit.reporter import ConsoleReporter
 
 from sam3_build.execution.local import How, Outcome, log_path, readable
+from sam3_build.report.text import wrapped
 
 # Of a log, so much is read for the last word on how far its action is.
 _TAIL_BYTES = 4096
@@ -148,7 +148,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
                 blocked.setdefault(action.blocked, []).append(action.name)
         for reason, names in blocked.items():
             self.write(f"blocked: {reason}\n")
-            self.write(textwrap.fill(", ".join(names), 100, initial_indent="  ", subsequent_indent="  ") + "\n")
+            self.write("\n".join(wrapped(", ".join(names), "  ", "  ")) + "\n")
 
 
 def last_said(log: Path) -> str:

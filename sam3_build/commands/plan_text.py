@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+from sam3_build.report.text import WIDTH, wrapped
 from sam3_build.store.explain import Explanation, brief
 from sam3_build.store.objects import Record
 from sam3_build.store.resolve import State
@@ -12,7 +13,6 @@ from sam3_build.store.sizes import readable_size
 
 STATES = tuple(State)
 TO_DO = (State.STALE, State.PENDING)
-WIDTH = 100
 INDENT = " " * 21
 
 
@@ -23,10 +23,14 @@ def render_plan(manifest: str, found: Sequence[Explanation], free: int) -> str:
     needed, unknown = sum(size or 0 for size in todo), todo.count(None)
     counts = ", ".join(f"{sum(e.state == state for e in found)} {state}" for state in STATES)
     more = f" and {unknown} outputs of unknown size" if unknown else ""
-    lines += _wrapped(f"{manifest}: {counts}; about {readable_size(needed)}{more} to write", "  ")
+    lines += wrapped(f"{manifest}: {counts}; about {readable_size(needed)}{more} to write", then="  ", cut_words=True)
     if needed > free:
         advice = "free some space (`sam3-build gc` may help) or set SAM3_STORE to another disk"
-        lines += _wrapped(f"It does not fit: {readable_size(free)} are free on the disk of the store; {advice}", "  ")
+        lines += wrapped(
+            f"It does not fit: {readable_size(free)} are free on the disk of the store; {advice}",
+            then="  ",
+            cut_words=True,
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -48,8 +52,4 @@ def _lines(e: Explanation) -> Iterator[str]:
         return
     yield line.rstrip()
     for reason in e.because:
-        yield from _wrapped(f"{INDENT}{reason}", f"{INDENT}  ")
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+        yield from wrapped(reason, INDENT, f"{INDENT}  ", cut_words=True)

@@ -24,6 +24,7 @@ from sam3_build.manifest.lock_file import read_lock, with_entry
 from sam3_build.manifest.types import Lock, Manifest
 from sam3_build.plan.make import make_plan
 from sam3_build.plan.search import lock_of, ranges, trial, with_lock
+from sam3_build.report.text import duration
 from sam3_build.spec import BASELINE, TYPES, Action, Comparison, Json, Kind, Plan
 from sam3_build.store.objects import Record, hold, writing
 
@@ -165,9 +166,9 @@ class _Runs:
         if one > _LONG_SECONDS:
             low, high = _USUAL_TRIALS
             self.say(
-                f"  a trial takes {_duration(one)} or more (verify:{self.goal.component}.{BASELINE} took "
-                f"{_duration(seconds)}), and a search makes some {low} to {high} of them: {_duration(one * low)} to "
-                f"{_duration(one * high)}. Interrupt it whenever you "
+                f"  a trial takes {duration(one)} or more (verify:{self.goal.component}.{BASELINE} took "
+                f"{duration(seconds)}), and a search makes some {low} to {high} of them: {duration(one * low)} to "
+                f"{duration(one * high)}. Interrupt it whenever you "
                 "like: the same command goes on. --cases 1 makes a trial shorter"
             )
 
@@ -284,9 +285,3 @@ def _told(
         why = f"{node['beyond']}, {node['tensor']} reaches {node['largest']:.4g}" if node["beyond"] else "within range"
         yield f"  {name}  {why}"
     yield f"{path} holds them; {tried}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -21,6 +20,7 @@ from sam3_build.execution.session import Session
 from sam3_build.publish import folder
 from sam3_build.publish.card import GRAPH, UNVERIFIED, Subject, card
 from sam3_build.publish.checks import EXCUSABLE, Candidate, Cause, Item, Reason, shown
+from sam3_build.report.text import wrapped
 from sam3_build.store.objects import Record, hold
 from sam3_build.store.sizes import readable_size
 from sam3_build.store.view import sidecar
@@ -35,9 +35,6 @@ class Status(StrEnum):
     REFUSED = "refused"
     WITHDRAWN = "withdrawn"
     ORPHANED = "orphaned"  # a folder of a target that the manifest no longer has
-
-
-WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -258,18 +255,12 @@ def refusal(done: Sequence[Published]) -> str | None:
 def _refused(state: Status, reasons: Sequence[Reason], notes: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
     yield f"{state}: {', '.join(targets)}"
     for kind, why in dict.fromkeys((reason.kind, reason.why) for reason in reasons):
-        yield from _wrapped(f"{kind.words}: {why}", "  ", "    ")
+        yield from wrapped(f"{kind.words}: {why}", "  ", "    ")
         what = dict.fromkeys(reason.what for reason in reasons if (reason.kind, reason.why) == (kind, why))
-        yield from _wrapped(", ".join(what), "    ", "    ")
+        yield from wrapped(", ".join(what), "    ", "    ")
     for note in notes:
-        yield from _wrapped(note, "  ", "    ")
+        yield from wrapped(note, "  ", "    ")
     if (kinds := {reason.kind for reason in reasons}) <= set(EXCUSABLE):
         elsewhere = "publish on a machine that runs them, or " if kinds == {Cause.NOT_RUN} else "do what that says, or "
         advice = f"{elsewhere}write `allow_unverified: true` in the target"
-        yield from _wrapped(f"{advice}: every card then says {UNVERIFIED}", "  ", "    ")
-
-
-def _wrapped(text: str, first: str, then: str) -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=first, subsequent_indent=then, break_on_hyphens=False, break_long_words=False
-    )
+        yield from wrapped(f"{advice}: every card then says {UNVERIFIED}", "  ", "    ")

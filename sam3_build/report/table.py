@@ -6,7 +6,6 @@ The text is laid out here and not with rich, whose import alone costs a quarter 
 from __future__ import annotations
 
 import json
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,10 +19,10 @@ from sam3_build.compare.judge import RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdi
 from sam3_build.errors import BuildError
 from sam3_build.folders import write_atomically
 from sam3_build.report.tables import QUIET, Cell, Table, table
+from sam3_build.report.text import wrapped
 from sam3_build.spec import TYPES, Json, Plan
 from sam3_build.store.objects import writing
 
-WIDTH = 100
 HIDDEN = QUIET | {"rows"}  # hardly ever wrong, and so without a column until it is
 
 
@@ -119,7 +118,7 @@ def render(found: Judged, information: Sequence[str] = ()) -> str:
             lines += _drawn(table(label, part, HIDDEN))
         lines.append("")
     if any(RANGE_PARITY in c.label for c, _ in ran):
-        lines += [*textwrap.wrap(RANGE_PARITY_NOTE, WIDTH, subsequent_indent="  "), ""]
+        lines += [*wrapped(RANGE_PARITY_NOTE, then="  "), ""]
     not_run = [row for row in rows if _line(row) not in measured]
     for reason in dict.fromkeys(row.reason for row in not_run):
         lines += [*_not_run(reason, [row for row in not_run if row.reason == reason]), ""]
@@ -142,7 +141,7 @@ def _drawn(shown: Table) -> list[str]:
     for cells, why in zip(texts, reasons, strict=True):
         drawn.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
         for reason in why:
-            drawn += textwrap.wrap(reason, WIDTH, initial_indent="        - ", subsequent_indent="          ")
+            drawn += wrapped(reason, "        - ", "          ")
     return drawn if len(texts) > 2 else []
 
 
@@ -151,10 +150,8 @@ def _text(cell: Cell) -> str:
 
 
 def _not_run(reason: str | None, rows: list[Row]) -> list[str]:
-    lines = textwrap.wrap(f"not run: {reason}", WIDTH, subsequent_indent="  ")
+    lines = wrapped(f"not run: {reason}", then="  ")
     for label in dict.fromkeys(row.comparison for row in rows):
         components = dict.fromkeys(row.component for row in rows if row.comparison == label)
-        lines += textwrap.wrap(
-            f"{label}: {', '.join(components)}", WIDTH, initial_indent="  ", subsequent_indent="    "
-        )
+        lines += wrapped(f"{label}: {', '.join(components)}", "  ", "    ")
     return lines

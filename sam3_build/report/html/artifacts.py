@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sam3_build.report.html.sources import GRAPH, Sources
+from sam3_build.report.text import duration
 from sam3_build.spec import Action
 from sam3_build.store.objects import Record
 from sam3_build.store.sizes import readable_size
@@ -90,8 +91,8 @@ def made(known: Sources) -> Made:
         tuple(Row(*of, tuple(there.get(column) for column in columns)) for of, there in files.items()),
         tuple(dict.fromkeys(f.why for there in files.values() for f in there.values() if f.why)),
         readable_size(sum(sizes)),
-        tuple((stage, len(took), _duration(sum(took))) for stage, took in times.items()),
-        _duration(sum(sum(took) for took in times.values())),
+        tuple((stage, len(took), duration(sum(took))) for stage, took in times.items()),
+        duration(sum(sum(took) for took in times.values())),
         tuple(_lineages(known)),
         tuple(_tools(known)),
     )
@@ -104,7 +105,7 @@ def _file(action: Action, record: Record | None) -> File:
     path = next(iter(action.view.values()))
     if record is None:
         return File(path, "", "", action.blocked or "not built")
-    return File(path, readable_size(_size(record, action)), _duration(_seconds(record)), "")
+    return File(path, readable_size(_size(record, action)), duration(_seconds(record)), "")
 
 
 def _size(record: Record, action: Action) -> int:
@@ -115,13 +116,6 @@ def _size(record: Record, action: Action) -> int:
 def _seconds(record: Record) -> float:
     seconds = record.provenance.get("seconds")
     return float(seconds) if isinstance(seconds, int | float) else 0.0
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 90 else f"{minutes} min {rest} s"
 
 
 # ------------------------------------------------------------------ lineage

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,23 +34,33 @@ def recorded_cases(reference: Path, component: str, count: Json = None) -> list[
     return [case.absolute() for case in cases[:count]]
 
 
-def arrays_of(case: Path, prefix: str) -> dict[str, NDArray[np.generic]]:
-    """Return the arrays of an `.npz` file whose names begin with `prefix`, without it. BuildError without file."""
+@contextmanager
+def opened(case: Path) -> Iterator[Mapping[str, NDArray[np.generic]]]:
+    """Open the `.npz` file of a case; each array is read when it is asked for. BuildError without file."""
     import numpy as np
 
     if not case.is_file():
         raise BuildError(f"case {case.stem!r} is missing from the outputs to compare with ({case.name})")
     with np.load(case, allow_pickle=False) as arrays:
-        return {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
+        yield arrays
+
+
+def arrays_of(case: Path, prefix: str) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays of a case whose names begin with `prefix`, without it. BuildError without file."""
+    with opened(case) as arrays:
+        return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+
+
+def outputs_of(case: Path) -> dict[str, NDArray[np.generic]]:
+    """Return the outputs of a case, recorded (beside its inputs) or computed (alone). BuildError without file."""
+    return arrays_of(case, OUTPUTS) or arrays_of(case, "")
 
 
 def array_in(file: Path, *names: str) -> NDArray[np.generic] | None:
     """Return the array that an `.npz` file has under the first of `names` that it knows; None without any, or file."""
-    import numpy as np
-
     if not file.is_file():
         return None
-    with np.load(file, allow_pickle=False) as arrays:
+    with opened(file) as arrays:
         return next((arrays[name] for name in names if name in arrays), None)
 
 

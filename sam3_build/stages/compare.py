@@ -16,8 +16,7 @@ from sam3_build.compare.instances import Place, TaskStatistics
 from sam3_build.drawing import captions
 from sam3_build.drawing.overlay import panels, write_overlay
 from sam3_build.drawing.sheet import SHEET, WIDTH, Entry, Sheet
-from sam3_build.errors import BuildError
-from sam3_build.pipeline.cases import skipped_in
+from sam3_build.pipeline.cases import outputs_of, skipped_in
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import INSTANCES, PIPELINE, Json
 
@@ -50,7 +49,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
         name = str(case["name"])
         if name in skipped:
             continue
-        expected, actual = (_outputs(inputs[side] / f"{name}.npz") for side in ("reference", "actual"))
+        expected, actual = (outputs_of(inputs[side] / f"{name}.npz") for side in ("reference", "actual"))
         for row, sample in enumerate(case["samples"]):
             place = Place(name, row, sample)
             sides = _row(expected, row), _row(actual, row)
@@ -77,19 +76,6 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     _write(out / "task.json", {"score_threshold": threshold, "samples": samples, "pictures": statistics.pictures})
     logging.getLogger(__name__).info("%s", statistics.metrics())
     return {"pictures": statistics.compared, "instances": statistics.expected}
-
-
-def _outputs(file: Path) -> Arrays:
-    """Return the arrays of a file, of a recorded one its outputs."""
-    import numpy as np
-
-    if not file.is_file():
-        raise BuildError(
-            f"case {file.stem!r} is missing from the outputs that instances are to be found in ({file.name})"
-        )
-    with np.load(file, allow_pickle=False) as arrays:
-        recorded = [name for name in arrays.files if name.startswith("outputs/")]
-        return {name.removeprefix("outputs/"): arrays[name] for name in recorded or arrays.files}
 
 
 def _entry(sample: Mapping[str, Json], row: Mapping[str, Json], drawn: Panels) -> Entry:

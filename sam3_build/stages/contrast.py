@@ -15,6 +15,7 @@ from typing import cast
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.pipeline import chain
+from sam3_build.pipeline.cases import OUTPUTS, opened
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.stages.reference import require_finite
@@ -29,7 +30,6 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     inputs: config, samples, an upstream reference for each feed, recorded: this component's own reference, and
             tensors*: the inventories of all components whose weights the network takes
     """
-    import numpy as np
     import torch
 
     network, package = str(params["network"]), f"sam3_build.families.{params['family']}"
@@ -55,9 +55,9 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
             computed = model(**{key: torch.from_numpy(array) for key, array in arrays.items()})
         outputs = {key: result.numpy() for key, result in zip(results, computed, strict=True)}
         require_finite(name, outputs)
-        with np.load(inputs["recorded"] / file) as recorded:
+        with opened(inputs["recorded"] / file) as recorded:
             for key, array in outputs.items():
-                statistics[key].add(name, array, recorded[f"outputs/{key}"])
+                statistics[key].add(name, array, recorded[f"{OUTPUTS}{key}"])
         cases.append(name)
     if not cases:
         raise BuildError("no case holds a text-only sample alone, so there is nothing to contrast")

@@ -17,7 +17,7 @@ from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.graph import files
 from sam3_build.graph.blocks import Block, blocks
-from sam3_build.pipeline.cases import INPUTS, arrays_of, recorded_cases
+from sam3_build.pipeline.cases import INPUTS, arrays_of, opened, recorded_cases
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import BASELINE, Json
 from sam3_build.stages import build
@@ -57,7 +57,8 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
             build.run(params, {**inputs, "onnx": place["onnx"]}, place["built"])
         measured: dict[str, OutputStatistics] = {}
         for case, outputs in _run(params, place, cases):
-            _compare(case, outputs, _load(place["expected"] / f"{case}.npz"), measured)
+            with opened(place["expected"] / f"{case}.npz") as expected:
+                _compare(case, outputs, expected, measured)
     summaries = {name: statistics.summary() for name, statistics in measured.items()}
     depth: dict[str, Json] = {
         "component": component,
@@ -118,14 +119,6 @@ def _save(path: Path, arrays: Arrays) -> None:
     import numpy as np
 
     np.savez(path, allow_pickle=False, **dict(arrays))
-
-
-def _load(path: Path) -> Arrays:
-    """Return the arrays of an `.npz` file, each read when it is asked for."""
-    import numpy as np
-
-    loaded: Arrays = np.load(path, allow_pickle=False)
-    return loaded
 
 
 def _compare(case: str, actual: Arrays, expected: Arrays, measured: dict[str, OutputStatistics]) -> None:

@@ -397,3 +397,12 @@ def test_nothing_kept_in_the_repository_names_a_place_of_one_machine() -> None:
     files = [ROOT / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
     texts = [path for path in files if path.is_file() and path.name != Path(__file__).name]
     assert [str(path.relative_to(ROOT)) for path in texts if place.search(path.read_bytes())] == []
+
+
+def test_an_installed_package_has_the_files_that_are_no_python() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    covered = {
+        path for name, globs in listed.items() for g in globs for path in (ROOT / name.replace(".", "/")).glob(g)
+    }
+    others = {p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc", ".md")}
+    assert others == covered

@@ -57,13 +57,13 @@ def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
     session = _session(manifest)
     refuse_wrong_samples(session)
     found = explain_plan(session.plan, session.store, session.resolver, session.view)
+    for note in session.manifest.notes:
+        print(f"note: {note}", file=sys.stderr)
     if as_json:
         keys = ("action", "state", "because", "bytes_needed")
         print(json.dumps([{k: v for k, v in asdict(e).items() if k in keys} for e in found], indent=1))
         return
     print(render_plan(session.plan.manifest, found, free_bytes(session.store.root)), end="")
-    for note in session.manifest.notes:
-        print(f"note: {note}", file=sys.stderr)
 
 
 @app.command()

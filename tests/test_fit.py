@@ -110,6 +110,11 @@ def test_a_target_that_no_case_fits_is_an_error(tmp_path: Path, text: str, count
     assert any("targets.ada:" in line for line in error.value.problems)
 
 
+def test_what_hangs_on_no_config_is_an_error_before_the_model_is_downloaded_too(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="num_boxes is 25, and shape profile 'default' takes 1 to 20"):
+        loaded(tmp_path, "checkpoint: {path: null, hub: facebook/sam3}\n", 25)
+
+
 def test_sizes_of_a_model_that_was_not_downloaded_yet_are_assumed_and_refuse_nothing(tmp_path: Path) -> None:
     hub = "checkpoint: {path: null, hub: facebook/sam3}\n"
     manifest = loaded(tmp_path, hub + profile(prompt_len=(1, 20, 30)), 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sam3_build.pipeline.profiles import first_fit, groups, misfit, most_rows
+from sam3_build.pipeline.profiles import first_fit, fitting_rows, groups, misfit
 
 ONE = {"batch": (1, 1, 1), "num_boxes": (1, 8, 20)}
 WIDE = {"batch": (1, 4, 8), "num_boxes": (1, 2, 4)}
@@ -51,8 +51,19 @@ def test_what_fits_no_profile_is_said_of_each_profile() -> None:
     assert misfit({"1": ONE}, {"batch": 2}, None) == "batch is 2, and shape profile 1 takes 1"
 
 
-def test_how_many_rows_fit_at_once_hangs_on_the_other_sizes() -> None:
-    assert most_rows([ONE, WIDE], {"num_boxes": 2}, "batch", 3) == 3
-    assert most_rows([ONE, WIDE], {"num_boxes": 5}, "batch", 3) == 1
-    assert most_rows([ONE, WIDE], {"num_boxes": 21}, "batch", 3) == 0
-    assert most_rows([WIDE], {"num_boxes": 2}, None, 3) == 0
+@pytest.mark.parametrize(
+    ("profiles", "boxes", "expected"),
+    [
+        ([WIDE], 2, (1, 0, 0)),
+        ([ONE, WIDE], 5, ()),  # the wide one takes no five boxes
+        ([ONE], 2, ()),
+        ([{"batch": (1, 1, 2)}], 2, (1, 0)),
+        ([{"batch": (4, 4, 4)}], 2, (1, 0, 0, 0)),
+        ([{"batch": (1, 1, 1)}, {"batch": (6, 6, 8)}, {"batch": (5, 5, 5)}], 2, (1, 0, 0, 0, 0)),
+    ],
+)
+def test_rows_are_fed_together_as_a_profile_takes_them(
+    profiles: list[dict[str, tuple[int, int, int]]], boxes: int, expected: tuple[int, ...]
+) -> None:
+    assert fitting_rows(profiles, {"batch": 4, "num_boxes": boxes}, "batch", (1, 0, 0)) == expected
+    assert fitting_rows(profiles, {"batch": 4, "num_boxes": boxes}, None, (1, 0, 0)) == ()

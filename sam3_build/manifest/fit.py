@@ -34,8 +34,8 @@ class Fit(NamedTuple):
 def fit(manifest: Manifest) -> Fit:
     """Return by how much batches are padded, and every sample and target of which a case fits no profile.
 
-    A target that takes none of the cases could never be verified: an error. Sizes that follow from the model config
-    are the published model's while there is no config to read, and then they make no error.
+    A target that takes none of the cases could never be verified: an error. Sizes that follow from a model config that
+    is not downloaded yet are the published model's, and alone they make no error.
     """
     family = registry.family(manifest.family).laid_out(manifest.layout)
     static, config = _static(manifest, family)
@@ -49,7 +49,8 @@ def fit(manifest: Manifest) -> Fit:
         )
         if narrow < wide:
             padding = 0
-    return Fit(padding, tuple(_misfits(manifest, family, by_padding[padding], targets, bool(config))), config)
+    certain = _cases(manifest, family, {}, padding) if manifest.checkpoint.hub and not config else by_padding[padding]
+    return Fit(padding, tuple(_misfits(manifest, family, by_padding[padding], certain, targets)), config)
 
 
 def _static(manifest: Manifest, family: ModelFamily) -> tuple[Mapping[str, int], SourceFile | None]:
@@ -85,19 +86,27 @@ def _misfit(manifest: Manifest, family: ModelFamily, case: CaseShape, target: st
 
 
 def _misfits(
-    manifest: Manifest, family: ModelFamily, cases: tuple[CaseShape, ...], targets: Sequence[str], is_certain: bool
+    manifest: Manifest,
+    family: ModelFamily,
+    cases: tuple[CaseShape, ...],
+    certain: tuple[CaseShape, ...],
+    targets: Sequence[str],
 ) -> Iterator[Misfit]:
-    """Yield the samples that do not fit, each reason once for all its targets, then the targets that nothing fits."""
+    """Yield the samples that do not fit, each reason once for all its targets, then the targets that nothing fits.
+
+    certain: the same cases, without sizes that are only assumed
+    """
     samples: dict[tuple[int, str], list[str]] = {}
     for target in targets:
         found = [(case, why) for case in cases if (why := _misfit(manifest, family, case, target))]
         if found and len(found) == len(cases):
             nothing = "none of the samples fits its shape profiles, so that it could never be verified"
             advice = "widen the profile, or add a sample that fits"
-            yield Misfit(("targets", target), f"{nothing}: {found[0][1]}; {advice}", is_certain)
+            is_error = all(_misfit(manifest, family, case, target) for case in certain)
+            yield Misfit(("targets", target), f"{nothing}: {found[0][1]}; {advice}", is_error)
             continue
         for case, why in found:
-            if len(case.samples) == 1:
+            if len(case.samples) == 1:  # a batch has the sizes of its largest sample
                 samples.setdefault((case.samples[0], why), []).append(target)
     for (sample, why), unfit in samples.items():
         text = f"{why}: target {', '.join(unfit)} is built, and not compared on this sample"

@@ -73,11 +73,22 @@ def groups(
     return tuple(result)
 
 
-def most_rows(profiles: Sequence[Profile], sizes: Mapping[str, int], row_dim: str | None, wanted: int) -> int:
-    """Return how many rows, at most `wanted`, a profile that takes the other dims takes at once."""
+def fitting_rows(
+    profiles: Sequence[Profile], sizes: Mapping[str, int], row_dim: str | None, rows: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Return `rows` as one group that a profile takes: cut to two or more of them, else filled up by the first row.
+
+    Empty where no profile takes two rows together with the other dims.
+    """
     if row_dim is None:
-        return 0
-    return next((n for n in range(wanted, 0, -1) if first_fit(profiles, {**sizes, row_dim: n}) is not None), 0)
+        return ()
+    others = {dim: size for dim, size in sizes.items() if dim != row_dim}
+    taken = [profile.get(row_dim, (1, len(rows), len(rows))) for profile in profiles if not _outside(profile, others)]
+    smallest = sorted(low for low, _, _ in taken if low > len(rows))
+    for count in (*range(len(rows), 1, -1), *smallest):
+        if any(low <= count <= high for low, _, high in taken):
+            return (*rows[:count], *(0,) * (count - len(rows)))
+    return ()
 
 
 def _outside(profile: Profile, sizes: Mapping[str, int]) -> list[str]:

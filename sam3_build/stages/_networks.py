@@ -75,11 +75,11 @@ class Network:
         numbered = {str(number): profile for number, profile in enumerate(self.profiles, start=1)}
         return profiles.misfit(numbered, self._sizes(feed), self.row_dim)
 
-    def most_rows(self, feed: Arrays, wanted: int) -> int:
-        """Return how many rows, at most `wanted`, can be fed at once with this feed's other sizes."""
+    def fitting_rows(self, feed: Arrays, rows: tuple[int, ...]) -> tuple[int, ...]:
+        """Return rows of a feed, at least two of them, as they can be fed at once; empty when no two can."""
         if not self.profiles:
-            return wanted
-        return profiles.most_rows(self.profiles, self._sizes(feed), self.row_dim, wanted)
+            return rows
+        return profiles.fitting_rows(self.profiles, self._sizes(feed), self.row_dim, rows)
 
     def split(self, feed: Arrays, case: str) -> tuple[tuple[int, ...], ...]:
         """Return the rows of a feed in groups that can be fed; BuildError when it does not suit."""

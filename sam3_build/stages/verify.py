@@ -96,7 +96,7 @@ def _again(cases: Sequence[Path], most: int, network: Network) -> _Again:
     for case in cases if most else ():
         feed = arrays_of(case, INPUTS)
         recorded = max((len(array) for array in feed.values() if array.ndim), default=1)
-        found = () if network.misfit(feed) else batch_invariance.again(recorded, network.most_rows(feed, most))
+        found = () if network.misfit(feed) else network.fitting_rows(feed, batch_invariance.again(recorded, most))
         if found and recorded > count:
             best, count, picked = case.stem, recorded, found
     fixed = network.fixed_input

@@ -93,6 +93,14 @@ def test_rows_that_a_profile_takes_together_are_fed_together_and_once_more(folde
     assert found["outputs"]["sums"]["metrics"]["rows"] < 1e-6
 
 
+@pytest.mark.parametrize("profiles", [[[4, 4, 4]], [[4, 4, 8]], [[1, 1, 1], [4, 4, 4]]])
+def test_an_engine_for_batches_of_four_is_fed_rows_again_in_fours(folder: Path, profiles: list[list[int]]) -> None:
+    found = run(folder, "verify", *({"batch": batch, "num_boxes": [1, 8, 20]} for batch in profiles))
+    sums = found["outputs"]["sums"]
+    assert "not_run" not in sums and sums["metrics"]["rows"] < 1e-6
+    assert sums["elements"] == 7, "what fills a batch up is compared with nothing"
+
+
 def test_a_profile_is_set_for_what_it_takes(folder: Path) -> None:
     small, large = {"batch": [1, 1, 4], "num_boxes": [1, 2, 4]}, {"batch": [1, 1, 1], "num_boxes": [5, 9, 20]}
     found = run(folder, "verify", small, large)

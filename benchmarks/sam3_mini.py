@@ -124,10 +124,10 @@ def _remembering(answer: Answer, outputs: Remembered) -> Answer:
 
 def _gates(precision: str, expected: Remembered, actual: Remembered) -> Iterator[str]:
     """Yield a line per instance gate: what `doit verify` asks of the samples, asked of all questions at once."""
-    statistics = instances.TaskStatistics(THRESHOLD)
+    statistics = instances.InstanceStatistics(THRESHOLD)
     for number, pair in enumerate(zip(expected, actual, strict=True)):
         for row in range(len(pair[0]["pred_logits"])):
-            place = instances.Place(f"batch{number}", row, number)
+            place = instances.PictureRow(f"batch{number}", row, number)
             expected_row, actual_row = ({name: array[row] for name, array in outputs.items()} for outputs in pair)
             if statistics.comparable(place, expected_row, actual_row):
                 statistics.add(place, *(find(one, (SIDE, SIDE), THRESHOLD) for one in (expected_row, actual_row)))
@@ -141,7 +141,7 @@ def _gates(precision: str, expected: Remembered, actual: Remembered) -> Iterator
         yield f"  {'pass' if good else 'FAIL'}  {gate.metric:12}  {shown:12}  {condition(gate)}  {where}".rstrip()
 
 
-def _outside(statistics: instances.TaskStatistics, gate: Gate) -> str:
+def _outside(statistics: instances.InstanceStatistics, gate: Gate) -> str:
     """Return how many pairs do not hold a gate of pairs, and the worst one; of other gates, the first few places."""
     where = "; ".join(statistics.where.get(gate.metric, [])[:5])
     if gate.metric not in instances.OF_PAIRS:

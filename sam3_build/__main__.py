@@ -160,7 +160,7 @@ def gc(
 @app.command()
 def localize(
     component: str,
-    precision: Annotated[str, typer.Option(help="What is held against the FP32 graph")] = "fp16",
+    precision: Annotated[str, typer.Option(help="What is compared with the FP32 graph")] = "fp16",
     target: Annotated[str | None, typer.Option(help="The engine for this target, not the graph")] = None,
     manifest: ManifestOption = None,
     as_json: JsonOption = False,

@@ -117,8 +117,8 @@ class ModelFamily:
     `references` maps the name of each way to feed the model to the code base that feeds it so.
     `largest_tensor(component, config)` gives the bytes, in FP32, of the largest tensor inside a component for one row
     of a batch: how much memory running it takes.
-    `cases` gives the shapes of the cases that samples become, so that profiles are held against them before anything is
-    built; `usual_static` are the published model's sizes, for a checkpoint whose config is not at hand yet.
+    `cases` gives the shapes of the cases that samples become, so that profiles are checked against them before
+    anything is built; `usual_static` are the published model's sizes, for a checkpoint whose config is not known yet.
     """
 
     name: str

@@ -62,7 +62,7 @@ def test_a_healthy_miniature_is_told_in_a_table_in_json_and_as_a_picture_and_mea
         (("decoder", "fp16", "cpu"), "cpu runs the graph itself: leave --target out"),
         (
             ("decoder", "fp32", None),
-            "decoder.fp32 is what others are held against: name another --precision, or a --target",
+            "decoder.fp32 is what others are compared with: name another --precision, or a --target",
         ),
     ],
 )
@@ -75,7 +75,7 @@ def test_what_cannot_be_localized_is_said_with_what_can(asked: tuple[str, str, s
 
 def test_an_engine_that_this_machine_cannot_run_is_refused_with_the_reason() -> None:
     session = open_session(ROOT, miniature.MANIFEST, os.environ | {"CUDA_VISIBLE_DEVICES": ""})
-    with pytest.raises(BuildError, match=r"decoder\.fp16\.ada cannot be looked at here: running .* needs a CUDA GPU"):
+    with pytest.raises(BuildError, match=r"ada cannot be measured on this machine: running .* needs a CUDA GPU"):
         localize(session, "decoder", "fp16", "ada", lambda action: pytest.fail(f"{action} ran"))
 
 

@@ -103,9 +103,7 @@ def test_a_published_folder_of_no_target_is_named_and_left_alone(space: BuildSpa
     for name in ("old", ".cpu.gone"):
         (shelf(space, name)).mkdir(parents=True)
     run = space.build("nightly")
-    line = (
-        "  published/old belongs to no target of this manifest any more: nobody judges it; delete it if you do not use"
-    )
+    line = "  published/old belongs to no target of this manifest any more, and is not verified: delete it if"
     assert run.output.count("belongs to no target") == 1 and line in run.output, run.output
     told = entries(night(space)[1], "published", "target", "state", "holds")
     assert ("old", "orphaned", "what nobody judges") in told and shelf(space, "old").is_dir()

@@ -124,11 +124,13 @@ def test_an_engine_that_ran_is_published_and_its_card_tells_what_a_user_must_kno
 
 def test_what_is_not_built_or_not_compared_is_refused_with_the_command_that_makes_it(fresh: BuildSpace) -> None:
     run = fresh.doit("publish")
-    assert run.code == 1 and "missing: not built as things are now: run `doit build`" in run.output, run.output
+    assert run.code == 1 and "missing: not built from the present inputs: run `doit build`" in run.output, run.output
     assert "Traceback" not in run.output and not (fresh.view / "published").exists()
     fresh.build("build")
     run = fresh.doit("publish:cpu")
-    assert run.code == 1 and "missing: not compared as things are now: run `doit verify`" in run.output, run.output
+    assert run.code == 1 and "missing: not compared since its inputs changed: run `doit verify`" in run.output, (
+        run.output
+    )
     assert "failed" not in run.output.replace("FAILED", ""), "what was not measured has not failed"
     fresh.build("verify")
     fresh.build("publish:cpu")
@@ -179,7 +181,7 @@ def test_what_was_published_is_withdrawn_when_its_own_bytes_fail_and_stays_when_
         assert "artifacts/toy/published/cpu stays as it was published before" in run.output
         assert state(shelf(space, "cpu")) == before
     else:
-        assert "artifacts/toy/published/cpu held these very bytes and is gone" in run.output
+        assert "artifacts/toy/published/cpu held these very bytes and was removed" in run.output
         assert list((space.view / "published").iterdir()) == []
 
 
@@ -316,7 +318,7 @@ def test_bytes_that_were_changed_on_the_shelf_are_put_right_and_told(gpu: BuildS
     (shelf(gpu, "ada") / "note.txt").write_text("mine")
     assert checked(shelf(gpu, "ada")).returncode == 1
     run = gpu.build("publish:ada")
-    assert "put right, for it was not what had been published: head.fp16.ada.engine, note.txt" in run.output
+    assert "restored head.fp16.ada.engine, note.txt: not as SHA256SUMS lists it" in run.output
     assert engine.read_bytes() == good and names(gpu, "ada") == ALL_OF_ADA
     assert checked(shelf(gpu, "ada")).returncode == 0
 
@@ -329,7 +331,7 @@ def test_changed_bytes_of_a_target_that_is_refused_are_told_too(gpu: BuildSpace)
     plug_in(gpu, None)
     run = gpu.doit("publish:ada")
     assert run.code == 1 and " ".join(run.output.split()).count(
-        "head.fp16.ada.engine there is not what was published, and nobody verified it"
+        "head.fp16.ada.engine is not what was published, and is not verified"
     ), run.output
 
 
@@ -344,7 +346,7 @@ def test_an_engine_of_unknown_origin_in_the_view_is_refused(gpu: BuildSpace) -> 
     run = gpu.doit("publish:ada")
     assert run.code == 1, run.output
     assert "head.fp16.ada.engine is of unknown origin: its sha256 is " in said(run.output)
-    assert "`doit build:head.fp16.ada` puts it right" in said(run.output) and not shelf(gpu, "ada").exists()
+    assert "`doit build:head.fp16.ada` restores it" in said(run.output) and not shelf(gpu, "ada").exists()
     assert gpu.build("build:head.fp16.ada").restored == {"build:head.fp16.ada"}
     gpu.build("publish:ada")
 

@@ -56,7 +56,7 @@ class Results:
             found = OutputStatistics(dtype)
             found.add("scene1", *((actual, reference) if dtype == "float32" else (reference > 0, reference > 0)))
             row = reference if dtype == "float32" else reference > 0
-            found.rows.take("scene1", (1, 0), row[[1, 0]], row, row)
+            found.batch_invariance.take("scene1", (1, 0), row[[1, 0]], row, row)
             outputs[name] = found.summary()
         folder = self.root / action
         folder.mkdir(parents=True, exist_ok=True)

@@ -234,7 +234,7 @@ def test_nan_is_shown_and_not_drawn(tmp_path: Path) -> None:
 
 def test_lineage_leads_from_the_weights_to_every_engine(tmp_path: Path) -> None:
     made = passing(tmp_path)
-    lineages = {lineage.component: lineage for lineage in gather(made.known, made.found).made.lineages}
+    lineages = {lineage.component: lineage for lineage in gather(made.known, made.found).artifacts.lineages}
     decoder = lineages["decoder"]
     assert [link.stage for link in decoder.trunk] == ["weights", "export", "simplify", "patch"]
     assert [branch.precision.stage for branch in decoder.branches] == ["fp32", "fp16"]
@@ -247,7 +247,7 @@ def test_lineage_leads_from_the_weights_to_every_engine(tmp_path: Path) -> None:
 def test_what_is_not_built_says_so(tmp_path: Path) -> None:
     made = passing(tmp_path)
     records = {name: r for name, r in made.known.records.items() if name != "build:decoder.fp16.ada"}
-    found = gather(replace(made.known, records=records), made.found).made
+    found = gather(replace(made.known, records=records), made.found).artifacts
     (row,) = [row for row in found.rows if (row.component, row.precision) == ("decoder", "fp16")]
     assert [file.why if file else None for file in row.files] == ["", "", "", "not built", ""]
     assert found.missing == ("not built",)

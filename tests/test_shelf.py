@@ -11,7 +11,7 @@ import pytest
 
 from sam3_build.digest import DigestCache
 from sam3_build.errors import StoreError
-from sam3_build.publish.folder import SUMS, held, listed, recover, replace, strays, withdraw
+from sam3_build.publish.folder import SUMS, digests_of, listed, recover, replace, unexpected_files, withdraw
 
 
 @pytest.fixture
@@ -35,30 +35,30 @@ def test_a_folder_holds_exactly_what_was_put_there_and_checks_itself(tmp_path: P
     assert texts_in(folder) == {"b": "3", "c": "4"}
     assert sorted(path.name for path in folder.parent.iterdir()) == ["ada"], "nothing is left beside it"
     subprocess.run(["sha256sum", "--strict", "-c", SUMS], cwd=folder, check=True, capture_output=True)
-    assert strays(folder, digests) == {}
+    assert unexpected_files(folder, digests) == {}
     assert all(not path.stat().st_mode & 0o222 for path in folder.iterdir())
 
 
 def test_what_changed_is_added_or_gone_is_a_stray(tmp_path: Path, digests: DigestCache) -> None:
     folder = tmp_path / "ada"
-    assert strays(folder, digests) == {}
+    assert unexpected_files(folder, digests) == {}
     put(folder, digests, a="1", b="2", c="3")
     (folder / "a").chmod(0o644)
     (folder / "a").write_text("9")
     (folder / "b").unlink()
     (folder / "d").mkdir()
-    assert strays(folder, digests).keys() == {"a", "b", "d"}
+    assert unexpected_files(folder, digests).keys() == {"a", "b", "d"}
 
 
 def test_what_lies_in_a_folder_is_told_without_its_list(tmp_path: Path, digests: DigestCache) -> None:
     folder = tmp_path / "ada"
-    assert held(folder, digests) == {}
+    assert digests_of(folder, digests) == {}
     put(folder, digests, a="1", b="2")
     (folder / "c").mkdir()
     digests_by_name = listed(folder)
-    assert digests_by_name and held(folder, digests) == digests_by_name
+    assert digests_by_name and digests_of(folder, digests) == digests_by_name
     (folder / SUMS).unlink()
-    assert held(folder, digests) == digests_by_name
+    assert digests_of(folder, digests) == digests_by_name
 
 
 def test_other_bytes_than_those_wanted_are_refused_and_the_folder_stays(tmp_path: Path, digests: DigestCache) -> None:

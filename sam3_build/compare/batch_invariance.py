@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     Array = NDArray[np.generic]
 
 # The rows of a case that are fed once more, together: another order, and one of them twice.
-AGAIN = (1, 0, 0)
+PERMUTED_ROWS = (1, 0, 0)
 
 
-def again(recorded: int, most: int) -> tuple[int, ...]:
+def permuted_rows(recorded: int, most: int) -> tuple[int, ...]:
     """Return which rows of a case that has `recorded` of them are fed again, at most `most` and no more than it has.
 
     The one row of a case is fed twice. Fewer than two rows show nothing: then there are none.
     """
     if recorded < 2:
         return (0, 0) if most >= 2 else ()
-    return AGAIN[: min(recorded, most)] if most >= 2 else ()
+    return PERMUTED_ROWS[: min(recorded, most)] if most >= 2 else ()
 
 
 @dataclass
-class Repetition:
+class BatchInvariance:
     """One output of the rows fed again: `largest` is None until measured, with the `problem` if it could not be."""
 
     largest: float | None = None
     worst: str | None = None
     problem: str | None = None
-    asked: bool = False
+    measured: bool = False
 
     def take(self, case: str, feed: Sequence[int], found: Array, before: Array, reference: Array) -> None:
         """Compare rows `found` with rows feed[i] of `before`: the largest |difference|, or how many elements differ.
@@ -47,7 +47,7 @@ class Repetition:
         """
         import numpy as np
 
-        self.asked = True
+        self.measured = True
         rows = f"the rows {list(feed)} of case {case!r}, fed together,"
         wanted = (len(feed), *before.shape[1:])
         if found.shape != wanted or found.dtype != before.dtype or before.shape != reference.shape:
@@ -70,7 +70,7 @@ class Repetition:
 
 
 def _pairs(feed: Sequence[int], found: Array, before: Array, reference: Array) -> Iterator[tuple[int, Array, str]]:
-    """Yield each row's position, what it is held against, and in words where that comes from."""
+    """Yield each row's position, the row expected there, and in words where that comes from."""
     import numpy as np
 
     for position, row in enumerate(feed):

@@ -42,7 +42,7 @@ CHUNK = 1 << 18
 NAMED = 3
 
 
-class Found(Protocol):
+class FoundInstances(Protocol):
     """The instances of one picture, as a family's `find` returns them."""
 
     @property
@@ -80,7 +80,7 @@ class Pair:
     score: float
 
 
-def paired(expected: Found, actual: Found) -> tuple[Pair, ...]:
+def paired(expected: FoundInstances, actual: FoundInstances) -> tuple[Pair, ...]:
     """Return the pairs, in the order of the expected instances."""
     import numpy as np
     from scipy.optimize import linear_sum_assignment
@@ -127,7 +127,7 @@ def box_ious(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> Floa
 
 
 @dataclass(frozen=True)
-class Place:
+class PictureRow:
     """Where in the run a picture stands: the sample of the manifest, and the case and row that it was part of."""
 
     case: str
@@ -141,7 +141,7 @@ class Place:
 
 
 @dataclass
-class TaskStatistics:
+class InstanceStatistics:
     """Accumulates what two sides find, picture by picture; `threshold` is that of the scores."""
 
     threshold: float
@@ -155,7 +155,7 @@ class TaskStatistics:
     worst: dict[str, float] = field(default_factory=dict)
     where: dict[str, list[str]] = field(default_factory=dict)
 
-    def comparable(self, place: Place, expected: Mapping[str, Array], actual: Mapping[str, Array]) -> bool:
+    def comparable(self, place: PictureRow, expected: Mapping[str, Array], actual: Mapping[str, Array]) -> bool:
         """Tell whether the outputs of one row can be compared at all; remember why not."""
         import numpy as np
 
@@ -178,7 +178,7 @@ class TaskStatistics:
             self.pictures.append({**_named(place), "problem": self.where["nonfinite"][-1]})
         return not counts
 
-    def add(self, place: Place, expected: Found, actual: Found) -> tuple[Pair, ...]:
+    def add(self, place: PictureRow, expected: FoundInstances, actual: FoundInstances) -> tuple[Pair, ...]:
         """Take in what was found in one picture; return the pairs."""
         pairs = paired(expected, actual)
         lost = [i for i in range(len(expected.queries)) if i not in {pair.expected for pair in pairs}]
@@ -195,8 +195,8 @@ class TaskStatistics:
         agrees = decided[0] == decided[1]
         if not agrees:
             self.disagreeing += 1
-            said = f"{actual.presence:.4g} where {expected.presence:.4g} is expected"
-            self._note("presence", f"{place} has {said}, on the other side of {self.threshold:g}")
+            presence = f"{actual.presence:.4g} where {expected.presence:.4g} is expected"
+            self._note("presence", f"{place} has {presence}, on the other side of {self.threshold:g}")
         self.pictures.append(
             {
                 **_named(place),
@@ -217,7 +217,7 @@ class TaskStatistics:
         )
         return pairs
 
-    def _pair(self, place: Place, expected: Found, actual: Found, pair: Pair) -> None:
+    def _pair(self, place: PictureRow, expected: FoundInstances, actual: FoundInstances, pair: Pair) -> None:
         for metric, value, worse in (
             ("mask_iou", pair.mask_iou, min),
             ("box_iou", pair.box_iou, min),
@@ -230,7 +230,7 @@ class TaskStatistics:
                 if metric == "score":
                     self.where[metric][0] += f" has {actual.scores[pair.actual]:.4f}"
 
-    def _because(self, found: Found, i: int) -> str:
+    def _because(self, found: FoundInstances, i: int) -> str:
         """Return what is known of why an instance has no partner."""
         if not found.masks[i].any():
             return ": its mask is empty, and an empty mask overlaps nothing"
@@ -258,7 +258,7 @@ class TaskStatistics:
         if self.compared and not self.worst:
             nothing = (
                 f"the reference finds no instance above the score threshold, {self.threshold:g}, in any sample, so "
-                "nothing can be held against it; add a sample on which the model finds something"
+                "nothing can be compared; add a sample on which the model finds something"
             )
             not_run = dict.fromkeys(OF_PAIRS, "no instance has a partner" if self.expected else nothing)
         return {
@@ -273,16 +273,16 @@ class TaskStatistics:
         }
 
 
-def _named(place: Place) -> dict[str, Json]:
+def _named(place: PictureRow) -> dict[str, Json]:
     return {"case": place.case, "row": place.row, "sample": place.sample}
 
 
-def _described(found: Found, i: int) -> dict[str, Json]:
+def _described(found: FoundInstances, i: int) -> dict[str, Json]:
     box: Sequence[float] = [round(float(edge), 2) for edge in found.boxes[i]]
     return {"instance": i, "query": int(found.queries[i]), "score": round(float(found.scores[i]), 6), "box": box}
 
 
-def _instance(place: Place, found: Found, i: int) -> str:
+def _instance(place: PictureRow, found: FoundInstances, i: int) -> str:
     """Return how a message names an instance: `instance 2 of sample0 (box 3,4,50,60, score 0.91)`."""
     box = ",".join(f"{edge:.0f}" for edge in found.boxes[i])
     return f"instance {i} of {place} (query {int(found.queries[i])}, box {box}, score {found.scores[i]:.4f})"

@@ -169,13 +169,13 @@ def holds(gate: Gate, value: float) -> bool:
 def _judged(comparison: Comparison, output: str, gate: Gate, found: Mapping[str, Json]) -> Row:
     metrics = found["metrics"]
     assert isinstance(metrics, Mapping)
-    value, unmeasured, untold = metrics.get(gate.metric), found.get("not_run", {}), found.get("informs", {})
-    assert isinstance(unmeasured, Mapping) and isinstance(untold, Mapping)
+    value, unmeasured, info_only = metrics.get(gate.metric), found.get("not_run", {}), found.get("informs", {})
+    assert isinstance(unmeasured, Mapping) and isinstance(info_only, Mapping)
     if gate.metric in comparison.informs:
-        told = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-        return _row(comparison, output, gate.metric, Verdict.INFO, comparison.informs[gate.metric], gate, told)
-    if gate.metric in untold and value is None:
-        return _row(comparison, output, gate.metric, Verdict.INFO, str(untold[gate.metric]), gate)
+        finite = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+        return _row(comparison, output, gate.metric, Verdict.INFO, comparison.informs[gate.metric], gate, finite)
+    if gate.metric in info_only and value is None:
+        return _row(comparison, output, gate.metric, Verdict.INFO, str(info_only[gate.metric]), gate)
     if gate.metric in unmeasured and value is None:
         return _row(comparison, output, gate.metric, Verdict.NOT_RUN, str(unmeasured[gate.metric]), gate)
     if not isinstance(value, int | float) or math.isnan(value):

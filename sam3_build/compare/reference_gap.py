@@ -34,7 +34,7 @@ def lines(contrast: Contrast, statistics: Mapping[str, Json] | None) -> Iterator
         return
     width = max(len(output) for output, _ in _outputs(statistics))
     for output, found in _outputs(statistics):
-        yield f"  {contrast.component}  {output:<{width}}  {_said(found)}"
+        yield f"  {contrast.component}  {output:<{width}}  {_message(found)}"
 
 
 def _outputs(statistics: Mapping[str, Json]) -> Iterator[tuple[str, Mapping[str, Json]]]:
@@ -45,7 +45,7 @@ def _outputs(statistics: Mapping[str, Json]) -> Iterator[tuple[str, Mapping[str,
         yield output, found
 
 
-def _said(found: Mapping[str, Json]) -> str:
+def _message(found: Mapping[str, Json]) -> str:
     metrics, worst = found["metrics"], found.get("worst")
     assert isinstance(metrics, Mapping)
     if found.get("exact"):

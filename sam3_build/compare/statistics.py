@@ -26,7 +26,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sam3_build.compare.batch_invariance import Repetition
+from sam3_build.compare.batch_invariance import BatchInvariance
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class OutputStatistics:
     actual: Moments = field(default_factory=Moments)
     reference: Moments = field(default_factory=Moments)
     products: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    rows: Repetition = field(default_factory=Repetition)
+    batch_invariance: BatchInvariance = field(default_factory=BatchInvariance)
 
     @property
     def exact(self) -> bool:
@@ -168,9 +168,11 @@ class OutputStatistics:
         }
         r = self.reference
         extent = r.high - r.low if r.count and not self.constant else r.scale if r.count else None
-        if self.rows.asked:
+        if self.batch_invariance.measured:
             unit = 1 if self.exact else extent
-            found["rows"] = None if self.rows.largest is None or unit is None else self.rows.largest / unit
+            found["rows"] = (
+                None if self.batch_invariance.largest is None or unit is None else self.batch_invariance.largest / unit
+            )
         if self.exact:
             return {"mismatches": self.mismatches if self.elements else None, **found}
         if extent is None:
@@ -205,9 +207,9 @@ class OutputStatistics:
             "problems": self.problems,
             "worst": self.worst,
         }
-        if self.rows.asked:
-            facts["where"] = {"rows": self.rows.worst}
-            facts["unmeasured"] = {"rows": self.rows.problem}
+        if self.batch_invariance.measured:
+            facts["where"] = {"rows": self.batch_invariance.worst}
+            facts["unmeasured"] = {"rows": self.batch_invariance.problem}
         if self.exact or not self.reference.count:
             return facts
         return facts | {

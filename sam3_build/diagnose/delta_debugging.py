@@ -91,10 +91,10 @@ def _tree(names: Iterable[str]) -> _Group:
     """Return the tree of names such as `encoder.layers.0.mlp/MatMul_0`, whose leaves are the whole names."""
     root = _Group()
     for name in names:
-        here = root
+        group = root
         for step in name.rpartition("/")[0].split("."):
-            here = here.children.setdefault(f"{step}.", _Group())
-        here.children[name] = _Group()
+            group = group.children.setdefault(f"{step}.", _Group())
+        group.children[name] = _Group()
     return root
 
 

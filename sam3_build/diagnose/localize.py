@@ -1,7 +1,7 @@
 """Takes a component, precision and target, returns the block that introduces the error, and the error of each block.
 
 The stage measures, in a worker and under a key like every action: asked again, the store answers. What it needs is
-built first. Here is judged and told, on the terminal and in `artifacts/<manifest>/localize/`.
+built first. Judging and reporting is done here, on the terminal and in `artifacts/<manifest>/localize/`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Output:
 class Located:
     """What was found of `name` (`decoder.fp16.ada`), in a sentence; `parts` is None when no block can be named.
 
-    label: what was held against what
+    label: what was compared with what
     """
 
     name: str
@@ -56,7 +56,7 @@ class Located:
 def localize(
     session: Session, component: str, precision: str, target: str | None, say: Callable[[str], None]
 ) -> Located:
-    """Measure what is not measured yet, find the block, write JSON and SVG. BuildError for what cannot be looked at.
+    """Measure what is not measured yet, find the block, write JSON and SVG. BuildError for what cannot be measured.
 
     say: is given the name of each action before it runs
     """
@@ -70,7 +70,7 @@ def localize(
     verified = _read(session, str(comparison.action), "statistics.json")
     located = conclude(comparison, _read(session, action.name, "depth.json"), verified)
     if any(row.verdict == Verdict.FAIL for row in judge(fp32, _read(session, str(fp32.action), "statistics.json"))):
-        located = replace(located, finding=f"{located.finding}; but the FP32 graph itself fails: mend that first")
+        located = replace(located, finding=f"{located.finding}; but the FP32 graph itself fails: fix that first")
     session.ownership.claim()
     folder = session.view.root / "localize"
     picture = svg(f"{located.name}: {located.finding}", located.blocks, located.parts)
@@ -87,10 +87,10 @@ def comparison_of(session: Session, component: str, precision: str, target: str 
     """Return what `doit verify` judges of the same; BuildError when there is none that can be run here."""
     found = comparisons_of(session, component, precision, target)
     if not any(c.action for c in found):
-        raise BuildError(f"{found[0].name} cannot be looked at here: {found[0].not_run}")
+        raise BuildError(f"{found[0].name} cannot be measured on this machine: {found[0].not_run}")
     if precision == BASELINE and target is None:
         raise BuildError(
-            f"{component}.{BASELINE} is what others are held against: name another --precision, or a --target"
+            f"{component}.{BASELINE} is what others are compared with: name another --precision, or a --target"
         )
     return next(c for c in found if c.action)
 

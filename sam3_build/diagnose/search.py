@@ -50,7 +50,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The nodes that stay FP32 of so many that could be low; sets tried, and how many actions ran for them."""
 
     nodes: tuple[str, ...]
@@ -59,8 +59,8 @@ class Found:
     ran: int
 
 
-def search(session: Session, goal: Goal, say: Say) -> Found:
-    """Find nodes none of which can be left out, write them to the manifest's lock file, and tell it line by line.
+def search(session: Session, goal: Goal, say: Say) -> SearchResult:
+    """Find nodes none of which can be left out, write them to the manifest's lock file, and report line by line.
 
     BuildError when there is nothing to search, when no set passes, or when what was found does not pass as built.
     """
@@ -79,10 +79,10 @@ def search(session: Session, goal: Goal, say: Say) -> Found:
         )
     kept = minimal(list(trials.nodes), begin, seeds, trials.passes)
     lock = lock_of(trials.graph, kept)
-    found = Found(tuple(n for n in trials.nodes if n in kept), len(trials.nodes), len(trials.known), runs.ran)
+    found = SearchResult(tuple(n for n in trials.nodes if n in kept), len(trials.nodes), len(trials.known), runs.ran)
     _require_that_it_passes(runs, lock)
     _write(session, goal, lock, _provenance(found, runs))
-    for line in _told(session, goal, found, trials.nodes, runs):
+    for line in _summary(session, goal, found, trials.nodes, runs):
         say(line)
     return replace(found, ran=runs.ran)
 
@@ -240,7 +240,7 @@ def _require_that_it_passes(runs: _Runs, lock: Lock | None) -> None:
         )
 
 
-def _provenance(found: Found, runs: _Runs) -> dict[str, Json]:
+def _provenance(found: SearchResult, runs: _Runs) -> dict[str, Json]:
     cases = runs.baseline.facts.get("cases")
     assert isinstance(cases, int)
     gates = runs.of_values.gates
@@ -253,7 +253,7 @@ def _provenance(found: Found, runs: _Runs) -> dict[str, Json]:
 
 
 def _write(session: Session, goal: Goal, lock: Lock | None, provenance: Mapping[str, Json]) -> None:
-    """Put the result into the lock file; without nodes, take what it held out. An equal file is not written."""
+    """Put the result into the lock file; without nodes, remove its entry. An equal file is not written."""
     path = lock_path(session.manifest.path)
     entry = {**provenance, "graph": lock.graph, "keep_fp32": list(lock.keep_fp32)} if lock else None
     with hold(session.view.root.with_name(f".{session.view.root.name}.lock"), fcntl.LOCK_EX), writing(path):
@@ -268,14 +268,14 @@ def _write(session: Session, goal: Goal, lock: Lock | None, provenance: Mapping[
             write_atomically(path, after)
 
 
-def _told(
-    session: Session, goal: Goal, found: Found, nodes: Mapping[str, Mapping[str, Json]], runs: _Runs
+def _summary(
+    session: Session, goal: Goal, found: SearchResult, nodes: Mapping[str, Mapping[str, Json]], runs: _Runs
 ) -> Iterator[str]:
     path = readable(lock_path(session.manifest.path))
     tried = f"{found.trials} {'set' if found.trials == 1 else 'sets'} tried, {runs.ran} actions run"
     if not found.nodes:
-        held = goal.precision in session.manifest.locks.get(goal.component, {})
-        what = f"its entry is taken out of {path}" if held else "nothing to lock"
+        is_locked = goal.precision in session.manifest.locks.get(goal.component, {})
+        what = f"its entry is removed from {path}" if is_locked else "nothing to lock"
         yield f"{goal.stem} passes its gates with no node kept in FP32: {what}; {tried}"
         return
     count = f"{len(found.nodes)} of {found.candidates} nodes in FP32"

@@ -1,6 +1,6 @@
 """Takes a prompt and what was found in a picture, returns captions. Judges nothing.
 
-A row is what `task.json` has of one picture, as `TaskStatistics` writes it.
+A row is what `task.json` has of one picture, as `InstanceStatistics` writes it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from sam3_build.spec import Json
 
 
-def asked(text: str | None, labels: Sequence[int]) -> str:
+def prompt(text: str | None, labels: Sequence[int]) -> str:
     """Return a prompt in words; `labels` are those of its boxes, which are drawn solid (1) or dashed (0)."""
     parts = [f'"{" ".join(text.split())}"'] if text else []
     for label, like, form in ((1, "like", "boxed"), (0, "not like", "dashed")):
@@ -21,7 +21,7 @@ def asked(text: str | None, labels: Sequence[int]) -> str:
     return ", ".join(parts)
 
 
-def found(row: Mapping[str, Json]) -> str:
+def result(row: Mapping[str, Json]) -> str:
     """Return what was found, such as `3 found, 3 by PyTorch; smallest mask IoU 0.991`; empty where nothing was read."""
     if "expected" not in row:
         return ""
@@ -37,12 +37,12 @@ def differences(row: Mapping[str, Json]) -> tuple[str, ...]:
     """Return what a user would notice: why nothing could be read, instances lost or new, presence that changed."""
     if row.get("problem"):
         return (str(row["problem"]),)
-    said = []
+    captions = []
     for key, what in (("lost", "lost"), ("added", "new")):
         some = row.get(key)
         if isinstance(some, list) and some:
-            said.append(f"{len(some)} {what}")
+            captions.append(f"{len(some)} {what}")
     presence = row.get("presence")
     if isinstance(presence, dict) and not presence["agrees"]:
-        said.append(f"presence {float(presence['expected']):.2f} became {float(presence['actual']):.2f}")
-    return tuple(said)
+        captions.append(f"presence {float(presence['expected']):.2f} became {float(presence['actual']):.2f}")
+    return tuple(captions)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from sam3_build.compare.instances import Found, Pair
+from sam3_build.compare.instances import FoundInstances, Pair
 from sam3_build.drawing.palette import (
     BACKGROUND,
     COLOURS,
@@ -42,12 +42,12 @@ LINE, DASH = 168, 5
 def panels(
     picture: Picture,
     boxes: Sequence[Mapping[str, Json]],
-    expected: Found,
-    actual: Found | None,
+    expected: FoundInstances,
+    actual: FoundInstances | None,
     pairs: Sequence[Pair],
     width: int = WIDTH,
 ) -> Panels:
-    """Return what was asked, what the reference found and what the target found, `width` pixels wide where that fits.
+    """Return the prompt, what the reference found and what the target found, `width` pixels wide where that fits.
 
     picture: [height, width, 3], RGB; boxes, masks and the boxes of instances are in its pixels
     boxes:   the prompt's, `{"xywh": [left, top, width, height], "label": 1 or 0}`
@@ -59,16 +59,16 @@ def panels(
     scale = min(width / picture.shape[1], TALLEST * width / picture.shape[0])
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     line = max(1, width // LINE)
-    asked = _asked(picture, boxes, size, line)
-    there = _drawn(
+    prompt = _prompt(picture, boxes, size, line)
+    expected_panel = _drawn(
         picture, size, expected, {pair.expected: pair.expected for pair in pairs}, line, alone=actual is not None
     )
     if actual is None:
-        return asked, there, np.full_like(there, BACKGROUND)
-    here = _drawn(picture, size, actual, {pair.actual: pair.expected for pair in pairs}, line, alone=True)
+        return prompt, expected_panel, np.full_like(expected_panel, BACKGROUND)
+    actual_panel = _drawn(picture, size, actual, {pair.actual: pair.expected for pair in pairs}, line, alone=True)
     differing = _differing(picture.shape[:2], expected, actual, pairs).astype(np.float32)
-    here[cv2.resize(differing, size, interpolation=cv2.INTER_AREA) > 0] = DIFFERENCE
-    return asked, there, here
+    actual_panel[cv2.resize(differing, size, interpolation=cv2.INTER_AREA) > 0] = DIFFERENCE
+    return prompt, expected_panel, actual_panel
 
 
 def write_overlay(path: Path, drawn: Sequence[Picture]) -> None:
@@ -82,7 +82,7 @@ def write_overlay(path: Path, drawn: Sequence[Picture]) -> None:
     in_few_colours(Image.fromarray(beside)).save(path, optimize=True)
 
 
-def _asked(picture: Picture, boxes: Sequence[Mapping[str, Json]], size: tuple[int, int], line: int) -> Picture:
+def _prompt(picture: Picture, boxes: Sequence[Mapping[str, Json]], size: tuple[int, int], line: int) -> Picture:
     """Return the picture as it is, with the prompt's boxes; what of a box lies outside is drawn on the edge."""
     import cv2
     import numpy as np
@@ -111,7 +111,7 @@ def _frame(size: tuple[int, int], corners: NDArray[np.int64], reach: int) -> Mas
     return frame
 
 
-def _differing(size: tuple[int, ...], expected: Found, actual: Found, pairs: Sequence[Pair]) -> Mask:
+def _differing(size: tuple[int, ...], expected: FoundInstances, actual: FoundInstances, pairs: Sequence[Pair]) -> Mask:
     """Return [height, width]: whether a pixel is in one instance and not in its partner."""
     import numpy as np
 
@@ -126,7 +126,13 @@ def _differing(size: tuple[int, ...], expected: Found, actual: Found, pairs: Seq
 
 
 def _drawn(
-    picture: Picture, size: tuple[int, int], found: Found, numbers: Mapping[int, int], line: int, *, alone: bool
+    picture: Picture,
+    size: tuple[int, int],
+    found: FoundInstances,
+    numbers: Mapping[int, int],
+    line: int,
+    *,
+    alone: bool,
 ) -> Picture:
     """Return one side. `numbers` are those of the colours of instances that have a partner.
 

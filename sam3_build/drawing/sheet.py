@@ -36,9 +36,9 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One sample: what was asked, what was found, what differs, and its panels, WIDTH pixels wide or less."""
+    """One sample: the prompt, what was found, what differs, and its panels, WIDTH pixels wide or less."""
 
-    asked: str
+    prompt: str
     found: str
     differences: tuple[str, ...]
     panels: Panels
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass
 class Sheet:
-    """Collects samples. title: what is held against what; head: the target, in as many letters as a panel holds."""
+    """Collects samples. title: what is compared with what; head: the target, in as many letters as a panel holds."""
 
     title: str
     head: str
@@ -106,10 +106,10 @@ def _caption(row: int) -> int:
 
 def _words(draw: ImageDraw.ImageDraw, entry: Entry, x: int, y: int) -> None:
     """Write what was asked and, below, what was found: differences first, and red."""
-    draw.text((x, y), shortened(entry.asked, LARGE, BLOCK), INK, _font(LARGE))
-    said = shortened("; ".join(entry.differences), SMALL, BLOCK)
-    draw.text((x, y + _line(LARGE)), said, DIFFERENCE, _font(SMALL))
-    taken = _font(SMALL).getlength(f"{said}   ") if said else 0
+    draw.text((x, y), shortened(entry.prompt, LARGE, BLOCK), INK, _font(LARGE))
+    caption = shortened("; ".join(entry.differences), SMALL, BLOCK)
+    draw.text((x, y + _line(LARGE)), caption, DIFFERENCE, _font(SMALL))
+    taken = _font(SMALL).getlength(f"{caption}   ") if caption else 0
     draw.text((x + taken, y + _line(LARGE)), shortened(entry.found, SMALL, BLOCK - taken), SOFT, _font(SMALL))
 
 

@@ -89,11 +89,11 @@ class Admission:
         """
         entry = Running(need)
         with self._changed:
-            said = False
+            reported = False
             while self._running and need > (left := self._left()):
-                if not said:
+                if not reported:
                     waiting(max(0, left))
-                    said = True
+                    reported = True
                 self._changed.wait(_POLL_SECONDS)
             self._running.append(entry)
         try:

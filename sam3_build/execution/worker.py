@@ -118,12 +118,12 @@ def answer(request: Mapping[str, object], descriptor: int) -> int:
     sys.meta_path.insert(0, _FromSourceFinder)
     try:
         result = run(request)
-        said = json.dumps(result, allow_nan=False)
+        message = json.dumps(result, allow_nan=False)
     except Exception as error:
         logging.getLogger(__name__).exception("the stage failed")
         result = {"error": f"{type(error).__name__}: {error}"}
-        said = json.dumps(result)
-    os.write(descriptor, said.encode())
+        message = json.dumps(result)
+    os.write(descriptor, message.encode())
     return 1 if "error" in result else 0
 
 

@@ -1,4 +1,4 @@
-"""What a manifest says, held against the families, backends, patches and files that exist; only reports."""
+"""What a manifest says, checked against the families, backends, patches and files that exist; only reports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ METRICS: Mapping[str, tuple[float, float | None]] = {
 }
 
 # The same, of what the whole pipeline finds in the pictures. Below an IoU of a half, two instances are not the same.
-TASK_METRICS: Mapping[str, tuple[float, float | None]] = {
+INSTANCE_METRICS: Mapping[str, tuple[float, float | None]] = {
     "count": (0, None),
     "mask_iou": (0.5, 1),
     "box_iou": (0.5, 1),
@@ -71,7 +71,7 @@ def check(file: ManifestFile, report: Report) -> Options:
 
 
 def _family(file: ManifestFile, report: Report) -> ModelFamily | None:
-    """Return the family in the manifest's layout; None when nothing can be held against it."""
+    """Return the family in the manifest's layout; None when nothing can be checked against it."""
     if not is_known(("family",), "family", file.family, registry.names("families"), report):
         return None
     family = registry.family(file.family)
@@ -167,7 +167,7 @@ def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) 
         whole = (PIPELINE,) if family and registry.finds_instances(family.name) else ()
         for name, outputs in components.items():
             if name in whole:
-                _task_tolerances((*at, name), outputs, report)
+                _instance_tolerances((*at, name), outputs, report)
                 continue
             if report.is_broken(("components",)) and name not in file.components:
                 continue
@@ -185,13 +185,13 @@ def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) 
                     _metric((*at, name, output, metric), dtypes[output], threshold, report)
 
 
-def _task_tolerances(at: Keys, outputs: Mapping[str, Mapping[str, Threshold]], report: Report) -> None:
+def _instance_tolerances(at: Keys, outputs: Mapping[str, Mapping[str, Threshold]], report: Report) -> None:
     for output, metrics in outputs.items():
         if is_known((*at, output), "output", output, (INSTANCES,), report, f" of {PIPELINE}"):
             for metric, threshold in metrics.items():
                 keys = (*at, output, metric)
-                if is_known(keys, "metric", metric, TASK_METRICS, report, f" of {INSTANCES}"):
-                    _bounded(keys, threshold, TASK_METRICS[metric], report)
+                if is_known(keys, "metric", metric, INSTANCE_METRICS, report, f" of {INSTANCES}"):
+                    _bounded(keys, threshold, INSTANCE_METRICS[metric], report)
 
 
 def _metric(keys: Keys, dtype: str, threshold: Threshold, report: Report) -> None:
@@ -216,8 +216,8 @@ def _bounded(keys: Keys, threshold: Threshold, bounds: tuple[float, float | None
         return
     values = threshold if isinstance(threshold, tuple) else (threshold,)
     if any(v < low or (high is not None and v > high) for v in values):
-        said = f"at least {low}" + ("" if high is None else f" and at most {high}")
-        report.add(keys, f"{metric} is {said}, found {json.dumps(threshold)}")
+        limits = f"at least {low}" + ("" if high is None else f" and at most {high}")
+        report.add(keys, f"{metric} is {limits}, found {json.dumps(threshold)}")
 
 
 # ------------------------------------------------------------------ targets

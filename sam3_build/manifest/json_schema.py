@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, TypeAdapter
 
 from sam3_build import registry
-from sam3_build.manifest.checks import METRICS, PAIRS, TASK_METRICS
+from sam3_build.manifest.checks import INSTANCE_METRICS, METRICS, PAIRS
 from sam3_build.manifest.extends import SELECTABLE
 from sam3_build.manifest.rules import NAME
 from sam3_build.manifest.shape import (
@@ -46,7 +46,7 @@ def json_schema() -> Schema:
     outputs: dict[str, dict[str, Schema]] = {}
     for component in (c for layout in layouts for c in layout.components):
         outputs.setdefault(component.name, {}).update({t.name: _ref("metrics") for t in component.outputs})
-    task: Schema = _named({INSTANCES: _named({metric: _threshold(metric) for metric in TASK_METRICS})})
+    task: Schema = _named({INSTANCES: _named({metric: _threshold(metric) for metric in INSTANCE_METRICS})})
     precisions = registry.names("precisions")
     definitions: Schema = {
         "range": RANGE,
@@ -101,7 +101,7 @@ def json_schema() -> Schema:
 
 
 def _threshold(metric: str) -> Schema:
-    low, high = {**METRICS, **TASK_METRICS}[metric]
+    low, high = {**METRICS, **INSTANCE_METRICS}[metric]
     number: Schema = {"type": "number", "minimum": low, **({} if high is None else {"maximum": high})}
     pair: Schema = {**_list(number), "minItems": 2, "maxItems": 2}
     return _or_null(pair if metric in PAIRS else number)

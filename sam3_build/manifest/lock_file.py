@@ -55,7 +55,7 @@ def read_lock(manifest: Path, components: Iterable[str], precisions: Iterable[st
         return LockFile({}, file, tuple(problems))
     old_names = OldNames(problems)
     tree = old_names.in_lock(tree)
-    reader = _Reader(tree, problems)
+    reader = _LockReader(tree, problems)
     locks = {
         component: {
             precision: lock
@@ -67,7 +67,7 @@ def read_lock(manifest: Path, components: Iterable[str], precisions: Iterable[st
     return LockFile(locks, file, tuple(problems), tuple(old_names.notes))
 
 
-class _Reader:
+class _LockReader:
     """Reads parts of a lock's tree; what is wrong goes to `problems`, with its line."""
 
     def __init__(self, tree: Value, problems: list[Problem]) -> None:

@@ -1,4 +1,4 @@
-"""A manifest's shape profiles, held against its targets and the family's dimensions; only reports."""
+"""A manifest's shape profiles, checked against its targets and the family's dimensions; only reports."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ def is_of_another_layout(
     others = [other for other, layout in family.layouts.items() if name in parts(layout)]
     if name in known or not others:
         return False
-    here = f"layout {family.layout!r} has no {what} {name!r}, but {', '.join(known)}"
+    missing = f"layout {family.layout!r} has no {what} {name!r}, but {', '.join(known)}"
     away = f"leave it out, or write `{name}: null` where a manifest that this one extends has it"
-    report.add_key(keys, f"{here}; {away}; or choose `layout: {others[0]}`")
+    report.add_key(keys, f"{missing}; {away}; or choose `layout: {others[0]}`")
     return True
 
 

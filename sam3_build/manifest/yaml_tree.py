@@ -76,17 +76,17 @@ class Value(NamedTuple):
         return [value.plain() for value in self.data] if isinstance(self.data, tuple) else self.data
 
     def _walk(self, keys: Keys) -> Iterator[tuple[Place, Value]]:
-        here = self
-        yield here.place, here
+        current = self
+        yield current.place, current
         for key in keys:
-            if isinstance(here.data, dict) and isinstance(key, str) and key in here.data:
-                place, here = here.keys[key], here.data[key]
-            elif isinstance(here.data, tuple) and isinstance(key, int) and key < len(here.data):
-                here = here.data[key]
-                place = here.place
+            if isinstance(current.data, dict) and isinstance(key, str) and key in current.data:
+                place, current = current.keys[key], current.data[key]
+            elif isinstance(current.data, tuple) and isinstance(key, int) and key < len(current.data):
+                current = current.data[key]
+                place = current.place
             else:
                 return
-            yield place, here
+            yield place, current
 
 
 def read_yaml(file: Path, data: bytes, problems: list[Problem]) -> Value | None:

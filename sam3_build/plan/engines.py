@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sam3_build import registry
 from sam3_build.compare import dependencies
-from sam3_build.compare.batch_invariance import AGAIN
+from sam3_build.compare.batch_invariance import PERMUTED_ROWS
 from sam3_build.compare.judge import ENGINE_PARITY, NOT_EMULATED, RANGE_PARITY, gates_for, type_gates
 from sam3_build.digest import canonical
 from sam3_build.graph.emulation import emulates
@@ -142,7 +142,7 @@ def verify(family: ModelFamily, spec: ComponentSpec, types: Action) -> Action:
             "component": spec.name,
             "precision": precision,
             "keep_outputs": precision == BASELINE,
-            "rows": len(AGAIN) if _batched(family, spec) else 0,
+            "rows": len(PERMUTED_ROWS) if _batched(family, spec) else 0,
             "types": types.params,
         },
         inputs={
@@ -196,7 +196,7 @@ def verify_built(
             "component": spec.name,
             "precision": precision,
             "keep_outputs": False,
-            "rows": len(AGAIN) if _batched(family, spec) else 0,
+            "rows": len(PERMUTED_ROWS) if _batched(family, spec) else 0,
             "backend": backend.name,
             "options": target.options,
             **(shapes if backend.uses_profiles else {}),

@@ -23,7 +23,7 @@ GRAPH = "ONNX graph"
 
 @dataclass(frozen=True)
 class Subject:
-    """What a card tells of.
+    """What a card describes.
 
     file, sha256, size: the published file; `kind` says what it is ("TensorRT-RTX engine", "ONNX graph")
     record:   of the action that made it; `tested` of what ran or opened it, by what was done
@@ -62,7 +62,7 @@ def _lines(s: Subject, manifest: Manifest) -> Iterator[str]:
         yield from (f"* not run: {_plain(reason)}" for reason in s.unrun)
         yield ""
     if manifest.checkpoint.seed is not None:
-        yield "**Random weights:** the verdicts below tell of arithmetic; they prove nothing about pictures."
+        yield "**Random weights:** the verdicts below are about arithmetic; they prove nothing about pictures."
         yield ""
     yield f"{s.kind} of `{s.component}` ({manifest.family}, layout {manifest.layout}), precision `{s.precision}`."
     if s.kind == GRAPH and emulates(registry.precision(s.precision).onnx_type):
@@ -82,7 +82,7 @@ def _lines(s: Subject, manifest: Manifest) -> Iterator[str]:
             ("compute capability", "run there"),
             ((capability, where or f"{UNVERIFIED}: not run") for capability, where in s.runs_on.items()),
         )
-    yield from ("", "## Make it again", "")
+    yield from ("", "## Build it again", "")
     yield from (f"    doit manifest={manifest.name} {s.record.action}", f"    doit manifest={manifest.name} verify", "")
     yield "with the tools above. An equal key means equal inputs, code and tools; a large engine's bytes may differ all"
     yield "the same, since TensorRT orders things by address. `sha256sum -c SHA256SUMS` checks this folder."

@@ -63,13 +63,13 @@ class Reason:
 class Item:
     """One component in one precision for a target.
 
-    made:  the action whose files are published; `built` the one that built for the target, the same but for graphs
+    source: the action whose files are published; `built` the one that built for the target, the same but for graphs
     own:   what compares exactly these files; `below`, what those comparisons depend on
     """
 
     component: str
     precision: str
-    made: Action
+    source: Action
     built: Action
     own: Judged
     below: Judged
@@ -87,7 +87,7 @@ class Item:
     @property
     def is_graph(self) -> bool:
         """Whether an ONNX graph is what the target runs, and so what is published for it."""
-        return self.made is not self.built
+        return self.source is not self.built
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class ShownFile:
 def shown(item: Item, record: Record) -> tuple[ShownFile, ...]:
     """Return the files of an item's object that are published, the graph or engine first and then its external data."""
     names = sorted(record.files, key=lambda name: (name.endswith(".data"), name))
-    paths = {name: path for name in names if (path := shown_as(item.made, name))}
+    paths = {name: path for name in names if (path := shown_as(item.source, name))}
     return tuple(
         ShownFile(Path(path).name, name, record.files[name].sha256, record.files[name].size)
         for name, path in paths.items()
@@ -150,8 +150,8 @@ class Candidate:
         mine = {comparison.name for comparison, _ in own}
         built = self._actions[f"build:{component}.{precision}.{self.name}"]
         # What only describes a graph (a session that opened) is nothing to take away: the graph itself is.
-        made = self._actions[f"precision:{component}.{precision}"] if backend.extension == ".json" else built
-        return Item(component, precision, made, built, own, [b for name, b in below.items() if name not in mine])
+        source = self._actions[f"precision:{component}.{precision}"] if backend.extension == ".json" else built
+        return Item(component, precision, source, built, own, [b for name, b in below.items() if name not in mine])
 
     def record(self, action: str) -> Record | None:
         """Return the record of an action that is fresh, else None."""
@@ -162,7 +162,7 @@ class Candidate:
 
         Empty for what is not made for chosen generations.
         """
-        chosen = item.made.device.get("compute_capabilities")
+        chosen = item.source.device.get("compute_capabilities")
         ran = [self._actions[c.action].device for c, _ in item.own if c.action and self.record(c.action)]
         where = {d.get("compute_capability"): f"{d.get('name')}, driver {d.get('driver')}" for d in ran}
         return {str(c): where.get(c) for c in chosen} if isinstance(chosen, list | tuple) else {}
@@ -175,12 +175,12 @@ class Candidate:
         return tuple(dict.fromkeys(reason for item in self.items for check in checks for reason in check(item)))
 
     def _missing(self, item: Item) -> Iterator[Reason]:
-        for action in (item.made, item.built):
+        for action in (item.source, item.built):
             answer = self.session.resolver.resolve(action.name)
             if answer.state == State.BLOCKED:
                 yield Reason(Cause.BLOCKED, item.name, f"not built: {action.blocked}")
             elif answer.record is None:
-                yield Reason(Cause.MISSING, item.name, "not built as things are now: run `doit build`")
+                yield Reason(Cause.MISSING, item.name, "not built from the present inputs: run `doit build`")
 
     def _judged(self, item: Item) -> Iterator[Reason]:
         if not any(comparison.component == item.component for comparison, _ in item.own):
@@ -199,18 +199,18 @@ class Candidate:
                 yield Reason(Cause.NOT_RUN, what, comparison.not_run)
             elif self._is_measured(comparison):
                 yield from _rows(what, rows)
-                if item.made.name not in self._lineage(str(comparison.action)).made_from:
+                if item.source.name not in self._lineage(str(comparison.action)).made_from:
                     yield Reason(Cause.FOREIGN, what, f"{comparison.action} measured something else: run it again")
-            elif self.record(item.made.name):  # else it is not built, and that is said
-                yield Reason(Cause.MISSING, what, "not compared as things are now: run `doit verify`")
+            elif self.record(item.source.name):  # else it is not built, which is a reason of its own
+                yield Reason(Cause.MISSING, what, "not compared since its inputs changed: run `doit verify`")
             yield from self._failed_dependencies(item, comparison, what)
 
     def _failed_dependencies(self, item: Item, comparison: Comparison, what: str) -> Iterator[Reason]:
         for other, rows in self._dependencies(comparison):
             if self._is_measured(other) and any(row.verdict == Verdict.FAIL for row in rows):
                 yield Reason(Cause.NOT_JUDGED, what, f'depends on {other.name}, which failed in "{other.label}"')
-            elif other.action and not self._is_measured(other) and self.record(item.made.name):
-                yield Reason(Cause.MISSING, other.name, "not compared as things are now: run `doit verify`")
+            elif other.action and not self._is_measured(other) and self.record(item.source.name):
+                yield Reason(Cause.MISSING, other.name, "not compared since its inputs changed: run `doit verify`")
 
     def _dependencies(self, comparison: Comparison) -> Judged:
         """Return every comparison that this one depends on, directly or through others."""
@@ -237,9 +237,9 @@ class Candidate:
                 assert isinstance(given, Mapping)
                 for role, source in action.inputs.items() if record else ():
                     before = self.record(source.action)
-                    there = before and (before.files[source.file].sha256 if source.file else before.object)
-                    if given.get(role) != there:
-                        broken.append((f"{action.name} reads as {role}", str(given.get(role)), str(there)))
+                    present = before and (before.files[source.file].sha256 if source.file else before.object)
+                    if given.get(role) != present:
+                        broken.append((f"{action.name} reads as {role}", str(given.get(role)), str(present)))
                     elif source.action not in made_from:
                         made_from.add(source.action)
                         queue.append(source.action)
@@ -256,18 +256,20 @@ class Candidate:
             )
 
     def _origin(self, item: Item) -> Iterator[Reason]:
-        record = self.record(item.made.name)
+        record = self.record(item.source.name)
         if record is None:
             return
-        for what, theirs, ours in self._lineage(item.made.name).broken:
-            said = f"what {what} was {theirs[:_SHORT]}, and is {ours[:_SHORT]} here"
+        for what, theirs, ours in self._lineage(item.source.name).broken:
+            why = f"what {what} was {theirs[:_SHORT]}, and is {ours[:_SHORT]} in this store"
             if what.endswith(" tensors"):
-                said = f"was made from other weights: their inventory is {theirs[:_SHORT]}, not {ours[:_SHORT]}"
-            yield Reason(Cause.FOREIGN, item.name, said)
+                why = f"was made from other weights: their inventory is {theirs[:_SHORT]}, not {ours[:_SHORT]}"
+            yield Reason(Cause.FOREIGN, item.name, why)
         for name in record.files:
-            path = self.session.view.root / (shown_as(item.made, name) or "")
-            if path.is_file() and (why := lineage.foreign(path, name, record, self.session.store)):
-                yield Reason(Cause.FOREIGN, item.name, f"{readable(path)} {why}; `doit {item.made.name}` puts it right")
+            path = self.session.view.root / (shown_as(item.source, name) or "")
+            if path.is_file() and (fault := lineage.foreign(path, name, record, self.session.store)):
+                yield Reason(
+                    Cause.FOREIGN, item.name, f"{readable(path)} {fault}; `doit {item.source.name}` restores it"
+                )
 
 
 def _rows(what: str, rows: Sequence[Row]) -> Iterator[Reason]:

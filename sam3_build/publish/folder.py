@@ -39,16 +39,16 @@ def listed(folder: Path) -> dict[str, str]:
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
 
 
-def held(folder: Path, digests: DigestCache) -> dict[str, str]:
+def digests_of(folder: Path, digests: DigestCache) -> dict[str, str]:
     """Return name -> sha256 of every file that lies in the folder but SHA256SUMS, whatever that says of them."""
     paths = folder.iterdir() if folder.is_dir() else ()
     return {path.name: digests.file(path) for path in paths if path.name != SUMS and path.is_file()}
 
 
-def strays(folder: Path, digests: DigestCache) -> dict[str, str | None]:
+def unexpected_files(folder: Path, digests: DigestCache) -> dict[str, str | None]:
     """Return name -> sha256 of every file that is not what SHA256SUMS says; None for one that is listed and gone.
 
-    A file that is not listed at all is a stray too. Nothing when the folder is not there.
+    A file that is not listed is unexpected too. Nothing when there is no folder.
     """
     wanted = listed(folder)
     found: dict[str, str | None] = dict.fromkeys(wanted)

@@ -21,15 +21,15 @@ def weights_of(document: Mapping[str, Json], store: Store) -> str | None:
 
     None where the chain of records breaks before the export, which reads the inventory: nothing tells then.
     """
-    made: dict[str, Record] | None = None
+    by_object: dict[str, Record] | None = None
     for _ in range(len(("build", "precision", "patch", "simplify", "export"))):
         inputs = document.get("inputs")
         if not isinstance(inputs, Mapping):
             return None
         if document.get("stage") == "export":
             return str(inputs["tensors"]) if "tensors" in inputs else None
-        made = made if made is not None else _by_object(store)
-        before = made.get(str(inputs.get("onnx")))
+        by_object = by_object if by_object is not None else _by_object(store)
+        before = by_object.get(str(inputs.get("onnx")))
         if before is None:
             return None
         document = before.document
@@ -50,14 +50,14 @@ def foreign(file: Path, name: str, record: Record, store: Store) -> str | None:
     found, wanted = store.digests.file(file), record.files[name].sha256
     if found == wanted:
         return None
-    differs = f"its sha256 is {found[:_SHORT]}, {record.action} made {wanted[:_SHORT]}"
+    differs = f"its sha256 is {found[:_SHORT]}, {record.action} wrote {wanted[:_SHORT]}"
     try:
-        said = json.loads(file.with_name(f"{file.name}.json").read_bytes())
-        document, told = said["document"], {fact["sha256"] for fact in said["files"].values()}
+        beside = json.loads(file.with_name(f"{file.name}.json").read_bytes())
+        document, recorded = beside["document"], {fact["sha256"] for fact in beside["files"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"is of unknown origin: {differs}, and no record beside it tells what it is"
-    if found not in told:
-        return f"is of unknown origin: {differs}, and the record beside it tells of other bytes"
+        return f"is of unknown origin: {differs}, and no record lies beside it"
+    if found not in recorded:
+        return f"is of unknown origin: {differs}, and the record beside it is of other bytes"
     theirs, ours = weights_of(document, store), weights_of(record.document, store)
     if theirs is None:
         return f"is of unknown origin: {differs}, and the store does not know what the record beside it was made from"

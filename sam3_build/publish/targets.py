@@ -98,10 +98,10 @@ def _publish(candidate: Candidate) -> Published:
     digests = candidate.session.store.digests
     reasons, place = candidate.reasons(), published_folder(candidate.session, candidate.name)
     folder.recover(place)
-    there, strays = folder.listed(place), folder.strays(place, digests)
+    published, unexpected = folder.listed(place), folder.unexpected_files(place, digests)
     excused = EXCUSABLE if candidate.target.allow_unverified else ()
     if any(reason.kind not in excused for reason in reasons):
-        return _refuse(candidate, place, reasons, strays)
+        return _refuse(candidate, place, reasons, unexpected)
     content = _content(candidate, reasons)
     done = Published(
         candidate.name,
@@ -111,11 +111,11 @@ def _publish(candidate: Candidate) -> Published:
         size=sum(content.sizes.values()),
         kind="graphs" if candidate.items[0].is_graph else "engines",
         reasons=reasons,
-        notes=_put_right(strays),
+        notes=_restored(unexpected),
     )
-    if not strays and there == content.digests:
+    if not unexpected and published == content.digests:
         return replace(done, state=Status.UNCHANGED)
-    same_bytes = not strays and all(there.get(name) == content.digests[name] for name in content.sizes)
+    same_bytes = not unexpected and all(published.get(name) == content.digests[name] for name in content.sizes)
     if same_bytes and reasons and not _is_unverified(place):
         return replace(done, state=Status.KEPT, reasons=())
     folder.replace(place, content.files, content.digests, digests)
@@ -126,47 +126,49 @@ def _refuse(
     candidate: Candidate,
     place: Path,
     reasons: tuple[Reason, ...],
-    strays: Mapping[str, str | None],
+    unexpected: Mapping[str, str | None],
 ) -> Published:
     refused = Published(candidate.name, Status.REFUSED, place, reasons=reasons)
     if not place.is_dir():
         return refused
     # Bytes that fail must go whatever SHA256SUMS says of them, or does not: people take files, not lists.
-    there = folder.held(place, candidate.session.store.digests)
-    if _must_go(candidate.items, lambda item: _is_there(candidate, item, there), reasons):
+    present = folder.digests_of(place, candidate.session.store.digests)
+    if _must_go(candidate.items, lambda item: _is_published(candidate, item, present), reasons):
         folder.withdraw(place)
-        return replace(refused, state=Status.WITHDRAWN, notes=(f"{readable(place)} held these very bytes and is gone",))
+        return replace(
+            refused, state=Status.WITHDRAWN, notes=(f"{readable(place)} held these very bytes and was removed",)
+        )
     note = f"{readable(place)} stays as it was published before"
-    if strays:
-        note += f", but {', '.join(sorted(strays))} there is not what was published, and nobody verified it"
+    if unexpected:
+        note += f"; in it, {', '.join(sorted(unexpected))} is not what was published, and is not verified"
     return replace(refused, notes=(note,))
 
 
-def _must_go(items: Sequence[Item], is_there: Callable[[Item], bool], reasons: Sequence[Reason]) -> bool:
+def _must_go(items: Sequence[Item], is_published: Callable[[Item], bool], reasons: Sequence[Reason]) -> bool:
     """Tell whether what fails is what was published, to the byte.
 
-    A file that fails by itself condemns its own bytes. What rests upon another file, and what all compute together,
-    says something of those published only where every file that takes part is still the same.
+    A file whose own comparison fails is wrong, byte for byte. What depends on another file, and what all compute
+    together, says something of the published files only where every file that takes part is still the same.
     """
     for item in items:
         about = {reason.kind for reason in reasons if reason.what == item.name}
         of_component = [other for other in items if other.component == item.component]
-        if Cause.FAILED in about and is_there(item):
+        if Cause.FAILED in about and is_published(item):
             return True
-        if Cause.NOT_JUDGED in about and all(map(is_there, of_component)):
+        if Cause.NOT_JUDGED in about and all(map(is_published, of_component)):
             return True
     together = {item.names[1] for item in items}
     whole = any(reason.what in together and reason.kind in (Cause.FAILED, Cause.NOT_JUDGED) for reason in reasons)
-    return whole and all(map(is_there, items))
+    return whole and all(map(is_published, items))
 
 
-def _is_there(candidate: Candidate, item: Item, there: Mapping[str, str]) -> bool:
-    record = candidate.record(item.made.name)
-    return record is not None and all(there.get(file.name) == file.sha256 for file in shown(item, record))
+def _is_published(candidate: Candidate, item: Item, present: Mapping[str, str]) -> bool:
+    record = candidate.record(item.source.name)
+    return record is not None and all(present.get(file.name) == file.sha256 for file in shown(item, record))
 
 
-def _put_right(strays: Mapping[str, str | None]) -> tuple[str, ...]:
-    return (f"put right, for it was not what had been published: {', '.join(sorted(strays))}",) if strays else ()
+def _restored(unexpected: Mapping[str, str | None]) -> tuple[str, ...]:
+    return (f"restored {', '.join(sorted(unexpected))}: not as SHA256SUMS lists it",) if unexpected else ()
 
 
 def _is_unverified(place: Path) -> bool:
@@ -182,13 +184,13 @@ def _content(candidate: Candidate, reasons: Sequence[Reason]) -> _Content:
     digests: dict[str, str] = {}
     sizes: dict[str, int] = {}
     for item in candidate.items:
-        record = candidate.record(item.made.name)
+        record = candidate.record(item.source.name)
         assert record, "what is missing was refused"
         for file in shown(item, record):
             files[file.name] = candidate.session.resolver.folder(record) / file.source
             digests[file.name], sizes[file.name] = file.sha256, file.size
         main = shown(item, record)[0].name
-        files[f"{main}.json"] = sidecar(item.made, record)
+        files[f"{main}.json"] = sidecar(item.source, record)
         files[f"{main.rpartition('.')[0]}.md"] = card(
             _subject(candidate, item, record, reasons), candidate.session.manifest
         )
@@ -232,7 +234,7 @@ def render(done: Sequence[Published]) -> str:
     lines: list[str] = []
     for p in done:
         if p.state == Status.ORPHANED:
-            why = "belongs to no target of this manifest any more: nobody judges it; delete it if you do not use it"
+            why = "belongs to no target of this manifest any more, and is not verified: delete it if you do not use it"
             lines.append(f"  published/{p.target} {why}")
         elif not p.is_refused:
             unverified = f", {UNVERIFIED}" if p.reasons else ""
@@ -243,12 +245,12 @@ def render(done: Sequence[Published]) -> str:
 
 
 def refusal(done: Sequence[Published]) -> str | None:
-    """Return all that was refused and why, in one text; None when nothing was. Equal reasons are told once."""
-    told: dict[tuple[Status, tuple[Reason, ...], tuple[str, ...]], list[str]] = {}
+    """Return all that was refused and why, in one text; None when nothing was. Equal reasons are given once."""
+    refused: dict[tuple[Status, tuple[Reason, ...], tuple[str, ...]], list[str]] = {}
     for p in done:
         if p.is_refused:
-            told.setdefault((p.state, p.reasons, p.notes), []).append(p.target)
-    lines = [line for key, targets in told.items() for line in _refused(*key, targets)]
+            refused.setdefault((p.state, p.reasons, p.notes), []).append(p.target)
+    lines = [line for key, targets in refused.items() for line in _refused(*key, targets)]
     return "\n".join(lines) or None
 
 

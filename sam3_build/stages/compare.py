@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from sam3_build.compare.instances import Place, TaskStatistics
+from sam3_build.compare.instances import InstanceStatistics, PictureRow
 from sam3_build.drawing import captions
 from sam3_build.drawing.overlay import panels, write_overlay
 from sam3_build.drawing.sheet import SHEET, WIDTH, Entry, Sheet
@@ -42,7 +42,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     family = import_module(f"sam3_build.families.{params['family']}.instances")
     threshold = float(cast(float, params["score_threshold"]))
     samples = cast("list[dict[str, Json]]", params["samples"])
-    statistics = TaskStatistics(threshold)
+    statistics = InstanceStatistics(threshold)
     sheet, on_sheet = Sheet(f"PyTorch fp32 against {params['target']}{params['parity']}", str(params["target"])), set()
     skipped = skipped_in(inputs["actual"])
     for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
@@ -51,21 +51,24 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
             continue
         expected, actual = (outputs_of(inputs[side] / f"{name}.npz") for side in ("reference", "actual"))
         for row, sample in enumerate(case["samples"]):
-            place = Place(name, row, sample)
+            position = PictureRow(name, row, sample)
             sides = _row(expected, row), _row(actual, row)
-            comparable = statistics.comparable(place, *sides)
+            comparable = statistics.comparable(position, *sides)
             if not comparable and sample in on_sheet:
                 continue
             picture = family.read_picture(inputs[str(samples[sample]["image"])])
-            there = family.find(sides[0], picture.shape[:2], threshold)
-            here = family.find(sides[1], picture.shape[:2], threshold) if comparable else None
-            pairs = statistics.add(place, there, here) if here else ()
+            expected_instances = family.find(sides[0], picture.shape[:2], threshold)
+            actual_instances = family.find(sides[1], picture.shape[:2], threshold) if comparable else None
+            pairs = statistics.add(position, expected_instances, actual_instances) if actual_instances else ()
             boxes = cast("list[dict[str, Json]]", samples[sample]["boxes"])
             if comparable:
-                write_overlay(out / f"overlay.{name}.{row}.png", panels(picture, boxes, there, here, pairs))
+                write_overlay(
+                    out / f"overlay.{name}.{row}.png",
+                    panels(picture, boxes, expected_instances, actual_instances, pairs),
+                )
             if sample not in on_sheet:
                 on_sheet.add(sample)
-                small = panels(picture, boxes, there, here, pairs, WIDTH)
+                small = panels(picture, boxes, expected_instances, actual_instances, pairs, WIDTH)
                 sheet.add(_entry(samples[sample], statistics.pictures[-1], small))
     sheet.write(out / SHEET)
     measured = statistics.summary()
@@ -81,8 +84,8 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
 def _entry(sample: Mapping[str, Json], row: Mapping[str, Json], drawn: Panels) -> Entry:
     """Return one sample as the sheet shows it; `row` is what was measured of it."""
     text, boxes = cast("str | None", sample["text"]), cast("list[dict[str, int]]", sample["boxes"])
-    asked = captions.asked(text, [box["label"] for box in boxes])
-    return Entry(asked, captions.found(row), captions.differences(row), drawn)
+    prompt = captions.prompt(text, [box["label"] for box in boxes])
+    return Entry(prompt, captions.result(row), captions.differences(row), drawn)
 
 
 def _row(outputs: Arrays, row: int) -> Arrays:

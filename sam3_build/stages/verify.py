@@ -96,7 +96,9 @@ def _again(cases: Sequence[Path], most: int, network: Network) -> _Again:
     for case in cases if most else ():
         feed = arrays_of(case, INPUTS)
         recorded = max((len(array) for array in feed.values() if array.ndim), default=1)
-        found = () if network.misfit(feed) else network.fitting_rows(feed, batch_invariance.again(recorded, most))
+        found = (
+            () if network.misfit(feed) else network.fitting_rows(feed, batch_invariance.permuted_rows(recorded, most))
+        )
         if found and recorded > count:
             best, count, picked = case.stem, recorded, found
     fixed = network.fixed_input
@@ -132,7 +134,7 @@ def _feed_again(
     logging.getLogger(__name__).info("case %s, its rows %s", case, list(picked))
     found = network.run({name: array[list(picked)] for name, array in feed.items()}, case)
     for name, reference in expected.items():
-        measured[name].rows.take(case, picked, found[name], before[name], np.atleast_1d(reference)[:upto])
+        measured[name].batch_invariance.take(case, picked, found[name], before[name], np.atleast_1d(reference)[:upto])
 
 
 STAGE = Stage(

@@ -59,15 +59,15 @@ class Ownership:
     def _problem(self, owner: str | None) -> str | None:
         if owner in (None, self.manifest):
             return None
-        here = self.folder.relative_to(self.checkout)
+        folder = self.folder.relative_to(self.checkout)
         if (self.checkout / str(owner)).is_file():
-            what = f"{here} belongs to {owner}, another manifest of this file name"
-            return f"{what}; rename one of the two, or move {here} away"
+            what = f"{folder} belongs to {owner}, another manifest of this file name"
+            return f"{what}; rename one of the two, or move {folder} away"
         if not (kept := [name for name in KEPT if _holds_something(self.folder / name)]):
             return None
-        what = f"{here} belongs to {owner}, which is gone, and keeps what was made for it ({', '.join(kept)})"
-        same = f"if this is that manifest under a new path, delete {here / OWNER}"
-        return f"{what}; {same}; else rename this one, or move {here} away"
+        what = f"{folder} belongs to {owner}, which is gone, and keeps what was made for it ({', '.join(kept)})"
+        same = f"if this is that manifest under a new path, delete {folder / OWNER}"
+        return f"{what}; {same}; else rename this one, or move {folder} away"
 
 
 def release(folder: Path) -> None:

@@ -20,7 +20,7 @@ def statistics(**outputs: tuple[np.ndarray, np.ndarray]) -> dict[str, Json]:
     for name, (actual, reference) in outputs.items():
         output = OutputStatistics(reference.dtype.name)
         output.add("scene", actual, reference)
-        output.rows.take("scene", (1, 0), actual[[1, 0]], actual[:2], reference[:2])
+        output.batch_invariance.take("scene", (1, 0), actual[[1, 0]], actual[:2], reference[:2])
         found[name] = output.summary()
     return {"outputs": found}
 
@@ -196,7 +196,7 @@ def test_no_tolerance_loosens_what_always_holds() -> None:
 def test_a_manifest_knows_every_metric_that_is_measured_and_no_other() -> None:
     found = [OutputStatistics(dtype) for dtype in ("float32", "bool")]
     for output in found:
-        output.rows.asked = True
+        output.batch_invariance.measured = True
     measured = {metric for output in found for metric in output.metrics()}
     assert measured - {"incomparable"} == set(METRICS)
 

@@ -49,7 +49,7 @@ def test_every_sample_has_three_panels_in_one_column_or_two(tmp_path: Path, samp
 
 def test_samples_that_are_too_many_are_counted_and_those_that_differ_stay(tmp_path: Path, written: list[str]) -> None:
     made = sheet(*(entry(f"s{i}", *(["1 lost"] if i in (1, MOST + 2) else [])) for i in range(MOST + 4)))
-    assert [one.asked for one in made.entries] == [*(f"s{i}" for i in range(MOST - 1)), f"s{MOST + 2}"]
+    assert [one.prompt for one in made.entries] == [*(f"s{i}" for i in range(MOST - 1)), f"s{MOST + 2}"]
     made.write(tmp_path / "sheet.png")
     assert written.count("1 lost") == 2
     assert "and 4 more samples: none of them differs in what is found" in written

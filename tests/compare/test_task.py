@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from sam3_build.compare.instance_gates import EXACT, REDUCED, gates
-from sam3_build.compare.instances import NEAR, Place, TaskStatistics, box_ious, mask_ious, paired
+from sam3_build.compare.instances import NEAR, InstanceStatistics, PictureRow, box_ious, mask_ious, paired
 from sam3_build.compare.judge import Row, Verdict, judge
 from sam3_build.digest import DigestCache
 from sam3_build.spec import INSTANCES, PIPELINE, Comparison, Gate, Kind
 
 SIZE = (40, 60)
-HERE = Place("sample0", 0, 0)
+HERE = PictureRow("sample0", 0, 0)
 
 
 @dataclass
@@ -46,14 +46,14 @@ def found(*boxes: tuple[int, int, int, int], scores: tuple[float, ...] = (), pre
 A, B, C = (2, 2, 12, 12), (20, 5, 40, 25), (45, 30, 58, 38)
 
 
-def measured(*pictures: tuple[Instances, Instances], threshold: float = 0.5) -> TaskStatistics:
-    statistics = TaskStatistics(threshold)
+def measured(*pictures: tuple[Instances, Instances], threshold: float = 0.5) -> InstanceStatistics:
+    statistics = InstanceStatistics(threshold)
     for i, (expected, actual) in enumerate(pictures):
-        statistics.add(Place(f"sample{i}", 0, i), expected, actual)
+        statistics.add(PictureRow(f"sample{i}", 0, i), expected, actual)
     return statistics
 
 
-def judged(statistics: TaskStatistics, precision: str = "fp16") -> dict[str, Row]:
+def judged(statistics: InstanceStatistics, precision: str = "fp16") -> dict[str, Row]:
     comparison = Comparison(
         PIPELINE,
         "a vs b",
@@ -69,7 +69,7 @@ def judged(statistics: TaskStatistics, precision: str = "fp16") -> dict[str, Row
     return {row.metric: row for row in judge(comparison, written)}
 
 
-def failed(statistics: TaskStatistics, precision: str = "fp16") -> dict[str, str | None]:
+def failed(statistics: InstanceStatistics, precision: str = "fp16") -> dict[str, str | None]:
     return {metric: row.reason for metric, row in judged(statistics, precision).items() if row.verdict == Verdict.FAIL}
 
 
@@ -180,8 +180,8 @@ def test_many_that_are_lost_are_counted_and_three_of_them_named() -> None:
 
 
 def test_a_case_and_row_are_named_where_the_case_is_not_the_sample() -> None:
-    statistics = TaskStatistics(0.5)
-    statistics.add(Place("batch", 1, 2), found(A), found())
+    statistics = InstanceStatistics(0.5)
+    statistics.add(PictureRow("batch", 1, 2), found(A), found())
     assert "instance 0 of sample2 (case 'batch', row 1) (query 0," in str(failed(statistics)["count"])
 
 
@@ -242,7 +242,7 @@ def row(**changes: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_one_pixel_that_is_no_number_fails_by_name_and_the_picture_is_left_out(value: float) -> None:
-    statistics, masks = TaskStatistics(0.5), row()["masks"].copy()
+    statistics, masks = InstanceStatistics(0.5), row()["masks"].copy()
     masks[1, 2, 3] = value
     assert not statistics.comparable(HERE, row(), row(masks=masks))
     reasons = failed(statistics)
@@ -255,12 +255,12 @@ def test_another_shape_or_dtype_fails_by_name() -> None:
         ({"masks": np.zeros((1, 4, 4), np.float32)}, "masks is float32[1, 4, 4] where float32[2, 4, 4] is expected"),
         ({"logits": np.ones(2, np.float64)}, "logits is float64[2] where float32[2] is expected"),
     ):
-        statistics = TaskStatistics(0.5)
+        statistics = InstanceStatistics(0.5)
         assert not statistics.comparable(HERE, row(), row(**changed))
         assert failed(statistics)["incomparable"] == f"incomparable is 1, not <= 0: sample0: {said}"
 
 
 def test_sound_rows_are_comparable() -> None:
-    statistics = TaskStatistics(0.5)
+    statistics = InstanceStatistics(0.5)
     assert statistics.comparable(HERE, row(), row())
     assert (statistics.nonfinite, statistics.problems) == (0, [])

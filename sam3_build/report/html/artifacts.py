@@ -25,7 +25,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Row:
+class BuiltFiles:
     """The files of a component in a precision, by column; None where there is none."""
 
     component: str
@@ -60,11 +60,11 @@ class Lineage:
 
 
 @dataclass(frozen=True)
-class Made:
+class Artifacts:
     """Everything about files. columns: the graph, then the targets; stages: (stage, actions, seconds)."""
 
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[BuiltFiles, ...]
     missing: tuple[str, ...]
     total: str
     stages: tuple[tuple[str, int, str], ...]
@@ -73,7 +73,7 @@ class Made:
     tools: tuple[tuple[str, str], ...]
 
 
-def made(known: Sources) -> Made:
+def artifacts(known: Sources) -> Artifacts:
     """Return what the plan's actions made, as far as it is there."""
     shown = [action for action in known.plan.actions if action.view and "component" in action.params]
     columns = (GRAPH, *known.manifest.targets)
@@ -86,9 +86,9 @@ def made(known: Sources) -> Made:
     times: dict[str, list[float]] = {}
     for record in known.records.values():
         times.setdefault(str(record.document["stage"]), []).append(_seconds(record))
-    return Made(
+    return Artifacts(
         columns,
-        tuple(Row(*of, tuple(there.get(column) for column in columns)) for of, there in files.items()),
+        tuple(BuiltFiles(*of, tuple(there.get(column) for column in columns)) for of, there in files.items()),
         tuple(dict.fromkeys(f.why for there in files.values() for f in there.values() if f.why)),
         readable_size(sum(sizes)),
         tuple((stage, len(took), duration(sum(took))) for stage, took in times.items()),

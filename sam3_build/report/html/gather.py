@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sam3_build.compare import reference_gap
 from sam3_build.compare.dependencies import ALSO_FAILED, Judged
 from sam3_build.compare.judge import RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, outcome, worst
-from sam3_build.report.html.artifacts import Made, made
+from sam3_build.report.html.artifacts import Artifacts, artifacts
 from sam3_build.report.html.chart import Axis, Bar, Error, axis, bars, error
 from sam3_build.report.html.gates import GateUse, gate_uses, told_because, weights_note
 from sam3_build.report.html.pictures import Pictures, pictures
@@ -48,7 +48,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetVerdict:
     """A target and how it stands in each precision."""
 
     name: str
@@ -80,7 +80,7 @@ class Page:
     counts: Counts
     words: dict[str, str]
     parts: tuple[str, ...]
-    targets: tuple[Target, ...]
+    targets: tuple[TargetVerdict, ...]
     failed: tuple[str, ...]
     unverified: tuple[str, ...]
     failures: tuple[tuple[Part, Line], ...]
@@ -94,7 +94,7 @@ class Page:
     gates: tuple[GateUse, ...]
     told: tuple[tuple[str, str], ...]
     contrasts: tuple[tuple[str, ...], ...]
-    made: Made
+    artifacts: Artifacts
     verify: str
     command: Callable[[Comparison], str]
 
@@ -136,7 +136,7 @@ def gather(known: Sources, found: Judged) -> Page:
             tuple(reference_gap.lines(c, known.read_json(c.action, "statistics.json") or None))
             for c in known.plan.contrasts
         ),
-        made=made(known),
+        artifacts=artifacts(known),
         verify=f"{known.call} verify",
         command=known.command,
     )
@@ -179,7 +179,7 @@ def _outputs(number: int) -> str:
     return f"{number} output{'' if number == 1 else 's'}"
 
 
-def _targets(known: Sources, found: Judged, parts: Sequence[str]) -> Iterator[Target]:
+def _targets(known: Sources, found: Judged, parts: Sequence[str]) -> Iterator[TargetVerdict]:
     """Yield the graphs' verdicts, then each target's; one that is never run alone stands as its graphs do."""
     own = {c.target for c, _ in found}
     for target in (None, *known.manifest.targets):
@@ -194,7 +194,7 @@ def _targets(known: Sources, found: Judged, parts: Sequence[str]) -> Iterator[Ta
         )
         if standings:
             note = "" if target in own else "runs the graph"
-            yield Target(target or GRAPH, note, worst(s.verdict for s in standings), standings)
+            yield TargetVerdict(target or GRAPH, note, worst(s.verdict for s in standings), standings)
 
 
 def _standing(precision: str, found: Judged, parts: Sequence[str]) -> Standing:

@@ -73,10 +73,10 @@ def _picture(known: Sources, comparison: Comparison, verdict: Verdict, file: str
     sample = row.get("sample")
     if isinstance(sample, int) and sample < len(known.manifest.samples):
         one = known.manifest.samples[sample]
-        asked = captions.asked(one.text, [box.label for box in one.boxes])
+        asked = captions.prompt(one.text, [box.label for box in one.boxes])
         title = f"sample {sample}: {asked}" + ("" if case == f"sample{sample}" else f" ({title})")
     source = f"data:image/png;base64,{data}"
-    said = "; ".join(part for part in (*captions.differences(row), captions.found(row)) if part)
+    said = "; ".join(part for part in (*captions.differences(row), captions.result(row)) if part)
     return Picture(source, title, said, side(comparison), verdict, _differs(comparison, row))
 
 

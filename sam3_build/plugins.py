@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam3_build.spec import DeviceFingerprint, Json
+from sam3_build.spec import DeviceFingerprint, Json, Shapes
 
 # What a stage's run() gets: parameters, then a path per input role, then the folder to write into; it returns facts.
 StageRun = Callable[[Mapping[str, Json], Mapping[str, Path], Path], Mapping[str, Json]]
@@ -93,7 +93,7 @@ class BuildRequest:
     onnx: Path
     stem: str
     options: Mapping[str, Json]
-    profiles: tuple[Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]], ...]
+    profiles: tuple[Mapping[str, Shapes], ...]
     device: DeviceFingerprint | None = None
     free_bytes: int | None = None
     scratch: Path | None = None
@@ -107,16 +107,6 @@ class RunRequest:
     onnx: Path
     stem: str
     options: Mapping[str, Json]
-
-
-def run_request(params: Mapping[str, Json], inputs: Mapping[str, Path]) -> RunRequest:
-    """Return what a backend is asked to run.
-
-    params: component, precision, options; inputs: onnx, built, the folders of what was built and of its ONNX
-    """
-    options = params["options"]
-    assert isinstance(options, Mapping)
-    return RunRequest(inputs["built"], inputs["onnx"], f"{params['component']}.{params['precision']}", options)
 
 
 @dataclass(frozen=True)

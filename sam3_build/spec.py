@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
-# What a canonical JSON document is made of. Floats must be finite.
-Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+from sam3_build.documents import Json as Json
+from sam3_build.documents import Params
 
 # The action that looks into the samples. What takes long waits for it: a mistake in a sample costs no hour of building.
 SAMPLES = "samples"
 
 # Every other precision is compared with this one, so it is planned and measured even where it is not selected.
 BASELINE = "fp32"
+
+# Smallest, usual and largest size of an open dim.
+Range = tuple[int, int, int]
+
+# The ranges of one optimization profile, by dim.
+Profile = Mapping[str, Range]
+
+# The smallest, usual and largest shape of a tensor.
+Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 # ------------------------------------------------------------------ models
@@ -48,6 +58,11 @@ class ComponentSpec:
     modules: tuple[str, ...]
     fp32_nodes: tuple[str, ...] = ()
     networks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def symbolic_dims(self) -> frozenset[str]:
+        """The symbolic dims of the inputs."""
+        return frozenset(dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, str))
 
     def network(self, reference: str) -> str:
         """Return the network that computes this component under `reference`."""
@@ -205,6 +220,7 @@ class Input:
 class Action:
     """One step of a plan. All but `name`, `checks`, `reads`, `after`, `gpu`, `view`, `env`, `blocked` enters its key.
 
+    arguments: the parameters of its stage, typed; `params` is the document of them that the key holds
     recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.forward`)
     checks: what the stage is given beside its params that decides whether it refuses, and nothing that it writes
     files:  role -> source file outside the store; its content digest enters the key, never its path
@@ -218,7 +234,7 @@ class Action:
 
     name: str
     stage: str
-    params: Mapping[str, Json]
+    arguments: Params
     recipe: tuple[str, ...]
     tools: tuple[str, ...]
     inputs: Mapping[str, Input] = field(default_factory=dict)
@@ -231,6 +247,11 @@ class Action:
     view: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     blocked: str | None = None
+
+    @cached_property
+    def params(self) -> Mapping[str, Json]:
+        """The parameters as the JSON document that the key holds and the worker gets."""
+        return self.arguments.document()
 
 
 @dataclass(frozen=True)

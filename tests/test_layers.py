@@ -106,7 +106,7 @@ def test_plug_ins_import_the_vocabulary_their_own_folder_and_what_their_kind_may
         if folder(name) in PLUG_INS
         for found in imports(path)
         if (target := inside(found))
-        and folder(target) not in ("errors", "spec", "plugins", *PLUG_INS[folder(name)])
+        and folder(target) not in ("errors", "documents", "spec", "plugins", *PLUG_INS[folder(name)])
         and not _own(name, target)
     ]
     assert wrong == []
@@ -124,7 +124,7 @@ def test_the_vocabulary_needs_only_the_standard_library() -> None:
     foreign = [
         f"{name}:{found.line} imports {found.name}"
         for name, path in modules().items()
-        if name in ("errors", "layers", "spec", "plugins")
+        if name in ("errors", "layers", "documents", "spec", "params", "plugins")
         for found in imports(path)
         if not inside(found) and found.name.split(".")[0] not in {*sys.stdlib_module_names, "__future__"}
     ]
@@ -318,13 +318,15 @@ FROM_CORE = {
     "folders.write_atomically": "how a timing cache is written, which only saves time",
     "machine.gpu": "asks which GPU is here; the key has it",
     "machine.nvidia": "asks for free memory, which only saves time",
+    "params": "the parameters of an action, as its key holds them: only their names and types",
     "plugins": NAMES,
     "registry": "finds a plug-in by its name, and the recipe of the action names its module",
     "spec": NAMES,
 }
 
 # What the core's vocabulary does beside naming things: of these, what an output could depend on must not be used.
-PLANNING = {"gemm_types", "laid_out", "row_dim", "upstream", "network"}
+PLANNING_PROPERTIES = {"gemm_types", "symbolic_dims"}
+PLANNING_METHODS = {"laid_out", "row_dim", "upstream", "network"}
 
 
 def test_what_decides_an_output_is_not_in_the_core() -> None:
@@ -342,13 +344,14 @@ def test_what_decides_an_output_is_not_in_the_core() -> None:
     assert FROM_CORE.keys() - {entry for found in reasons.values() for entry in found} == set(), "nothing takes these"
 
 
-def test_stages_use_no_property_of_the_vocabulary_that_only_a_plan_may_use() -> None:
+def test_stages_use_nothing_of_the_vocabulary_that_only_a_plan_may_use() -> None:
     stages = {name: path for name, path in modules().items() if folder(name) in ("stages", "graph", "pipeline")}
     used = {
-        (name, node.attr)
+        (name, attribute.attr)
         for name, path in stages.items()
         for node in ast.walk(ast.parse(path.read_bytes()))
-        if isinstance(node, ast.Attribute) and node.attr in PLANNING and not name.startswith(("pipeline.", "stages._"))
+        for attribute, among in ((node, PLANNING_PROPERTIES), (getattr(node, "func", None), PLANNING_METHODS))
+        if isinstance(attribute, ast.Attribute) and attribute.attr in among
     }
     assert used <= {("graph.gemms", "gemm_types")}, "its own function of that name, in keep_fp32"
 

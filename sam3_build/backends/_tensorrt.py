@@ -19,13 +19,10 @@ from typing import Protocol
 
 from sam3_build.errors import BuildError
 from sam3_build.plugins import BuildRequest, RunRequest
-from sam3_build.spec import Json
+from sam3_build.spec import Json, Shapes
 
 # Progress is written each time that so many more hundredths are done.
 _STEP = 5
-
-# A tensor's shapes: smallest, usual, largest.
-Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class BuilderConfig(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from sam3_build import registry
 from sam3_build.machine import toolchain
 from sam3_build.manifest.types import Manifest, Target
-from sam3_build.plan.engines import Machine
+from sam3_build.plan.resolved import Machine
 from sam3_build.report.text import wrapped
 from sam3_build.spec import DeviceFingerprint, Json
 
@@ -39,9 +39,11 @@ def targets(manifest: Manifest, machine: Machine) -> tuple[Ability, ...]:
 
 
 def _ability(name: str, target: Target, machine: Machine) -> Ability:
-    tools = registry.backend(target.backend).tools(target.options)
+    backend, options = registry.backend(target.backend), target.options
+    tools = backend.tools(options)
     versions = {tool.partition(":")[0]: toolchain.version(tool.partition(":")[0]) for tool in tools}
-    return Ability(name, target.backend, versions, machine.blocked(target), machine.cannot_run(target))
+    cannot_build, cannot_run = machine.blocked(backend, options), machine.cannot_run(backend, options)
+    return Ability(name, target.backend, versions, cannot_build, cannot_run)
 
 
 def as_json(machine: Machine, manifest: Manifest | None) -> dict[str, Json]:

@@ -20,6 +20,7 @@ from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.execution import schedule
 from sam3_build.execution.session import Session
 from sam3_build.folders import write_atomically
+from sam3_build.params import LocalizeParams, VerifyParams
 from sam3_build.spec import BASELINE, Action, Comparison, Gate, Input, Json, Kind
 from sam3_build.store.objects import writing
 
@@ -118,17 +119,19 @@ def comparisons_of(session: Session, component: str, precision: str, target: str
 def action_of(session: Session, comparison: Comparison) -> Action:
     """Return the action that measures: as verify's, on the same device, but of the two graphs themselves."""
     verify = session.plan.action(str(comparison.action))
-    stem = f"{comparison.component}.{comparison.precision}"
-    params: dict[str, Json] = {"component": comparison.component, "precision": comparison.precision}
-    if comparison.target:
-        build = session.plan.action(f"build:{stem}.{comparison.target}")
-        params |= {name: build.params[name] for name in ("backend", "options", "profiles")}
-        params |= {name: verify.params[name] for name in ("row_dim",) if name in verify.params}
+    measured = VerifyParams.of(verify.params)
     return replace(
         verify,
         name=f"localize:{comparison.name}",
         stage="localize",
-        params=params,
+        arguments=LocalizeParams(
+            component=measured.component,
+            precision=measured.precision,
+            backend=measured.backend,
+            options=measured.options,
+            profiles=measured.profiles,
+            row_dim=measured.row_dim,
+        ),
         inputs={
             "fp32": Input(f"precision:{comparison.component}.{BASELINE}"),
             "onnx": verify.inputs["onnx"],

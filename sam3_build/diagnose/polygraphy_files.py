@@ -19,10 +19,10 @@ from sam3_build.errors import BuildError
 from sam3_build.execution import schedule
 from sam3_build.execution.session import Session
 from sam3_build.graph.emulation import emulates, write_emulation
+from sam3_build.params import BuildParams
 from sam3_build.pipeline import profiles
 from sam3_build.pipeline.cases import INPUTS, OUTPUTS, arrays_of, recorded_cases
-from sam3_build.pipeline.profiles import Profile
-from sam3_build.spec import BASELINE, Action, ComponentSpec, Gate
+from sam3_build.spec import BASELINE, Action, ComponentSpec, Gate, Profile
 from sam3_build.store.objects import writing
 from sam3_build.store.view import place
 
@@ -80,7 +80,7 @@ def write(
     schedule.run(session, started=lambda action: say(action.name))
     session.store.digests.save()
 
-    taken = profiles.from_json(build.params["profiles"]) if build else ()
+    taken = BuildParams.of(build.params).profiles if build else ()
     recorded = _folder(session, reference), None if by_pytorch else _folder(session, baseline)
     found = _recorded(session, component, *recorded, taken)
     tolerances = [f"{name}:{tolerance(comparison.gates[name], of):.6g}" for name, of in found.outputs.items()]

@@ -6,11 +6,11 @@ another export, patch or simplifier may not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sam3_build.digest import digest
 from sam3_build.errors import BuildError
+from sam3_build.params import LockedNodes
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -32,25 +32,22 @@ def fingerprint(model: ir.Model) -> str:
     return digest([interface, nodes])
 
 
-def locked_nodes(model: ir.Model, locked: Json, stem: str) -> frozenset[str]:
+def locked_nodes(model: ir.Model, locked: LockedNodes | None, stem: str) -> frozenset[str]:
     """Return the names of nodes that a lock keeps in FP32, none without one (None).
 
-    locked: `graph`, the structure that was searched, and `nodes`. BuildError when `model` is another graph.
+    BuildError when `model` is another graph than the one that was searched.
     """
     if locked is None:
         return frozenset()
-    assert isinstance(locked, Mapping)
     component, _, precision = stem.partition(".")
     again = f"run `sam3-build search {component} --precision {precision}` again, or delete the entry from the lock file"
-    nodes = locked["nodes"]
-    assert isinstance(nodes, Sequence)
     names = {node.name for node in model.graph}
-    if missing := sorted({str(node) for node in nodes} - names):
+    if missing := sorted({*locked.nodes} - names):
         listed = f"{missing[0]!r}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
         raise BuildError(f"{stem}: the lock file keeps {listed} in FP32, but the graph has no such node; {again}")
-    if fingerprint(model) != locked["graph"]:
+    if fingerprint(model) != locked.graph:
         raise BuildError(
             f"{stem}: the lock file is of another graph: nodes, operators or edges have changed since it was searched, "
             f"so another set may be needed; {again}"
         )
-    return frozenset(str(node) for node in nodes)
+    return frozenset(locked.nodes)

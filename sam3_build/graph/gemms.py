@@ -17,7 +17,8 @@ from sam3_build import registry
 from sam3_build.graph import files, keep_fp32
 from sam3_build.graph.files import infer_types
 from sam3_build.graph.schemas import GEMMS, MOVERS
-from sam3_build.plugins import run_request
+from sam3_build.params import NetworkParams, PrecisionParams
+from sam3_build.plugins import RunRequest
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -49,30 +50,28 @@ class Gemm:
         return self.computes == expected and self.stored in (None, expected)
 
 
-def measure(params: Mapping[str, Json], inputs: Mapping[str, Path]) -> dict[str, Json]:
+def measure(params: NetworkParams, written: PrecisionParams, inputs: Mapping[str, Path]) -> dict[str, Json]:
     """Return what `described` says of the file that is shipped, whatever emulates it, or of what a backend made of it.
 
-    params: component, precision, types (the params of the precision action); backend and options of what was built
+    written: the parameters of the precision action
     inputs: onnx, the file's folder; fp32 (of a reduced precision), that of the FP32 graph: its nodes are what is
             expected; built, what a backend wrote
     """
-    written, precision = params["types"], str(params["precision"])
-    assert isinstance(written, Mapping)
-    found = list(gemms(files.load(inputs["onnx"] / f"{params['component']}.{precision}.onnx")))
+    found = list(gemms(files.load(inputs["onnx"] / f"{params.stem}.onnx")))
     low, named = None, set[str]()
     if "fp32" in inputs:
-        recipe, sound = registry.precision(precision), files.load(inputs["fp32"])
+        recipe, sound = registry.precision(params.precision), files.load(inputs["fp32"])
         expected, kept = keep_fp32.gemm_types(sound, recipe, written), keep_fp32.kept(sound, recipe, written)
         low = "INT8" if recipe.quantizes else recipe.onnx_type
-        named = {name for name, why in kept.items() if why in BY_NAME or keep_fp32.options(written)}
+        named = {name for name, why in kept.items() if why in BY_NAME or written.options}
         named |= {name for name, kind in expected.items() if kind == "FLOAT" and name not in kept}
     else:
         expected = {gemm.name: "FLOAT" for gemm in found}
-    if "backend" not in params:
+    if params.backend is None:
         return described(found, expected, low, named)
-    inspect = registry.backend(str(params["backend"])).layer_types
+    inspect = registry.backend(params.backend).layer_types
     assert inspect is not None, "types are asked for only where they can be told"
-    told = inspect(run_request(params, inputs))
+    told = inspect(RunRequest(inputs["built"], inputs["onnx"], params.stem, params.options))
     made = [replace(gemm, computes=told[gemm.name], stored=None) for gemm in found if gemm.name in told]
     untold: list[Json] = [gemm.name for gemm in found if gemm.name not in told]
     expected = {name: kind for name, kind in expected.items() if name in told}

@@ -7,7 +7,7 @@ stage writes this into the file, and `verify` compares the file that runs with i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ from sam3_build.errors import BuildError
 from sam3_build.graph.files import infer_types
 from sam3_build.graph.fingerprint import locked_nodes
 from sam3_build.graph.schemas import GEMMS, is_float, signature
+from sam3_build.params import PrecisionParams
 from sam3_build.plugins import Precision
-from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,17 +26,19 @@ if TYPE_CHECKING:
 MANIFEST, FAMILY, LOCK = "manifest", "family", "lock"
 
 
-def kept(model: ir.Model, recipe: Precision, params: Mapping[str, Json]) -> dict[str, str]:
+def kept(model: ir.Model, recipe: Precision, params: PrecisionParams) -> dict[str, str]:
     """Return node name -> why it stays FP32, of all nodes of an FP32 graph that must.
 
-    params: those of the precision action. component, precision, options (the recipe's), keep_fp32 (the manifest's
-    patterns) and fp32_nodes (the family's), of which each must match a node; locked, what a search found.
+    params: those of the precision action. Each of its patterns must match a node.
     """
     names = [node.name or "" for node in model.graph]
-    where = f"{params['component']}.{params['precision']}"
+    where = params.stem
     found: dict[str, str] = {}
-    for origin, why in (("keep_fp32", MANIFEST), ("fp32_nodes", FAMILY)):
-        for pattern in _listed(params, origin):
+    for origin, patterns, why in (
+        ("keep_fp32", params.keep_fp32, MANIFEST),
+        ("fp32_nodes", params.fp32_nodes, FAMILY),
+    ):
+        for pattern in patterns:
             matching = [name for name in names if fnmatchcase(name, pattern)]
             if not matching:
                 raise BuildError(
@@ -44,16 +46,16 @@ def kept(model: ir.Model, recipe: Precision, params: Mapping[str, Json]) -> dict
                     f"{_nearest(pattern, names)}"
                 )
             found |= dict.fromkeys(matching, why)
-    for name in locked_nodes(model, params.get("locked"), where):
+    for name in locked_nodes(model, params.locked, where):
         found.setdefault(name, LOCK)
     try:
-        own = recipe.keep(model, options(params))
+        own = recipe.keep(model, params.options)
     except BuildError as error:
         raise BuildError(f"{where}: {error}") from error
     return found | dict(own)
 
 
-def gemm_types(model: ir.Model, recipe: Precision, params: Mapping[str, Json]) -> dict[str, str]:
+def gemm_types(model: ir.Model, recipe: Precision, params: PrecisionParams) -> dict[str, str]:
     """Return GEMM node name -> the ONNX element type that it must compute in; INT8 between Q/DQ pairs.
 
     What an operator's schema does not admit is FLOAT, kept or not. `model` is the FP32 graph; its types are inferred.
@@ -85,19 +87,6 @@ def is_quantizable(node: ir.Node, operators: Sequence[str]) -> bool:
     if activation is None or weight is None or activation.is_initializer() or not weight.is_initializer():
         return False
     return weight.const_value is not None and len(weight.const_value.shape) == 2
-
-
-def options(params: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Return the recipe's options in the params of a precision action."""
-    given = params.get("options", {})
-    assert isinstance(given, Mapping)
-    return given
-
-
-def _listed(params: Mapping[str, Json], key: str) -> tuple[str, ...]:
-    given = params.get(key, ())
-    assert isinstance(given, Sequence)
-    return tuple(str(pattern) for pattern in given)
 
 
 def _nearest(pattern: str, names: Sequence[str]) -> str:

@@ -74,11 +74,9 @@ def _misfit(manifest: Manifest, family: ModelFamily, case: CaseShape, target: st
     names = manifest.targets[target].shape_profiles
     for spec in family.components:
         if spec.name in manifest.components:
-            own = {dim for tensor in spec.inputs for dim in tensor.dims}
-            ranges = {
-                repr(name): {dim: span for dim, span in manifest.shape_profiles[name].items() if dim in own}
-                for name in names
-            }
+            own = spec.symbolic_dims
+            taken = profiles.restricted((manifest.shape_profiles[name] for name in names), own)
+            ranges = dict(zip(map(repr, names), taken, strict=True))
             sizes = {dim: size for dim, size in case.sizes.items() if dim in own}
             if why := profiles.misfit(ranges, sizes, family.row_dim(spec)):
                 return why

@@ -109,9 +109,7 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Options, 
         shape_profiles=file.shape_profiles,
         precisions=file.precisions,
         targets={
-            name: Target(
-                t.backend, t.shape_profiles or tuple(file.shape_profiles), options.targets[name], t.allow_unverified
-            )
+            name: Target(t.backend, file.profiles_of(t), options.targets[name], t.allow_unverified)
             for name, t in file.targets.items()
         },
         samples=tuple(

@@ -34,7 +34,7 @@ def _taken(file: ManifestFile) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield each target whose backend uses profiles, with those of its engines."""
     for name, target in file.targets.items():
         if target.backend in registry.names("backends") and registry.backend(target.backend).uses_profiles:
-            yield name, tuple(file.shape_profiles) if target.shape_profiles is None else target.shape_profiles
+            yield name, file.profiles_of(target)
 
 
 def _different(file: ManifestFile, taken: Taken, report: Report) -> None:

@@ -13,21 +13,22 @@ from pathlib import Path
 from sam3_build import registry
 from sam3_build.errors import Keys
 from sam3_build.manifest.types import Sample
+from sam3_build.params import SampleParams
 from sam3_build.spec import Json
 
 
-def as_json(samples: Iterable[Sample]) -> tuple[list[Json], dict[str, Path]]:
-    """Return each sample as JSON, as stages get it, and role -> picture: one that many samples have is one file."""
+def as_params(samples: Iterable[Sample]) -> tuple[tuple[SampleParams, ...], dict[str, Path]]:
+    """Return each sample as stages get it, and role -> picture: one that many samples have is one file."""
     samples = list(samples)
     images = {path: f"image{i}" for i, path in enumerate(dict.fromkeys(s.image for s in samples))}
-    listed: list[Json] = [
-        {
-            "image": images[s.image],
-            "text": s.text,
-            "boxes": [{"label": b.label, "xywh": [b.x, b.y, b.w, b.h]} for b in s.boxes],
-        }
+    listed = tuple(
+        SampleParams(
+            image=images[s.image],
+            text=s.text,
+            boxes=tuple({"label": b.label, "xywh": [b.x, b.y, b.w, b.h]} for b in s.boxes),
+        )
         for s in samples
-    ]
+    )
     return listed, {role: path for path, role in images.items()}
 
 
@@ -41,9 +42,9 @@ def problems(
     if not registry.judges_samples(family):
         return []
     judge: Callable[..., list[tuple[Keys, str]]] = import_module(f"sam3_build.families.{family}.prompts").problems
-    listed, images = as_json(samples.values())
+    listed, images = as_params(samples.values())
     positions = list(samples)
-    found = judge(listed, tokenizer, images, _read(config))
+    found = judge([sample.document() for sample in listed], tokenizer, images, _read(config))
     return [((k[0], positions[int(k[1])], *k[2:]) if k[0] == "samples" else k, text) for k, text in found]
 
 

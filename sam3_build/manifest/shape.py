@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from sam3_build.manifest.problems import Report, found, unknown, wording
 from sam3_build.manifest.types import Box
 from sam3_build.manifest.yaml_tree import Keys, Plain, Value
-from sam3_build.spec import USUAL_LAYOUT, Json
+from sam3_build.spec import USUAL_LAYOUT, Json, Range
 
 # ------------------------------------------------------------------ values with a notation of their own
 
@@ -76,7 +76,7 @@ SIZES: Mapping[str, Json] = {"type": "array", "items": SIZE, "minItems": 3, "max
 RANGE: Mapping[str, Json] = {"anyOf": [SIZE, SIZES, {"type": "null"}]}
 BOXES: Mapping[str, Json] = {"type": "string", "pattern": "^ *(pos|neg) *:"}
 
-Range = Annotated[tuple[int, int, int], PlainValidator(_range), WithJsonSchema(dict(RANGE))]
+SpanField = Annotated[Range, PlainValidator(_range), WithJsonSchema(dict(RANGE))]
 Threshold = Annotated[float | tuple[float, float], PlainValidator(_threshold), WithJsonSchema({})]  # by metric
 Boxes = Annotated[tuple[Box, ...], PlainValidator(_boxes), WithJsonSchema(dict(BOXES))]
 
@@ -175,7 +175,7 @@ class ManifestFile(_Mapping):
     )
     opset: Opset = Field(description="ONNX opset of all components that do not say their own, 18 to 20")
     components: dict[str, ComponentFile] = Field(description="The components to build")
-    shape_profiles: dict[str, dict[str, Range]] = Field({}, description="Ranges of the dynamic dimensions, by name")
+    shape_profiles: dict[str, dict[str, SpanField]] = Field({}, description="Ranges of the dynamic dimensions, by name")
     precisions: tuple[str, ...] = Field(description="The precisions to build")
     targets: dict[str, TargetFile] = Field(description="What to build for")
     samples: tuple[SampleFile, ...] = Field(description="What PyTorch is shown, to verify against")
@@ -185,6 +185,10 @@ class ManifestFile(_Mapping):
         description="Gates by precision, component, output and metric, instead of the default ones; component "
         "`pipeline` has the output `instances`",
     )
+
+    def profiles_of(self, target: TargetFile) -> tuple[str, ...]:
+        """Return the shape profiles of a target's engines: all where it names none."""
+        return tuple(self.shape_profiles) if target.shape_profiles is None else target.shape_profiles
 
 
 # ------------------------------------------------------------------ what is wrong

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from sam3_build.spec import Json
+from sam3_build.spec import Json, Profile
 
 
 class Box(NamedTuple):
@@ -129,7 +129,7 @@ class Manifest:
     tokenizer: Path | None
     opset: int
     components: Mapping[str, Component]
-    shape_profiles: Mapping[str, Mapping[str, tuple[int, int, int]]]
+    shape_profiles: Mapping[str, Profile]
     precisions: tuple[str, ...]
     targets: Mapping[str, Target]
     samples: tuple[Sample, ...]

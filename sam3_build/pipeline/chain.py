@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sam3_build.pipeline.cases import OUTPUTS, array_in
-from sam3_build.spec import ComponentSpec, Feed, Json
+from sam3_build.spec import ComponentSpec, Feed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,21 +86,3 @@ def in_files(folders: Mapping[str, Path], file: str) -> Find:
         return array_in(folders[component] / file, f"{OUTPUTS}{tensor}", tensor)
 
     return find
-
-
-def as_json(feeds: Sequence[Feed]) -> list[Json]:
-    """Return feeds as parameters of an action."""
-    return [{"input": f.input, "sources": [list(s) for s in f.sources], "axis": f.axis} for f in feeds]
-
-
-def from_json(component: str, written: Json) -> tuple[Feed, ...]:
-    """Return the feeds of a component that `as_json` wrote."""
-    assert isinstance(written, Sequence) and not isinstance(written, str)
-    feeds = []
-    for entry in written:
-        assert isinstance(entry, Mapping)
-        sources, axis = entry["sources"], entry["axis"]
-        assert isinstance(sources, Sequence) and isinstance(axis, int)
-        pairs = tuple((str(c), str(output)) for c, output in (s for s in sources if isinstance(s, Sequence)))
-        feeds.append(Feed(component, str(entry["input"]), pairs, axis))
-    return tuple(feeds)

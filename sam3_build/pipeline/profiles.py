@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Container, Iterable, Mapping, Sequence
 
-from sam3_build.spec import Json
-
-# Smallest, usual and largest size of an open dim.
-Range = tuple[int, int, int]
-
-# The ranges of one optimization profile, by dim.
-Profile = Mapping[str, Range]
+from sam3_build.spec import Profile, Range
 
 
-def from_json(written: Json) -> tuple[Profile, ...]:
-    """Return profiles that an action's parameters hold: [{dim: [min, opt, max]}]."""
-    return tuple(
-        {dim: (low, usual, high) for dim, (low, usual, high) in profile.items()}
-        for profile in cast("Sequence[Mapping[str, Sequence[int]]]", written)
-    )
+def restricted(profiles: Iterable[Profile], dims: Container[str]) -> tuple[Profile, ...]:
+    """Return profiles with the ranges of `dims` alone."""
+    return tuple({dim: span for dim, span in profile.items() if dim in dims} for profile in profiles)
 
 
 def first_fit(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int | None:

@@ -1,113 +1,140 @@
-"""What PyTorch does in a plan: manifest, family and component in; reference, contrast and export actions out. Pure."""
+"""What PyTorch does in a plan: takes a resolved model, returns the actions that read weights or samples. Pure.
+
+checkpoint, samples -> reference:<component>, export:<component>
+                       reference -> contrast:<component>.<reference>
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-
 from sam3_build import registry
-from sam3_build.manifest.types import Manifest
-from sam3_build.pipeline import chain
-from sam3_build.plan.engines import dims
-from sam3_build.spec import SAMPLES, Action, ComponentSpec, Contrast, Input, Json, ModelFamily, TensorSpec
+from sam3_build.params import (
+    CheckpointParams,
+    ContrastParams,
+    ExportParams,
+    InterfaceParams,
+    ReferenceParams,
+    SamplesParams,
+    TorchParams,
+)
+from sam3_build.plan.resolved import ResolvedComponent, ResolvedGap, ResolvedModel
+from sam3_build.spec import SAMPLES, Action, ComponentSpec, Contrast, Input
 
 
-def source(manifest: Manifest) -> dict[str, Json]:
-    """Return what a component's action is told of the weights: whatever file they lie in, equal tensors are equal."""
-    seed = manifest.checkpoint.seed
-    return {"path": True} if seed is None else {"random": {"seed": seed}}
+def checkpoint(model: ResolvedModel) -> Action:
+    """Return the action that lists the tensors of the weights, and downloads them where they are at the hub."""
+    declared, source, family = model.checkpoint, dict(model.source), model.family
+    if hub := declared.hub:
+        source = {"hub": hub.repo, "revision": hub.revision, "tokenizer": model.tokenizer is None}
+    if declared.weights is not None:
+        source["weights"] = declared.weights
+    return Action(
+        name="checkpoint",
+        stage="checkpoint",
+        arguments=CheckpointParams(family=family.name, layout=family.layout, source=source),
+        checks={"used": [component.spec.name for component in model.recorded]},
+        files=declared.files,
+        recipe=("stages.checkpoint", f"families.{family.name}.weights"),
+        tools=registry.stage("checkpoint").tools,
+    )
 
 
-def reference(manifest: Manifest, family: ModelFamily, spec: ComponentSpec) -> Action:
+def samples(model: ResolvedModel) -> Action:
+    """Return the action that turns samples into inputs."""
+    tokenizer = model.tokenizer
+    return Action(
+        name=SAMPLES,
+        stage="samples",
+        arguments=SamplesParams(
+            family=model.family.name,
+            layout=model.family.layout,
+            reference=model.reference,
+            samples=model.samples,
+            padding=model.padding,
+        ),
+        inputs={
+            "config": Input("checkpoint", "config.json"),
+            **({} if tokenizer else {"tokenizer": Input("checkpoint", "tokenizer.json")}),
+        },
+        files={**({"tokenizer": tokenizer} if tokenizer else {}), **model.pictures},
+        recipe=("stages.samples", f"families.{model.family.name}.prompts"),
+        tools=registry.stage("samples").tools,
+    )
+
+
+def reference(model: ResolvedModel, component: ResolvedComponent) -> Action:
     """Return the action that records a component's inputs and outputs in PyTorch."""
-    inputs = {"samples": Input(SAMPLES), **_recorded(family, spec)}
-    return _action(manifest, family, "reference", spec, {"feeds": _feeds(family, spec)}, inputs)
+    params = ReferenceParams(
+        family=model.family.name,
+        component=component.spec.name,
+        network=component.network,
+        source=model.source,
+        spec=_interface(component.spec),
+        feeds=component.feeds,
+    )
+    return _action(model, "reference", params, {SAMPLES: Input(SAMPLES), **_recorded(component)})
 
 
-def export(manifest: Manifest, family: ModelFamily, spec: ComponentSpec) -> Action:
+def export(model: ResolvedModel, component: ResolvedComponent) -> Action:
     """Return the action that writes a component as ONNX, open in those of the family's dynamic dims that it has."""
-    own = dims(spec)
-    dynamic: list[Json] = [dim for dim in family.dynamic_dims if dim in own]
-    opset = manifest.components[spec.name].opset or manifest.opset
-    action = _action(manifest, family, "export", spec, {"opset": opset, "dynamic_dims": dynamic}, {})
-    return replace(action, after=(SAMPLES,))
+    params = ExportParams(
+        family=model.family.name,
+        component=component.spec.name,
+        network=component.network,
+        source=model.source,
+        spec=_interface(component.spec),
+        opset=component.opset,
+        dynamic_dims=component.dynamic_dims,
+    )
+    return _action(model, "export", params, {}, after=(SAMPLES,))
 
 
-def contrasts(manifest: Manifest, family: ModelFamily) -> Iterator[tuple[Action, Contrast]]:
-    """Yield, for text-only samples, what measures each other reference.
-
-    Any layout's component that feeds itself can do that for the component of its name: its sources are upstream of that
-    one too, and its weights are those of the components that own its modules.
-    """
-    text_only: list[Json] = [i for i, sample in enumerate(manifest.samples) if not sample.boxes]
-    able = [(family.laid_out(name), c) for name, cut in family.layouts.items() for c in cut.components if c.networks]
-    if not able or not text_only or able[0][1].name not in manifest.components:
-        return
-    whole, spec = able[0]
-    owners = [c for c in family.components if c.name != spec.name and set(c.modules) & set(spec.modules)]
+def contrast(model: ResolvedModel, gap: ResolvedGap) -> tuple[Action, Contrast]:
+    """Return what measures, for text-only samples, another reference."""
+    component, spec = gap.component, gap.component.spec
+    params = ContrastParams(
+        family=model.family.name,
+        component=spec.name,
+        network=component.network,
+        source=model.source,
+        spec=_interface(spec),
+        feeds=component.feeds,
+        text_only=gap.text_only,
+    )
     inputs = {
-        "samples": Input(SAMPLES),
+        SAMPLES: Input(SAMPLES),
         "recorded": Input(f"reference:{spec.name}"),
-        **_recorded(whole, spec),
-        **{f"tensors_{c.name}": Input("checkpoint", f"{c.name}.json") for c in owners},
+        **_recorded(component),
+        **{f"tensors_{name}": Input("checkpoint", f"{name}.json") for name in gap.owners},
     }
-    for other in family.references:
-        if other != manifest.reference:
-            network = spec.network(other)
-            own: dict[str, Json] = {"network": network, "feeds": _feeds(whole, spec), "text_only": text_only}
-            action = _action(manifest, family, "contrast", spec, own, inputs)
-            action = replace(action, name=f"contrast:{spec.name}.{other}")
-            codes = family.references[manifest.reference], family.references[other]
-            yield action, Contrast(spec.name, *codes, action.name)
+    action = _action(model, "contrast", params, inputs, side=f".{gap.name}")
+    return action, Contrast(spec.name, *gap.codes, action.name)
 
 
 def _action(
-    manifest: Manifest,
-    family: ModelFamily,
+    model: ResolvedModel,
     stage: str,
-    spec: ComponentSpec,
-    params: dict[str, Json],
+    params: TorchParams,
     inputs: dict[str, Input],
+    side: str = "",
+    after: tuple[str, ...] = (),
 ) -> Action:
     """Return an action that runs the component in PyTorch, with the config and its part of the weights as inputs."""
-    weights = {"config": Input("checkpoint", "config.json"), "tensors": Input("checkpoint", f"{spec.name}.json")}
+    family, tensors = f"families.{model.family.name}", Input("checkpoint", f"{params.component}.json")
     return Action(
-        name=f"{stage}:{spec.name}",
+        name=f"{stage}:{params.component}{side}",
         stage=stage,
-        params={
-            "family": family.name,
-            "component": spec.name,
-            "network": spec.network(manifest.reference),
-            "source": source(manifest),
-            "spec": _io(spec),
-            **params,
-        },
-        inputs={**weights, **inputs},
-        reads=_weights(manifest),
-        recipe=(f"stages.{stage}", f"families.{family.name}.forward", f"families.{family.name}.weights"),
+        arguments=params,
+        inputs={"config": Input("checkpoint", "config.json"), "tensors": tensors, **inputs},
+        reads=model.reads,
+        after=after,
+        recipe=(f"stages.{stage}", f"{family}.forward", f"{family}.weights"),
         tools=registry.stage(stage).tools,
     )
 
 
-def _weights(manifest: Manifest) -> dict[str, Path | Input]:
-    """Return what a component's action reads its weights from; the inventory stands for their bytes."""
-    checkpoint = manifest.checkpoint
-    if checkpoint.hub:
-        return {"weights": Input("checkpoint", "weights.json")}
-    return {"weights": checkpoint.files["weights"]} if checkpoint.path else {}
+def _recorded(component: ResolvedComponent) -> dict[str, Input]:
+    return {name: Input(f"reference:{name}") for name in component.upstream}
 
 
-def _feeds(family: ModelFamily, spec: ComponentSpec) -> list[Json]:
-    return chain.as_json([feed for feed in family.feeds if feed.component == spec.name])
-
-
-def _recorded(family: ModelFamily, spec: ComponentSpec) -> dict[str, Input]:
-    return {name: Input(f"reference:{name}") for name in family.upstream(spec.name)}
-
-
-def _io(spec: ComponentSpec) -> dict[str, Json]:
-    def rows(tensors: tuple[TensorSpec, ...]) -> list[Json]:
-        return [{"name": t.name, "dtype": t.dtype, "dims": list(t.dims)} for t in tensors]
-
-    return {"inputs": rows(spec.inputs), "outputs": rows(spec.outputs)}
+def _interface(spec: ComponentSpec) -> InterfaceParams:
+    return InterfaceParams(inputs=spec.inputs, outputs=spec.outputs)

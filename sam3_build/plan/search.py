@@ -1,27 +1,22 @@
-"""What a search adds to a plan: a component's ranges and one trial per set of FP32 nodes; and its result, a lock. Pure.
+"""What a search adds to a plan: the ranges of a component, a trial for each set of FP32 nodes, and a lock. Pure.
 
 ranges:<component>.<precision>                    which nodes may be low, and how large their tensors become
 trial:<component>.<precision>.<digest of the set> statistics of the graph with these nodes in FP32
 
-Nothing depends on these, and no plan of doit holds them: a search makes them up, one after another. A trial's name says
-its set, so that the history of its name keeps it through garbage collection.
+Nothing depends on these, and no plan of doit holds them: a search makes them one after another. A trial's name is its
+set, so that the history of its name keeps it through garbage collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sam3_build import registry
 from sam3_build.digest import digest
 from sam3_build.manifest.types import Lock, Manifest
-from sam3_build.spec import BASELINE, Action, Input, Json, Plan
-
-
-def locked(manifest: Manifest, component: str, precision: str) -> dict[str, Json]:
-    """Return the parameter by which a lock enters the key of its precision action; none where there is no lock."""
-    lock = manifest.locks.get(component, {}).get(precision)
-    return {"locked": _param(lock)} if lock else {}
+from sam3_build.params import PrecisionParams, RangesParams, TrialParams, VerifyParams
+from sam3_build.spec import BASELINE, Action, Input, Plan
 
 
 def with_lock(manifest: Manifest, component: str, precision: str, lock: Lock | None) -> Manifest:
@@ -36,14 +31,15 @@ def with_lock(manifest: Manifest, component: str, precision: str, lock: Lock | N
 def ranges(plan: Plan, component: str, precision: str, cases: int | None) -> Action:
     """Return the action that measures ranges. `plan` has no lock for this component and precision."""
     typed = plan.action(f"precision:{component}.{precision}")
-    stage = registry.stage("ranges")
     return Action(
         name=f"ranges:{component}.{precision}",
         stage="ranges",
-        params={"component": component, "precision": precision, "typed": typed.params, "cases": cases},
+        arguments=RangesParams(
+            component=component, precision=precision, typed=PrecisionParams.of(typed.params), cases=cases
+        ),
         inputs={**typed.inputs, "reference": Input(f"reference:{component}")},
         recipe=("stages.ranges", *typed.recipe),
-        tools=_each_once(*stage.tools, *typed.tools),
+        tools=_each_once(*registry.stage("ranges").tools, *typed.tools),
     )
 
 
@@ -58,21 +54,17 @@ def trial(plan: Plan, component: str, precision: str, cases: int | None) -> Acti
     return Action(
         name=f"trial:{stem}.{name}",
         stage="trial",
-        params={
-            "component": component,
-            "precision": precision,
-            "typed": {**typed.params, "require_low": False},
-            "measured": {"component": component, "precision": precision, "keep_outputs": False, "rows": 0},
-            "cases": cases,
-        },
+        arguments=TrialParams(
+            component=component,
+            precision=precision,
+            typed=PrecisionParams.of({**typed.params, "require_low": False}),
+            measured=VerifyParams(component=component, precision=precision, keep_outputs=False, rows=0),
+            cases=cases,
+        ),
         inputs={**measured.inputs, "baseline": Input(f"verify:{component}.{BASELINE}"), **typed.inputs},
         recipe=("stages.trial", *_each_once(*typed.recipe, *measured.recipe)),
         tools=_each_once(*registry.stage("trial").tools, *typed.tools, *measured.tools),
     )
-
-
-def _param(lock: Lock) -> Mapping[str, Json]:
-    return {"graph": lock.graph, "nodes": list(lock.keep_fp32)}
 
 
 def _each_once(*names: str) -> tuple[str, ...]:

@@ -17,10 +17,10 @@ from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph.emulation import emulates, write_emulation
 from sam3_build.graph.interface import input_dims
+from sam3_build.params import NetworkParams
 from sam3_build.pipeline import profiles
-from sam3_build.pipeline.profiles import Profile
-from sam3_build.plugins import run_request
-from sam3_build.spec import Json
+from sam3_build.plugins import RunRequest
+from sam3_build.spec import Profile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,41 +146,38 @@ class Network:
 
 
 @contextmanager
-def open_network(params: Mapping[str, Json], inputs: Mapping[str, Path]) -> Iterator[Network]:
+def open_network(params: NetworkParams, inputs: Mapping[str, Path]) -> Iterator[Network]:
     """Yield what runs a component, by what was built or by the ONNX itself on ONNX Runtime's CPU.
 
-    params: component, precision; backend and options when what a backend built is to run, profiles (as its build had
-            them) and row_dim where it was built for any
     inputs: onnx, the folder of `<component>.<precision>.onnx`; built, the folder that its build wrote
     """
-    taken, row_dim = profiles.from_json(params.get("profiles", ())), params.get("row_dim")
     with open_runner(params, inputs) as runner:
-        if not taken:
+        if not params.profiles:
             inputs_of = runner.get_input_metadata(use_numpy_dtypes=False)
             yield Network(runner, {name: tuple(tensor.shape) for name, tensor in inputs_of.items()})
             return
-        dims = input_dims(inputs["onnx"] / f"{_stem(params)}.onnx")
-        own = {dim for of_input in dims.values() for dim in of_input}
-        ranges = [{dim: span for dim, span in profile.items() if dim in own} for profile in taken]
-        yield Network(runner, dims, ranges, str(row_dim) if row_dim else None)
+        dims = input_dims(inputs["onnx"] / f"{params.stem}.onnx")
+        own = {dim for of_input in dims.values() for dim in of_input if isinstance(dim, str)}
+        yield Network(runner, dims, profiles.restricted(params.profiles, own), params.row_dim)
 
 
-def open_runner(params: Mapping[str, Json], inputs: Mapping[str, Path]) -> Runner:
+def open_runner(params: NetworkParams, inputs: Mapping[str, Path]) -> Runner:
     """Return a runner of what was built, or of the ONNX itself on ONNX Runtime's CPU: emulated where it lacks kernels.
 
     params, inputs: as `open_network` takes them
     """
     found: object
-    if "backend" in params:
-        found = registry.backend(str(params["backend"])).runner(run_request(params, inputs))
+    if params.backend:
+        request = RunRequest(inputs["built"], inputs["onnx"], params.stem, params.options)
+        found = registry.backend(params.backend).runner(request)
     else:
-        found = _on_cpu(inputs["onnx"] / f"{_stem(params)}.onnx", emulated=is_emulated(params))
+        found = _on_cpu(inputs["onnx"] / f"{params.stem}.onnx", emulated=is_emulated(params))
     return cast(Runner, found)
 
 
-def is_emulated(params: Mapping[str, Json]) -> bool:
+def is_emulated(params: NetworkParams) -> bool:
     """Tell whether `open_runner` runs an emulation in the place of a precision's own file."""
-    return "backend" not in params and emulates(registry.precision(str(params["precision"])).onnx_type)
+    return params.backend is None and emulates(registry.precision(params.precision).onnx_type)
 
 
 def _on_cpu(shipped: Path, *, emulated: bool) -> object:
@@ -193,7 +190,7 @@ def _on_cpu(shipped: Path, *, emulated: bool) -> object:
 
 
 @contextmanager
-def refusals(params: Mapping[str, Json]) -> Iterator[str]:
+def refusals(params: NetworkParams) -> Iterator[str]:
     """Turn what ONNX Runtime and Polygraphy raise about a model into a BuildError that quotes it.
 
     Yields what to call the model that `open_runner` opens.
@@ -202,8 +199,7 @@ def refusals(params: Mapping[str, Json]) -> Iterator[str]:
     from polygraphy.exception import PolygraphyException
     from polygraphy.logger import G_LOGGER
 
-    stem = _stem(params)
-    what = f"{stem} built by {params['backend']}" if "backend" in params else f"{stem}.onnx"
+    what = f"{params.stem} built by {params.backend}" if params.backend else f"{params.stem}.onnx"
     kinds = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
     refused = tuple(kind for kind in kinds if issubclass(kind, Exception))
     try:
@@ -211,7 +207,3 @@ def refusals(params: Mapping[str, Json]) -> Iterator[str]:
             yield what
     except (*refused, PolygraphyException) as error:
         raise BuildError(f"{what}: it cannot be run: {error}") from error
-
-
-def _stem(params: Mapping[str, Json]) -> str:
-    return f"{params['component']}.{params['precision']}"

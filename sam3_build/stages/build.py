@@ -1,4 +1,7 @@
-"""Build: a component's ONNX and shape profiles in, what the target's backend runs out. It alone resolves profiles."""
+"""Takes a component's ONNX and shape profiles, returns what the target's backend runs.
+
+It alone turns profiles into the shapes of inputs.
+"""
 
 from __future__ import annotations
 
@@ -13,42 +16,39 @@ from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.graph.interface import interface
 from sam3_build.machine import gpu, nvidia
-from sam3_build.pipeline.profiles import Profile, Range, from_json
+from sam3_build.params import BuildParams
 from sam3_build.plugins import BuildRequest, Memory, Stage
-from sam3_build.spec import Json, TensorSpec
-
-Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+from sam3_build.spec import Json, Profile, Range, Shapes, TensorSpec
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Write `<component>.<precision><extension>` into `out`.
 
-    params: component, precision, backend, options, profiles ([{dim: [min, opt, max]}], in engine order)
+    document: BuildParams
     inputs: onnx, the folder that holds `<component>.<precision>.onnx`
             scratch (optional), a folder for what only saves time
     """
     import onnx
 
-    component, precision, name = (str(params[k]) for k in ("component", "precision", "backend"))
-    options, backend = params["options"], registry.backend(name)
-    assert isinstance(options, Mapping)
-    profiles = from_json(params["profiles"]) if backend.uses_profiles else ()
-    onnx_file = inputs["onnx"] / f"{component}.{precision}.onnx"
+    params = BuildParams.of(document)
+    stem, backend = f"{params.component}.{params.precision}", registry.backend(params.backend)
+    onnx_file = inputs["onnx"] / f"{stem}.onnx"
     if not onnx_file.is_file():
-        here = sorted(f.name for f in onnx_file.parent.glob("*.onnx"))
-        raise BuildError(f"{onnx_file.name} is not in the input folder{did_you_mean(onnx_file.name, here)}")
+        others = sorted(f.name for f in onnx_file.parent.glob("*.onnx"))
+        raise BuildError(f"{onnx_file.name} is not in the input folder{did_you_mean(onnx_file.name, others)}")
     graph_inputs, graph_outputs = interface(onnx.load(str(onnx_file), load_external_data=False).graph)
-    resolved = tuple(
-        resolve(onnx_file.name, graph_inputs, profile, number) for number, profile in enumerate(profiles, start=1)
+    shapes = tuple(
+        shapes_of(onnx_file.name, graph_inputs, profile, number)
+        for number, profile in enumerate(params.profiles if backend.uses_profiles else (), start=1)
     )
-    request = BuildRequest(onnx_file, f"{component}.{precision}", options, resolved, scratch=inputs.get("scratch"))
-    if "build" in backend.needs_gpu(options):
+    request = BuildRequest(onnx_file, stem, params.options, shapes, scratch=inputs.get("scratch"))
+    if "build" in backend.needs_gpu(params.options):
         live = gpu.probe(os.environ)
         request = replace(request, device=live, free_bytes=nvidia.free_bytes(live.uuid))
     started = time.monotonic()
     facts = backend.build(request, out)
     seconds = round(time.monotonic() - started, 3)
-    size = _check(out, f"{request.stem}{backend.extension}", name)
+    size = _check(out, f"{request.stem}{backend.extension}", backend.name)
     logging.getLogger(__name__).info("%s: %d bytes in %.1f s", request.stem, size, seconds)
     return {
         **facts,
@@ -64,7 +64,7 @@ def as_json(tensor: TensorSpec) -> dict[str, Json]:
     return {"name": tensor.name, "dtype": tensor.dtype, "dims": tensor.dims}
 
 
-def resolve(file: str, graph_inputs: Sequence[TensorSpec], ranges: Profile, number: int) -> dict[str, Shapes]:
+def shapes_of(file: str, graph_inputs: Sequence[TensorSpec], ranges: Profile, number: int) -> dict[str, Shapes]:
     """Return input name -> (min, opt, max) shapes of shape profile `number`, counted from 1.
 
     Raises BuildError for a dynamic dim that has no name or no range.

@@ -1,4 +1,4 @@
-"""Chain: a component's ONNX and what its own forerunners computed in; its outputs for every case out. Judges nothing.
+"""Takes a component's ONNX and what those before it computed, returns its outputs for every case. Judges nothing.
 
 `verify` feeds each component with what PyTorch recorded, so that its error is its own. Here it gets what a user's would
 get: outputs of the same precision and runtime, errors and all.
@@ -10,9 +10,9 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 from sam3_build.digest import canonical
+from sam3_build.params import ChainParams
 from sam3_build.pipeline import chain
 from sam3_build.pipeline.cases import skipped_in, write_skipped
 from sam3_build.plugins import Memory, Stage
@@ -20,26 +20,24 @@ from sam3_build.spec import Json
 from sam3_build.stages._networks import open_network, refusals
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write `<case>.npz` with arrays `<name>`, and `cases.json`, the list of the cases that run the component.
 
     A case that fits no shape profile of an engine, or of one before it, is listed in `skipped.json`.
 
-    params: component, precision, inputs (names, in order), feeds; backend and options when a backend's is to run, and
-            profiles and row_dim where it was built for any
+    document: ChainParams
     inputs: onnx, the folder that holds `<component>.<precision>.onnx`; built (with a backend), what its build wrote
-            samples; and, by component, a folder of `<case>.npz` with what each forerunner computed
+            samples; and, by component, a folder of `<case>.npz` with what each before it computed
     """
     import numpy as np
 
-    component, names = str(params["component"]), cast("list[str]", params["inputs"])
-    feeds, ran = chain.from_json(component, params["feeds"]), []
-    # What a forerunner was not fed, nothing further on can be: a join would take it for one that does not run.
+    params, ran = ChainParams.of(document), []
+    # What one before it was not fed, nothing further on can be: a join would take it for one that does not run.
     skipped = {case: why for folder in inputs.values() for case, why in skipped_in(folder).items()}
     with refusals(params), open_network(params, inputs) as network:
         for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
             name, file = str(case["name"]), f"{case['name']}.npz"
-            feed = None if name in skipped else chain.gather(names, feeds, chain.in_files(inputs, file))
+            feed = None if name in skipped else chain.gather(params.inputs, params.feeds, chain.in_files(inputs, file))
             if feed is None:
                 continue
             if why := network.misfit(feed):

@@ -1,4 +1,4 @@
-"""A model config and weights, their name at the hub or a seed in; the inventory of every component's tensors out.
+"""Takes a model config and weights, their name at the hub or a seed; returns the inventory of all tensors by component.
 
 Copies no weights. Those at the hub are downloaded to where huggingface_hub keeps them, and pointed to.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
+from sam3_build.params import CheckpointParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.weights import hub
@@ -22,23 +23,24 @@ from sam3_build.weights.files import ADAPTER_NAMES, INDEX_NAME, WEIGHT_NAMES, ad
 PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write `config.json` and, for each component of the family, `<component>.json`: `{"tensors": {key: ...}}`.
 
     From the hub also `weights.json`, which points to the weights, and `tokenizer.json` when it is asked for.
     BuildError when a component that is `used` holds NaN or infinity; of any other, the inventory says so.
+
+    document: CheckpointParams
     """
-    source, used, files = params["source"], params.get("used"), dict(inputs)
+    params, files = CheckpointParams.of(document), dict(inputs)
     facts: dict[str, Json] = {}
-    assert isinstance(source, Mapping) and (used is None or isinstance(used, list))
-    if "hub" in source:
-        files, facts = _from_hub(source, inputs, out)
-    weights = import_module(f"sam3_build.families.{params['family']}.weights")
+    if "hub" in params.source:
+        files, facts = _from_hub(params.source, inputs, out)
+    weights = import_module(f"sam3_build.families.{params.family}.weights")
     given = _read_config(files["config"]) if "config" in files else weights.OFFICIAL_CONFIG
     config = _without_provenance(weights.complete_config(given))
     file = files.get("weights")
-    understood: dict[str, Json] = weights.describe(source, file)
-    inventory: dict[str, dict[str, Json]] = weights.inventory(source, config, file, params["layout"], used)
+    understood: dict[str, Json] = weights.describe(params.source, file)
+    inventory: dict[str, dict[str, Json]] = weights.inventory(params.source, config, file, params.layout, params.used)
     (out / "config.json").write_bytes(canonical(config))
     for component, tensors in inventory.items():
         (out / f"{component}.json").write_bytes(canonical({"tensors": tensors}))

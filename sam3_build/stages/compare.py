@@ -1,4 +1,4 @@
-"""Segment: what PyTorch and a target compute of pictures in; what both find in them, and how it differs, out.
+"""Takes what PyTorch and a target compute of pictures, returns what both find in them, and how it differs.
 
 Judges nothing.
 """
@@ -16,6 +16,7 @@ from sam3_build.compare.instances import InstanceStatistics, PictureRow
 from sam3_build.drawing import captions
 from sam3_build.drawing.overlay import panels, write_overlay
 from sam3_build.drawing.sheet import SHEET, WIDTH, Entry, Sheet
+from sam3_build.params import CompareParams, SampleParams
 from sam3_build.pipeline.cases import outputs_of, skipped_in
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import INSTANCES, PIPELINE, Json
@@ -29,21 +30,20 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[np.generic]]
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write the statistics over all rows of all cases, and what was found, for programs and for people.
 
     That is `task.json`; `overlay.<case>.<row>.png`, of each row that can be compared; `overlay.png`, each sample once.
 
-    params: family, precision, target (what computed it), parity (what agreement is called, as words to follow target),
-            score_threshold, samples (of each: image, the role of its picture; text; boxes)
+    document: CompareParams
     inputs: samples; reference, a folder of `<case>.npz` with arrays `outputs/<name>`; actual, one with arrays `<name>`;
             and the pictures by role
     """
-    family = import_module(f"sam3_build.families.{params['family']}.instances")
-    threshold = float(cast(float, params["score_threshold"]))
-    samples = cast("list[dict[str, Json]]", params["samples"])
+    params = CompareParams.of(document)
+    family = import_module(f"sam3_build.families.{params.family}.instances")
+    threshold, samples = params.score_threshold, params.samples
     statistics = InstanceStatistics(threshold)
-    sheet, on_sheet = Sheet(f"PyTorch fp32 against {params['target']}{params['parity']}", str(params["target"])), set()
+    sheet, on_sheet = Sheet(f"PyTorch fp32 against {params.target}{params.parity}", params.target), set()
     skipped = skipped_in(inputs["actual"])
     for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
         name = str(case["name"])
@@ -56,11 +56,11 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
             comparable = statistics.comparable(position, *sides)
             if not comparable and sample in on_sheet:
                 continue
-            picture = family.read_picture(inputs[str(samples[sample]["image"])])
+            picture = family.read_picture(inputs[samples[sample].image])
             expected_instances = family.find(sides[0], picture.shape[:2], threshold)
             actual_instances = family.find(sides[1], picture.shape[:2], threshold) if comparable else None
             pairs = statistics.add(position, expected_instances, actual_instances) if actual_instances else ()
-            boxes = cast("list[dict[str, Json]]", samples[sample]["boxes"])
+            boxes = samples[sample].boxes
             if comparable:
                 write_overlay(
                     out / f"overlay.{name}.{row}.png",
@@ -73,18 +73,18 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     sheet.write(out / SHEET)
     measured = statistics.summary()
     outputs: dict[str, Json] = {INSTANCES: measured}
-    summary: dict[str, Json] = {"component": PIPELINE, "precision": params["precision"], "outputs": outputs}
+    summary: dict[str, Json] = {"component": PIPELINE, "precision": params.precision, "outputs": outputs}
     summary |= {"skipped": skipped} if skipped else {}
     _write(out / "statistics.json", summary)
-    _write(out / "task.json", {"score_threshold": threshold, "samples": samples, "pictures": statistics.pictures})
+    asked: list[Json] = [sample.document() for sample in samples]
+    _write(out / "task.json", {"score_threshold": threshold, "samples": asked, "pictures": statistics.pictures})
     logging.getLogger(__name__).info("%s", statistics.metrics())
     return {"pictures": statistics.compared, "instances": statistics.expected}
 
 
-def _entry(sample: Mapping[str, Json], row: Mapping[str, Json], drawn: Panels) -> Entry:
+def _entry(sample: SampleParams, row: Mapping[str, Json], drawn: Panels) -> Entry:
     """Return one sample as the sheet shows it; `row` is what was measured of it."""
-    text, boxes = cast("str | None", sample["text"]), cast("list[dict[str, int]]", sample["boxes"])
-    prompt = captions.prompt(text, [box["label"] for box in boxes])
+    prompt = captions.prompt(sample.text, [cast(int, box["label"]) for box in sample.boxes])
     return Entry(prompt, captions.result(row), captions.differences(row), drawn)
 
 

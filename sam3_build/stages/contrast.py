@@ -1,4 +1,4 @@
-"""Contrast: text-only cases as recorded in; how far off they are fed another reference's way, `statistics.json`, out.
+"""Takes text-only cases as recorded, returns how far off their outputs are when they are fed as another reference does.
 
 No gate judges it. Code bases feed a prompt without boxes differently, and by how much that matters is worth knowing.
 """
@@ -10,10 +10,10 @@ import logging
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import cast
 
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
+from sam3_build.params import ContrastParams
 from sam3_build.pipeline import chain
 from sam3_build.pipeline.cases import OUTPUTS, opened
 from sam3_build.plugins import Memory, Stage
@@ -22,35 +22,32 @@ from sam3_build.stages.reference import require_finite
 from sam3_build.weights import hub
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write `statistics.json`, per output over all cases that hold one of the text-only samples and nothing else.
 
-    params: component, network (which feeds itself as the other reference does), spec and feeds of that network,
-            source, text_only (indices of samples)
+    document: ContrastParams. The network feeds itself as the other reference does; spec and feeds are that network's
     inputs: config, samples, an upstream reference for each feed, recorded: this component's own reference, and
             tensors*: the inventories of all components whose weights the network takes
     """
     import torch
 
-    network, package = str(params["network"]), f"sam3_build.families.{params['family']}"
+    params = ContrastParams.of(document)
+    package = f"sam3_build.families.{params.family}"
     forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
     config, listed = json.loads(inputs["config"].read_bytes()), _listed(inputs)
-    tensors = weights.load(network, params["source"], config, hub.locate(inputs.get("weights")), listed)
-    model: torch.nn.Module = forward.assemble(network, config, tensors)
-    spec = cast("dict[str, list[dict[str, str]]]", params["spec"])
-    feeds = chain.from_json(str(params["component"]), params["feeds"])
-    names, results = ([tensor["name"] for tensor in spec[kind]] for kind in ("inputs", "outputs"))
-    text_only = cast("list[int]", params["text_only"])
+    tensors = weights.load(params.network, params.source, config, hub.locate(inputs.get("weights")), listed)
+    model: torch.nn.Module = forward.assemble(params.network, config, tensors)
+    names, results = ([t.name for t in tensors] for tensors in (params.spec.inputs, params.spec.outputs))
     absent = {name: tensor.numpy() for name, tensor in forward.no_boxes(1).items()}
 
-    statistics = {tensor["name"]: OutputStatistics(tensor["dtype"]) for tensor in spec["outputs"]}
+    statistics = {tensor.name: OutputStatistics(tensor.dtype) for tensor in params.spec.outputs}
     cases: list[Json] = []
     for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
-        if len(case["samples"]) != 1 or case["samples"][0] not in text_only:
+        if len(case["samples"]) != 1 or case["samples"][0] not in params.text_only:
             continue
         name, file = str(case["name"]), f"{case['name']}.npz"
-        arrays = chain.gather(names, feeds, chain.in_files(inputs, file), absent)
-        assert arrays is not None, f"{name} lacks an input of {network}"
+        arrays = chain.gather(names, params.feeds, chain.in_files(inputs, file), absent)
+        assert arrays is not None, f"{name} lacks an input of {params.network}"
         with torch.no_grad():
             computed = model(**{key: torch.from_numpy(array) for key, array in arrays.items()})
         outputs = {key: result.numpy() for key, result in zip(results, computed, strict=True)}
@@ -62,7 +59,7 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> di
     if not cases:
         raise BuildError("no case holds a text-only sample alone, so there is nothing to contrast")
     measured: dict[str, Json] = {name: found.summary() for name, found in statistics.items()}
-    summary: dict[str, Json] = {"component": params["component"], "cases": cases, "outputs": measured}
+    summary: dict[str, Json] = {"component": params.component, "cases": cases, "outputs": measured}
     (out / "statistics.json").write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
     for name, found in statistics.items():
         logging.getLogger(__name__).info("%s: %s", name, found.metrics())

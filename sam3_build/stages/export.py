@@ -1,22 +1,23 @@
-"""A component's weights in; its ONNX file out: canonical, named after the PyTorch modules, held against its spec."""
+"""Takes a component's weights, returns its ONNX: canonical, named after PyTorch modules, checked against its spec."""
 
 from __future__ import annotations
 
 import gc
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
 from sam3_build.graph.files import save
 from sam3_build.graph.names import name_from_scopes
+from sam3_build.params import ExportParams
 from sam3_build.plugins import Memory, Stage
-from sam3_build.spec import Json
+from sam3_build.spec import Json, TensorSpec
 from sam3_build.weights import hub
 
 if TYPE_CHECKING:
@@ -40,42 +41,36 @@ REWRITES = (
 )
 
 
-class Tensor(TypedDict):
-    """An input or output as the action's parameters have it: a `spec.TensorSpec` as JSON."""
-
-    name: str
-    dtype: str
-    dims: list[int | str]
-
-
 @dataclass(frozen=True)
 class Interface:
     """What a component promises: its inputs and outputs, which dims stay symbolic, and every dim's size in tracing."""
 
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-    dynamic: list[str]
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    dynamic: Sequence[str]
     sizes: Mapping[str, int]
 
-    def dims(self, tensor: Tensor) -> list[int | str]:
+    def dims(self, tensor: TensorSpec) -> list[int | str]:
         """Return the dims that `tensor` has in the ONNX: static ones as sizes, all others by their symbolic names."""
-        return [d if d in self.dynamic or isinstance(d, int) else self.sizes.get(d, d) for d in tensor["dims"]]
+        return [d if d in self.dynamic or isinstance(d, int) else self.sizes.get(d, d) for d in tensor.dims]
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
-    """Write `<component>.onnx` with the opset given."""
-    component, network, opset = str(params["component"]), str(params["network"]), params["opset"]
-    assert isinstance(opset, int)
-    package = f"sam3_build.families.{params['family']}"
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+    """Write `<component>.onnx` with the opset given.
+
+    document: ExportParams
+    """
+    params = ExportParams.of(document)
+    component, package = params.component, f"sam3_build.families.{params.family}"
     forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
     config = json.loads(inputs["config"].read_bytes())
     listed = json.loads(inputs["tensors"].read_bytes())["tensors"]
-    spec, dynamic = cast("dict[str, list[Tensor]]", params["spec"]), cast("list[str]", params["dynamic_dims"])
-    interface = Interface(spec["inputs"], spec["outputs"], dynamic, forward.trace_sizes(config))
+    spec, sizes = params.spec, forward.trace_sizes(config)
+    interface = Interface(spec.inputs, spec.outputs, params.dynamic_dims, sizes)
 
     with _collector_paused():
-        tensors = weights.load(network, params["source"], config, hub.locate(inputs.get("weights")), listed)
-        model = to_onnx(forward.assemble(network, config, tensors), interface, opset)
+        tensors = weights.load(params.network, params.source, config, hub.locate(inputs.get("weights")), listed)
+        model = to_onnx(forward.assemble(params.network, config, tensors), interface, params.opset)
         optimize(model)
     name_from_scopes(model, component, frozenset(tensors))
     hold_against(interface, model, component)
@@ -91,14 +86,12 @@ def to_onnx(module: nn.Module, interface: Interface, opset: int) -> Model:
 
     sizes = interface.sizes
     examples = {
-        t["name"]: torch.ones(
-            [sizes[d] if isinstance(d, str) else d for d in t["dims"]], dtype=getattr(torch, t["dtype"])
-        )
+        t.name: torch.ones([sizes[d] if isinstance(d, str) else d for d in t.dims], dtype=getattr(torch, t.dtype))
         for t in interface.inputs
     }
     dims = {name: torch.export.Dim(name) for name in interface.dynamic}
     shapes = {
-        t["name"]: {axis: dims[d] for axis, d in enumerate(t["dims"]) if isinstance(d, str) and d in dims}
+        t.name: {axis: dims[d] for axis, d in enumerate(t.dims) if isinstance(d, str) and d in dims}
         for t in interface.inputs
     }
     with torch.no_grad():
@@ -106,8 +99,8 @@ def to_onnx(module: nn.Module, interface: Interface, opset: int) -> Model:
             module,
             kwargs=examples,
             dynamic_shapes=shapes,
-            input_names=[t["name"] for t in interface.inputs],
-            output_names=[t["name"] for t in interface.outputs],
+            input_names=[t.name for t in interface.inputs],
+            output_names=[t.name for t in interface.outputs],
             opset_version=opset,
             dynamo=True,
             verbose=False,
@@ -163,27 +156,27 @@ def hold_against(interface: Interface, model: Model, component: str) -> None:
         ("input", interface.inputs, model.graph.inputs),
         ("output", interface.outputs, model.graph.outputs),
     ):
-        names, found = [t["name"] for t in tensors], [v.name for v in values]
+        names, found = [t.name for t in tensors], [v.name for v in values]
         if names != found:
             problems.append(f"{kind}s are {found}, the family says {names}")
             continue
         for tensor, value in zip(tensors, values, strict=True):
-            problems += [f"{kind} {tensor['name']}: {p}" for p in _differences(interface, tensor, value)]
+            problems += [f"{kind} {tensor.name}: {p}" for p in _differences(interface, tensor, value)]
     if problems:
         raise BuildError(f"the ONNX of {component!r} is not what its family declares:\n  " + "\n  ".join(problems))
 
 
-def _differences(interface: Interface, tensor: Tensor, value: Value) -> list[str]:
+def _differences(interface: Interface, tensor: TensorSpec, value: Value) -> list[str]:
     import onnx_ir
 
     problems: list[str] = []
     dtype = None if value.dtype is None else value.dtype.numpy().name
-    if dtype != tensor["dtype"]:
-        problems.append(f"type is {dtype}, the family says {tensor['dtype']}")
+    if dtype != tensor.dtype:
+        problems.append(f"type is {dtype}, the family says {tensor.dtype}")
     dims = [d if isinstance(d, int) else str(d.value).replace(" ", "") for d in value.shape or ()]
     wanted = interface.dims(tensor)
     if dims != wanted:
-        what = ", ".join(str(d) for d in tensor["dims"])
+        what = ", ".join(str(d) for d in tensor.dims)
         problems.append(f"dims are {dims}, the family says {wanted} ({what}); dynamic: {', '.join(interface.dynamic)}")
     value.shape = onnx_ir.Shape(wanted)
     return problems

@@ -1,4 +1,4 @@
-"""Localize: a component's FP32 graph and another form of it in; by how much they differ at each block boundary out.
+"""Takes a component's FP32 graph and another form of it, returns by how much they differ at each block boundary.
 
 The tensors that leave a block become outputs of both. The FP32 graph runs first, on ONNX Runtime's CPU, and what it
 computes waits on disk, so that one model and one case are in memory at a time. Judges nothing.
@@ -17,6 +17,7 @@ from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.graph import files
 from sam3_build.graph.blocks import Block, blocks
+from sam3_build.params import BuildParams, LocalizeParams, NetworkParams
 from sam3_build.pipeline.cases import INPUTS, arrays_of, opened, recorded_cases
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import BASELINE, Json
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
     from onnx_ir import Model
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Write `depth.json`: statistics of the outputs, and of every tensor that leaves a block, block by block.
 
-    params: component, precision; for an engine, which is built here from the graph with its new outputs, also
-            backend, options, profiles and row_dim
+    document: LocalizeParams. An engine is built here, from the graph with its new outputs
     inputs: fp32 and onnx, the folders of the two graphs; reference, a folder of `<case>.npz` with `inputs/<name>`
     """
-    component, precision = str(params["component"]), str(params["precision"])
+    params = LocalizeParams.of(document)
+    component, precision = params.component, params.precision
     cases = recorded_cases(inputs["reference"], component)
     with TemporaryDirectory(dir=out.parent) as scratch:
         place = {role: Path(scratch) / role for role in ("fp32", "onnx", "built", "expected")}
@@ -48,13 +49,16 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         _tap(model, found, place["onnx"] / f"{component}.{precision}.onnx")
         del model
         fed = []
-        for case, outputs in _run({**params, "precision": BASELINE}, {"onnx": place["fp32"]}, cases):
+        baseline = NetworkParams(
+            component=component, precision=BASELINE, profiles=params.profiles, row_dim=params.row_dim
+        )
+        for case, outputs in _run(baseline, {"onnx": place["fp32"]}, cases):
             _save(place["expected"] / f"{case}.npz", outputs)
             fed.append(case)
         if not fed:
             raise BuildError(f"no recorded case of {component} fits a shape profile of the engine")
-        if "backend" in params:
-            build.run(params, {**inputs, "onnx": place["onnx"]}, place["built"])
+        if params.backend:
+            _build(params, params.backend, {**inputs, "onnx": place["onnx"]}, place["built"])
         measured: dict[str, OutputStatistics] = {}
         for case, outputs in _run(params, place, cases):
             with opened(place["expected"] / f"{case}.npz") as expected:
@@ -69,6 +73,17 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     }
     (out / "depth.json").write_text(json.dumps(depth, indent=1, allow_nan=False) + "\n")
     return {"cases": len(fed), "blocks": len(found)}
+
+
+def _build(params: NetworkParams, backend: str, inputs: Mapping[str, Path], out: Path) -> None:
+    engine = BuildParams(
+        component=params.component,
+        precision=params.precision,
+        backend=backend,
+        options=params.options,
+        profiles=params.profiles,
+    )
+    build.run(engine.document(), inputs, out)
 
 
 # What the new outputs are called: this, then the tensor that leaves a block.
@@ -93,14 +108,12 @@ def _tap(model: Model, found: Iterable[Block], path: Path) -> None:
     files.save(model, path)
 
 
-def _run(params: Mapping[str, Json], inputs: Mapping[str, Path], cases: Sequence[Path]) -> Iterator[tuple[str, Arrays]]:
+def _run(params: NetworkParams, inputs: Mapping[str, Path], cases: Sequence[Path]) -> Iterator[tuple[str, Arrays]]:
     """Yield what the model computes from recorded inputs, by the name of the case, or of its group of rows.
 
-    An engine runs where `inputs` have one. Both forms of the graph get a case's rows in the groups that the engine
-    takes: a boundary's first dim need not be that of the rows, so what groups give cannot be joined.
+    Both forms of the graph get a case's rows in the groups that the engine takes: a boundary's first dim need not be
+    that of the rows, so what groups give cannot be joined.
     """
-    if inputs.keys() == {"onnx"}:
-        params = {name: value for name, value in params.items() if name != "backend"}
     with refusals(params), open_network(params, inputs) as network:
         for case in cases:
             feed = arrays_of(case, INPUTS)
@@ -111,7 +124,7 @@ def _run(params: Mapping[str, Json], inputs: Mapping[str, Path], cases: Sequence
             for number, rows in enumerate(groups):
                 part = feed if len(groups) == 1 else {name: array[list(rows)] for name, array in feed.items()}
                 name = case.stem if len(groups) == 1 else f"{case.stem}.{number}"
-                logging.getLogger(__name__).info("%s.%s: case %s", params["component"], params["precision"], name)
+                logging.getLogger(__name__).info("%s: case %s", params.stem, name)
                 yield name, network.run(part, name)
 
 

@@ -1,9 +1,9 @@
-"""A component's ONNX and patch names in; the graph with these rewrites out. Holds patches to what they promise."""
+"""Takes a component's ONNX and names of patches, returns the rewritten graph. Checks what patches promise."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import chdir
 from pathlib import Path
 
@@ -11,19 +11,20 @@ from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph import files
 from sam3_build.graph.names import complete_names
+from sam3_build.params import PatchParams
 from sam3_build.plugins import Memory, Patch, Stage
 from sam3_build.spec import Json
 
 logger = logging.getLogger(__name__)
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Apply `patches` to `inputs["onnx"]`, write `<component>.onnx`, return the number of rewrites of each.
 
-    params: component, patches (names in order; none copies the graph).
+    document: PatchParams. Without patches the graph is copied.
     """
-    component, names = str(params["component"]), params["patches"]
-    assert isinstance(names, Sequence)
+    params = PatchParams.of(document)
+    component, names = params.component, params.patches
     source = files.onnx_file(inputs["onnx"])
     model = files.load(source)
     nodes = len(model.graph)
@@ -37,8 +38,8 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         # Data beside the file is read where a patch looks at values, from the current folder; all else stays there.
         with chdir(source.parent):
             for name in names:
-                rewrites[str(name)] = apply(registry.patch(str(name)), surgeon, component)
-                logger.info("%s: %s made %d rewrites", component, name, rewrites[str(name)])
+                rewrites[name] = apply(registry.patch(name), surgeon, component)
+                logger.info("%s: %s made %d rewrites", component, name, rewrites[name])
             proto = gs.export_onnx(surgeon)
         del surgeon
         for tensor in proto.graph.initializer:

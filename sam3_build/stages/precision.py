@@ -1,4 +1,4 @@
-"""A component's ONNX and a precision recipe in; `<component>.<precision>.onnx` out, its types written into the graph.
+"""Takes a component's ONNX and a precision recipe, returns `<component>.<precision>.onnx` with its types written in.
 
 Inputs and outputs keep names, types and dims, whatever the recipe: callers see one contract.
 """
@@ -15,6 +15,7 @@ from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph import files, keep_fp32
 from sam3_build.graph.casts import CastCounts, write_types
+from sam3_build.params import PrecisionParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Write the recipe's types and return what became low, what stayed FP32 and why.
 
-    params: as kept_nodes.kept takes them; require_low, false where a search tries how much can be kept. inputs: onnx.
+    document: PrecisionParams. inputs: onnx.
     """
-    component, precision = str(params["component"]), str(params["precision"])
-    recipe = registry.precision(precision)
+    params = PrecisionParams.of(document)
+    component, recipe = params.component, registry.precision(params.precision)
     model = files.load(inputs["onnx"])
     keep = keep_fp32.kept(model, recipe, params)
     weights_before = files.weight_bytes(model)
@@ -38,19 +39,19 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
         facts: dict[str, Json] = {"fp32_tensors": _require_fp32(model, component)}
     else:
         done = write_types(model, recipe.onnx_type, keep.get)
-        if params.get("require_low", True):
-            _require_low(done, f"{component}.{precision}")
+        if params.require_low:
+            _require_low(done, params.stem)
         facts = {**asdict(done)}
     facts |= {
         "nodes": len(model.graph),
         "weight_bytes_before": weights_before,
         "weight_bytes": files.weight_bytes(model),
     }
-    target = out / f"{component}.{precision}.onnx"
+    target = out / f"{params.stem}.onnx"
     files.save(model, target)
     del model
-    files.check(target, f"{component}.{precision}")
-    logger.info("%s.%s: %s", component, precision, facts)
+    files.check(target, params.stem)
+    logger.info("%s: %s", params.stem, facts)
     return facts
 
 
@@ -61,11 +62,11 @@ def _require_low(done: CastCounts, what: str) -> None:
     nothing = f"none of the {done.gemms} matrix multiplications is" if done.low else "no node is"
     raise BuildError(
         f"{what}: {nothing} in the low type, so this would be FP32 under another name; kept in FP32: "
-        f"{_told(done.kept)}; for want of a schema: {_told(done.kept_by_schema)}. Keep less, or leave it out"
+        f"{_in_words(done.kept)}; for want of a schema: {_in_words(done.kept_by_schema)}. Keep less, or leave it out"
     )
 
 
-def _told(counts: Mapping[str, int]) -> str:
+def _in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {why}" for why, count in counts.items()) or "none"
 
 

@@ -1,4 +1,4 @@
-"""A component's ONNX and recorded inputs in; `<component>.<precision>.onnx` with explicit Q/DQ pairs out.
+"""Takes a component's ONNX and recorded inputs, returns `<component>.<precision>.onnx` with explicit Q/DQ pairs.
 
 ONNX Runtime's quantizer calibrates and writes them: symmetric INT8, activations by the smallest and largest value that
 was ever seen, weights by column. Everything else stays FP32. Names are made canonical again afterwards.
@@ -17,6 +17,7 @@ from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph import files, keep_fp32, names
 from sam3_build.graph.schemas import GEMMS
+from sam3_build.params import PrecisionParams
 from sam3_build.pipeline.cases import INPUTS, arrays_of, recorded_cases
 from sam3_build.plugins import Memory, Precision, Stage
 from sam3_build.spec import Json
@@ -34,14 +35,14 @@ logger = logging.getLogger(__name__)
 SUFFIXES = {"_quantized": ".int8", "_scale": ".scale", "_zero_point": ".zero_point"}
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Write the quantized graph and return what is INT8, what is not and why.
 
-    params: as kept_nodes.kept takes them. inputs: onnx; reference, a folder of `<case>.npz` with `inputs/<name>`.
+    document: PrecisionParams. inputs: onnx; reference, a folder of `<case>.npz` with `inputs/<name>`.
     """
-    stem = f"{params['component']}.{params['precision']}"
-    recipe = registry.precision(str(params["precision"]))
-    cases = recorded_cases(inputs["reference"], str(params["component"]))
+    params = PrecisionParams.of(document)
+    stem, recipe = params.stem, registry.precision(params.precision)
+    cases = recorded_cases(inputs["reference"], params.component)
     model = files.load(inputs["onnx"])
     chosen, kept = _choose(model, recipe, keep_fp32.kept(model, recipe, params))
     if not chosen:

@@ -1,4 +1,4 @@
-"""A component's FP32 graph and recorded cases in; `ranges.json` out: how large the tensors of each node become.
+"""Takes a component's FP32 graph and recorded cases, returns how large the tensors of each node become.
 
 The graph runs node by node on ONNX Runtime's CPU, and a tensor is let go after its last reader: of a network whose
 attention scores take gigabytes, no more than a few tensors are in memory at a time. Only nodes that the precision
@@ -20,6 +20,7 @@ from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph import files
 from sam3_build.graph.fingerprint import fingerprint
+from sam3_build.params import PrecisionParams, RangesParams
 from sam3_build.pipeline.cases import INPUTS, arrays_of, recorded_cases
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
@@ -63,26 +64,28 @@ class Ranges:
         self.largest[name] = max(self.largest.get(name, 0.0), high, -low)
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Write `ranges.json`: the digest of the graph's structure, the low type's limits, and per node what it meets.
 
-    params: component, precision; typed, the parameters of its precision action; cases, how many (None: all)
+    document: RangesParams
     inputs: those of the precision action, and `reference`, a folder of `<case>.npz` with arrays `inputs/<name>`
     """
     import ml_dtypes
     import onnx_ir as ir
 
-    kind = ir.DataType[registry.precision(str(params["precision"])).onnx_type]
-    stem = f"{params['component']}.{params['precision']}"
+    params = RangesParams.of(document)
+    kind = ir.DataType[registry.precision(params.precision).onnx_type]
     with TemporaryDirectory(dir=out.parent) as scratch:
-        low = _low_nodes(params, inputs, Path(scratch), kind)
+        low = _low_nodes(params.typed, inputs, Path(scratch), kind)
     if not low:
-        raise BuildError(f"{stem}: the recipe puts no node into a lower type, so there is nothing to search for")
+        raise BuildError(
+            f"{params.typed.stem}: the recipe puts no node into a lower type, so there is nothing to search for"
+        )
     numbers = ml_dtypes.finfo(kind.numpy())  # type: ignore[no-untyped-call]
     limit, least = float(numbers.max), float(numbers.smallest_subnormal) / 2
     model = files.load(inputs["onnx"])
     ranges = Ranges()
-    cases = recorded_cases(inputs["reference"], str(params["component"]), params["cases"])
+    cases = recorded_cases(inputs["reference"], params.component, params.cases)
     runs = _NodeByNode(model)
     for case in cases:
         logging.getLogger(__name__).info("case %s", case.stem)
@@ -93,17 +96,13 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     return {"cases": len(cases), "nodes": len(nodes), "beyond": sum(bool(node["beyond"]) for node in nodes)}
 
 
-def _low_nodes(
-    params: Mapping[str, Json], inputs: Mapping[str, Path], scratch: Path, kind: ir.DataType
-) -> frozenset[str]:
+def _low_nodes(typed: PrecisionParams, inputs: Mapping[str, Path], scratch: Path, kind: ir.DataType) -> frozenset[str]:
     """Return the nodes of the source graph that the recipe puts into the type `kind`: what it writes, read back."""
-    typed = params["typed"]
-    assert isinstance(typed, Mapping)
     if kind.name == "FLOAT":
         return frozenset()
-    precision.run({**typed, "require_low": False}, inputs, scratch)
+    precision.run({**typed.document(), "require_low": False}, inputs, scratch)
     source = {node.name for node in files.load(inputs["onnx"]).graph}
-    model = files.load(scratch / f"{params['component']}.{params['precision']}.onnx")
+    model = files.load(scratch / f"{typed.stem}.onnx")
     files.infer_types(model)
     low = (node.name for node in model.graph if any(value.dtype == kind for value in node.outputs))
     return frozenset(name for name in low if name in source and name)
@@ -133,24 +132,24 @@ class _NodeByNode:
     def run(self, case: Path, ranges: Ranges) -> None:
         """Feed the inputs of one recorded case, and add every floating tensor to `ranges`."""
         recorded = arrays_of(case, INPUTS)
-        here: dict[ir.Value, Array] = {value: recorded[value.name or ""] for value in self._model.graph.inputs}
+        known: dict[ir.Value, Array] = {value: recorded[value.name or ""] for value in self._model.graph.inputs}
         left = Counter(self._readers)
-        for value, array in here.items():
+        for value, array in known.items():
             ranges.add(value.name or "", array)
         for node in self._model.graph:
-            feeds = {value.name or "": self._value(value, here, ranges) for value in node.inputs if value is not None}
+            feeds = {value.name or "": self._value(value, known, ranges) for value in node.inputs if value is not None}
             for value, array in zip(self._written(node), self._run(node, feeds), strict=True):
                 ranges.add(value.name or "", array)
                 if left[value]:
-                    here[value] = array
+                    known[value] = array
             for value in (value for value in node.inputs if value is not None):
                 left[value] -= 1
                 if not left[value]:
-                    here.pop(value, None)
+                    known.pop(value, None)
 
-    def _value(self, value: ir.Value, here: Mapping[ir.Value, Array], ranges: Ranges) -> Array:
-        if value in here:
-            return here[value]
+    def _value(self, value: ir.Value, known: Mapping[ir.Value, Array], ranges: Ranges) -> Array:
+        if value in known:
+            return known[value]
         assert value.const_value is not None
         array = value.const_value.numpy()
         ranges.add_weight(value.name or "", array)

@@ -1,4 +1,4 @@
-"""Recorded inputs and a component's weights in; its inputs and outputs in PyTorch, FP32, for every case out."""
+"""Takes recorded inputs and a component's weights, returns its inputs and outputs in PyTorch, FP32, for every case."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import logging
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
+from sam3_build.params import ReferenceParams
 from sam3_build.pipeline import chain
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
@@ -24,31 +25,32 @@ if TYPE_CHECKING:
     Array = NDArray[np.generic]
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write `<case>.npz` with arrays `inputs/<name>` and `outputs/<name>`, and `cases.json`, the list of these cases.
 
     A case that lacks one of the component's inputs (no boxes for the geometry encoder) has no file; that no case at
     all runs the component is an error of verify's alone, since others may need nothing from it.
+
+    document: ReferenceParams
     """
     import numpy as np
     import torch
 
-    component, network = str(params["component"]), str(params["network"])
-    package = f"sam3_build.families.{params['family']}"
+    params = ReferenceParams.of(document)
+    package = f"sam3_build.families.{params.family}"
     forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
     config = json.loads(inputs["config"].read_bytes())
     listed = json.loads(inputs["tensors"].read_bytes())["tensors"]
-    tensors = weights.load(network, params["source"], config, hub.locate(inputs.get("weights")), listed)
-    model: torch.nn.Module = forward.assemble(network, config, tensors)
+    tensors = weights.load(params.network, params.source, config, hub.locate(inputs.get("weights")), listed)
+    model: torch.nn.Module = forward.assemble(params.network, config, tensors)
 
-    spec, feeds = cast("dict[str, list[dict[str, str]]]", params["spec"]), chain.from_json(component, params["feeds"])
-    names, results = ([tensor["name"] for tensor in spec[kind]] for kind in ("inputs", "outputs"))
+    names, results = ([t.name for t in tensors] for tensors in (params.spec.inputs, params.spec.outputs))
     recorded: list[str] = []
     for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
         file = f"{case['name']}.npz"
-        arrays = chain.gather(names, feeds, chain.in_files(inputs, file))
+        arrays = chain.gather(names, params.feeds, chain.in_files(inputs, file))
         if arrays is None:
-            logging.getLogger(__name__).info("%s: does not run %s", case["name"], component)
+            logging.getLogger(__name__).info("%s: does not run %s", case["name"], params.component)
             continue
         with torch.no_grad():
             computed = model(**{name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -1,4 +1,4 @@
-"""Pictures, words and boxes in; the inputs of the whole network for every case that parity is measured on out."""
+"""Takes pictures, words and boxes; returns the inputs of the whole network for every case that is compared."""
 
 from __future__ import annotations
 
@@ -9,18 +9,29 @@ from importlib import import_module
 from pathlib import Path
 
 from sam3_build.digest import canonical
+from sam3_build.params import SamplesParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
-    """Write `cases.json`, a list of `{"name", "samples"}`, and `<case>.npz` with its input arrays."""
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+    """Write `cases.json`, a list of `{"name", "samples"}`, and `<case>.npz` with its input arrays.
+
+    document: SamplesParams
+    """
     import numpy as np
 
-    family = import_module(f"sam3_build.families.{params['family']}.prompts")
+    params = SamplesParams.of(document)
+    family = import_module(f"sam3_build.families.{params.family}.prompts")
     config = json.loads(inputs["config"].read_bytes())
     cases = family.make_cases(
-        params["reference"], params["samples"], inputs["tokenizer"], inputs, config, params["layout"], params["padding"]
+        params.reference,
+        [sample.document() for sample in params.samples],
+        inputs["tokenizer"],
+        inputs,
+        config,
+        params.layout,
+        params.padding,
     )
     for case in cases:
         np.savez(out / f"{case.name}.npz", **case.arrays)

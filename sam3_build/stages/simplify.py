@@ -1,4 +1,4 @@
-"""A component's ONNX in; the graph without no-ops and constant arithmetic out. Runs onnxsim and checks its work."""
+"""Takes a component's ONNX, returns it without no-ops and constant arithmetic. Runs onnxsim and checks its work."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
 from sam3_build.graph import files, names
+from sam3_build.params import SimplifyParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 
@@ -24,9 +25,12 @@ logger = logging.getLogger(__name__)
 SKIPPED = ["fuse_qkv", "fuse_matmul_add_bias_into_gemm_batched"]
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
-    """Simplify `inputs["onnx"]` into `<component>.onnx` and return node and weight counts, before and after."""
-    component = str(params["component"])
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+    """Simplify `inputs["onnx"]` into `<component>.onnx` and return node and weight counts, before and after.
+
+    document: SimplifyParams
+    """
+    component = SimplifyParams.of(document).component
     source = files.onnx_file(inputs["onnx"])
     target = out / f"{component}.onnx"
     with TemporaryDirectory(dir=out) as scratch:

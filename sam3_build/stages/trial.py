@@ -1,4 +1,4 @@
-"""Trial: precision and verify in one worker; a graph, nodes to keep in FP32 and cases in, `statistics.json` alone out.
+"""Takes a graph, nodes to keep in FP32 and cases, returns statistics: precision and verify in one worker.
 
 A search makes dozens of these. As two ordinary actions each would leave a graph in the store, a gigabyte of a large
 component; here it lies in the worker's own folder and goes with it.
@@ -11,30 +11,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sam3_build.params import TrialParams
 from sam3_build.pipeline.cases import recorded_cases
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.stages import precision, verify
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Write `statistics.json` as verify does; return the facts of precision and of verify.
 
-    params: component; typed and measured, the parameters of the precision and the verify action; cases, how many of
-    the recorded ones (None: all). inputs: those of both actions; `onnx` is the precision's
+    document: TrialParams. inputs: those of both actions; `onnx` is the precision's
     """
-    typed, measured = params["typed"], params["measured"]
-    assert isinstance(typed, Mapping) and isinstance(measured, Mapping)
+    params = TrialParams.of(document)
     with TemporaryDirectory(dir=out.parent) as scratch:
         typed_as, cases, statistics = (Path(scratch) / name for name in ("typed", "cases", "statistics"))
         for folder in (typed_as, cases, statistics):
             folder.mkdir()
-        for case in recorded_cases(inputs["reference"], str(params["component"]), params["cases"]):
+        for case in recorded_cases(inputs["reference"], params.component, params.cases):
             (cases / case.name).symlink_to(case)
-        facts = precision.run(typed, inputs, typed_as)
-        found = verify.run(measured, {**inputs, "onnx": typed_as, "reference": cases}, statistics)
+        facts = precision.run(params.typed.document(), inputs, typed_as)
+        given = {**inputs, "onnx": typed_as, "reference": cases}
+        measured = verify.run(params.measured.document(), given, statistics)
         shutil.copyfile(statistics / "statistics.json", out / "statistics.json")
-    return {"typed": facts, "measured": found}
+    return {"typed": facts, "measured": measured}
 
 
 STAGE = Stage(

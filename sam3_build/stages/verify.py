@@ -1,4 +1,4 @@
-"""Verify: a component's ONNX and recorded cases in, `statistics.json` per output over all cases out. Judges nothing.
+"""Takes a component's ONNX and recorded cases, returns statistics of each output over all cases. Judges nothing.
 
 Each case runs on ONNX Runtime's CPU or by what a backend built, and is compared with what PyTorch recorded, or with the
 outputs of the FP32 ONNX where a `baseline` is given. One case is in memory at a time. Rows of the largest case are fed
@@ -13,27 +13,24 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 from sam3_build.compare import batch_invariance
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.graph import gemms
+from sam3_build.params import VerifyParams
 from sam3_build.pipeline.cases import INPUTS, OUTPUTS, arrays_of, recorded_cases, write_skipped
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import TYPES, Json
 from sam3_build.stages._networks import Arrays, Network, is_emulated, open_network, refusals
 
 
-def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
     """Write `statistics.json`, and with `keep_outputs` also `<case>.npz` of the ONNX outputs, into `out`.
 
     A case that fits none of the shape profiles that an engine was built for is not fed, and listed as skipped.
 
-    params: component, precision, keep_outputs; backend and options when what a backend built is to run, and profiles
-            and row_dim where it was built for any
-            rows, how many rows of a case may be fed again, together (0: none)
-            types (optional), the params of the precision action: tell of the GEMMs' types, as output `types`
+    document: VerifyParams. With `types` the statistics have the types of GEMMs, as output `types`
     inputs: onnx, the folder that holds `<component>.<precision>.onnx`
             fp32 (with types, of a reduced precision), the folder of the FP32 graph
             reference, a folder of `<case>.npz` with arrays `inputs/<name>` and `outputs/<name>`
@@ -42,15 +39,15 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
     """
     import numpy as np
 
-    component, precision = str(params["component"]), str(params["precision"])
-    cases, baseline = recorded_cases(inputs["reference"], component), inputs.get("baseline")
-    types = {TYPES: gemms.measure(params, inputs)} if "types" in params else {}
+    params = VerifyParams.of(document)
+    cases, baseline = recorded_cases(inputs["reference"], params.component), inputs.get("baseline")
+    types = {TYPES: gemms.measure(params, params.types, inputs)} if params.types else {}
     gc.collect()  # nodes of a model refer to one another: its weights would stay beside those of the session
     measured: dict[str, OutputStatistics] = {}
     skipped: dict[str, str] = {}
     compared: list[Json] = []
     with refusals(params), open_network(params, inputs) as network:
-        again = _again(cases, cast(int, params["rows"]), network)
+        again = _again(cases, params.rows, network)
         for case in cases:
             feed = arrays_of(case, INPUTS)
             if why := network.misfit(feed):
@@ -62,14 +59,18 @@ def run(params: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Ma
             outputs = network.run(feed, case.stem)
             _add(measured, case.stem, outputs, expected)
             compared.append(case.stem)
-            if params["keep_outputs"]:
+            if params.keep_outputs:
                 np.savez(out / case.name, allow_pickle=False, **dict(outputs.items()))
             if case.stem == again.case:
                 _feed_again(measured, again.rows, case.stem, network, feed, outputs, expected)
     if not compared:
         raise BuildError(f"no case fits the shape profiles: {'; '.join(f'{c}: {w}' for c, w in skipped.items())}")
     outputs_of: dict[str, Json] = {name: found.summary() | again.not_run for name, found in measured.items()}
-    summary: dict[str, Json] = {"component": component, "precision": precision, "cases": compared}
+    summary: dict[str, Json] = {
+        "component": params.component,
+        "precision": params.precision,
+        "cases": compared,
+    }
     summary |= {"skipped": skipped} if skipped else {}
     summary |= {"emulated": True} if is_emulated(params) else {}
     summary |= {"outputs": outputs_of | types}

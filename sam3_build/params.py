@@ -1,0 +1,208 @@
+"""The parameters of each stage: what a plan writes into an action, and its stage reads. Types alone; no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sam3_build.documents import Json, Params
+from sam3_build.spec import Feed, Profile, TensorSpec
+
+# ------------------------------------------------------------------ weights and samples
+
+
+class CheckpointParams(Params):
+    """Stage `checkpoint`. source: where the weights come from. used: the components that must hold no NaN."""
+
+    family: str
+    layout: str
+    source: Mapping[str, Json]
+    used: tuple[str, ...] | None = None
+
+
+class SampleParams(Params):
+    """A sample: the role of its picture, a text, and boxes as `{"label", "xywh"}` in pixels."""
+
+    image: str
+    text: str | None
+    boxes: tuple[Mapping[str, Json], ...]
+
+
+class SamplesParams(Params):
+    """Stage `samples`. padding: how many ignored boxes pad a batch."""
+
+    family: str
+    layout: str
+    reference: str
+    samples: tuple[SampleParams, ...]
+    padding: int
+
+
+# ------------------------------------------------------------------ PyTorch
+
+
+class InterfaceParams(Params):
+    """The inputs and outputs of a component, in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class TorchParams(Params):
+    """What runs a component in PyTorch: a network of the family's, and where its weights come from."""
+
+    family: str
+    component: str
+    network: str
+    source: Mapping[str, Json]
+    spec: InterfaceParams
+
+
+class ReferenceParams(TorchParams):
+    """Stage `reference`."""
+
+    feeds: tuple[Feed, ...]
+
+
+class ExportParams(TorchParams):
+    """Stage `export`. dynamic_dims: those of the component that stay symbolic."""
+
+    opset: int
+    dynamic_dims: tuple[str, ...]
+
+
+class ContrastParams(TorchParams):
+    """Stage `contrast`. text_only: the positions of the samples that have no boxes."""
+
+    feeds: tuple[Feed, ...]
+    text_only: tuple[int, ...]
+
+
+# ------------------------------------------------------------------ graphs
+
+
+class SimplifyParams(Params):
+    """Stage `simplify`."""
+
+    component: str
+
+
+class PatchParams(Params):
+    """Stage `patch`. patches: names, in the order in which they are applied."""
+
+    component: str
+    patches: tuple[str, ...]
+
+
+class LockedNodes(Params):
+    """What a search found: the fingerprint of the graph, and the names of its nodes that stay FP32."""
+
+    graph: str
+    nodes: tuple[str, ...]
+
+
+class PrecisionParams(Params):
+    """Stages `precision` and `quantize`, and what `verify` expects of the types of GEMMs.
+
+    keep_fp32, fp32_nodes: patterns on node names, the manifest's and the family's, of which each must match a node
+    options: the recipe's
+    require_low: false where a search tries how much can be kept
+    """
+
+    component: str
+    precision: str
+    keep_fp32: tuple[str, ...]
+    fp32_nodes: tuple[str, ...]
+    options: Mapping[str, Json] = {}
+    locked: LockedNodes | None = None
+    require_low: bool = True
+
+    @property
+    def stem(self) -> str:
+        """The name of the graph's file, without the suffix."""
+        return f"{self.component}.{self.precision}"
+
+
+class BuildParams(Params):
+    """Stage `build`. profiles: those of the engine, in its order; options: the backend's."""
+
+    component: str
+    precision: str
+    backend: str
+    options: Mapping[str, Json]
+    profiles: tuple[Profile, ...]
+
+
+# ------------------------------------------------------------------ what is measured
+
+
+class NetworkParams(Params):
+    """What runs a component: the graph on ONNX Runtime's CPU, or (with a backend) what that backend built.
+
+    profiles: those of the engine, in its order; row_dim: the dim whose rows can be fed in groups
+    """
+
+    component: str
+    precision: str
+    backend: str | None = None
+    options: Mapping[str, Json] = {}
+    profiles: tuple[Profile, ...] = ()
+    row_dim: str | None = None
+
+    @property
+    def stem(self) -> str:
+        """The name of the graph's file, without the suffix."""
+        return f"{self.component}.{self.precision}"
+
+
+class VerifyParams(NetworkParams):
+    """Stage `verify`.
+
+    keep_outputs: whether outputs are written, for other actions
+    rows: how many rows of a case are fed once more, together
+    types: what the graph's types were written by; None where GEMMs' types are not measured
+    """
+
+    keep_outputs: bool
+    rows: int
+    types: PrecisionParams | None = None
+
+
+class ChainParams(NetworkParams):
+    """Stage `chain`. inputs: names, in order; feeds: those of the component."""
+
+    inputs: tuple[str, ...]
+    feeds: tuple[Feed, ...]
+
+
+class LocalizeParams(NetworkParams):
+    """Stage `localize`."""
+
+
+class CompareParams(Params):
+    """Stage `compare`. target: what computed it; parity: what agreement is called, as words that follow the target."""
+
+    family: str
+    precision: str
+    target: str
+    parity: str
+    score_threshold: float
+    samples: tuple[SampleParams, ...]
+
+
+class RangesParams(Params):
+    """Stage `ranges`. typed: the parameters of the precision action; cases: how many recorded ones, None for all."""
+
+    component: str
+    precision: str
+    typed: PrecisionParams
+    cases: int | None
+
+
+class TrialParams(Params):
+    """Stage `trial`: a precision and a verify action in one."""
+
+    component: str
+    precision: str
+    typed: PrecisionParams
+    measured: VerifyParams
+    cases: int | None

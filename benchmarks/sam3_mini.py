@@ -29,6 +29,7 @@ from sam3_build.errors import BuildError
 from sam3_build.execution.session import Session, open_session
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.instances import find
+from sam3_build.params import VerifyParams
 from sam3_build.spec import BASELINE, Gate
 from sam3_build.stages._networks import open_runner
 from training.batches import Batch
@@ -92,7 +93,7 @@ def _files(session: Session, precision: str, stack: ExitStack) -> Answer:
         if record is None:
             raise BuildError(f"{component.name}.{precision} is not built, or stale; run: doit build verify")
         inputs = {"onnx": session.store.object_path(record.object)}
-        networks[component.name] = _network(stack.enter_context(open_runner(action.params, inputs)))
+        networks[component.name] = _network(stack.enter_context(open_runner(VerifyParams.of(action.params), inputs)))
     return chained({**networks, "text_encoder": _padded(networks["text_encoder"])})
 
 

@@ -113,7 +113,7 @@ def _decoded(kind: object, document: Json, where: str) -> object:
         return document if is_none or len(others) > 1 else _decoded(others[0], document, where)
     if type(document) is kind or (kind is float and type(document) is int):
         return document
-    raise BuildError(f"parameter {where} must be {getattr(kind, '__name__', kind)}, not {document!r}")
+    raise BuildError(f"parameter {where} must be {kind.__name__ if type(kind) is type else kind}, not {document!r}")
 
 
 def _require(

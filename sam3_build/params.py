@@ -110,8 +110,8 @@ class PrecisionParams(Params):
 
     component: str
     precision: str
-    keep_fp32: tuple[str, ...]
-    fp32_nodes: tuple[str, ...]
+    keep_fp32: tuple[str, ...] = ()
+    fp32_nodes: tuple[str, ...] = ()
     options: Mapping[str, Json] = {}
     locked: LockedNodes | None = None
     require_low: bool = True

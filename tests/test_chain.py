@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sam3_build import registry
+from sam3_build.params import NetworkParams
 from sam3_build.pipeline import chain
 from sam3_build.spec import ComponentSpec, Feed, TensorSpec
 from sam3_build.stages._networks import open_runner
@@ -61,11 +62,6 @@ def test_what_stands_for_an_absent_input_is_taken_only_where_there_is_none() -> 
     assert chain.gather(["features", "prompt"], feeds, lambda *key: known.get(key)) is None
 
 
-def test_feeds_survive_being_parameters() -> None:
-    for feed in registry.family("sam3_image").feeds:
-        assert chain.from_json(feed.component, chain.as_json([feed])) == (feed,)
-
-
 def test_recorded_and_computed_files_are_read_alike(tmp_path) -> None:
     for folder, key in (("samples", "x"), ("vision", "outputs/x"), ("text", "x")):
         (tmp_path / folder).mkdir()
@@ -83,7 +79,7 @@ def test_links_of_a_chain_give_what_the_whole_chain_gives_in_memory(precision: s
 
     def computed(component: str, given: chain.Arrays) -> chain.Arrays:
         folder = miniature.folder(f"precision:{component}.{precision}", manifest)
-        with open_runner({"component": component, "precision": precision}, {"onnx": folder}) as runner:
+        with open_runner(NetworkParams(component=component, precision=precision), {"onnx": folder}) as runner:
             return runner.infer(given)
 
     networks = {c.name: partial(computed, c.name) for c in family.components}

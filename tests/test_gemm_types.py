@@ -17,6 +17,7 @@ from toy_graphs import info, n, toy
 from sam3_build import registry
 from sam3_build.compare.judge import Row, default_gates, judge, type_gates
 from sam3_build.graph import gemms
+from sam3_build.params import NetworkParams, PrecisionParams
 from sam3_build.spec import TYPES, Comparison, Json
 from sam3_build.stages import precision, verify
 
@@ -44,18 +45,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def params(recipe: str, asked: dict[str, Json]) -> dict[str, Json]:
-    return {"component": "toy", "precision": recipe, **asked}
+def params(recipe: str, asked: dict[str, Json]) -> PrecisionParams:
+    return PrecisionParams.of({"component": "toy", "precision": recipe, **asked})
 
 
 def write(folder: Path, recipe: str, asked: dict[str, Json], out: Path) -> None:
-    precision.run(params(recipe, asked), {"onnx": folder / "source"}, out)
+    precision.run(params(recipe, asked).document(), {"onnx": folder / "source"}, out)
 
 
 def measured(folder: Path, recipe: str = "fp16", **asked: Json) -> tuple[dict[str, Json], dict[str, Row]]:
     """Return what the file in `onnx` is said to be, as verify says it, and the judge's rows of it."""
     inputs = {"onnx": folder / "onnx", **({} if recipe == "fp32" else {"fp32": folder / "fp32"})}
-    told = gemms.measure({"component": "toy", "precision": recipe, "types": params(recipe, asked)}, inputs)
+    told = gemms.measure(NetworkParams(component="toy", precision=recipe), params(recipe, asked), inputs)
     gates = {TYPES: type_gates(recipe)}
     comparison = Comparison("toy", "a vs b", recipe, None, f"verify:toy.{recipe}", None, (TYPES,), gates)
     return told, {row.metric: row for row in judge(comparison, {"outputs": {TYPES: told}})}
@@ -104,7 +105,7 @@ def test_verify_and_judge_let_fp32_sold_as_fp16_fail_by_nothing_but_its_types(fo
     own: dict[str, Json] = {"component": "toy", "keep_outputs": True, "rows": 0}
     verify.STAGE.run({**own, "precision": "fp32"}, inputs, folder / "verified.fp32")
     inputs |= {"onnx": folder / "onnx", "fp32": folder / "fp32", "baseline": folder / "verified.fp32"}
-    asked = {**own, "precision": "fp16", "types": params("fp16", {})}
+    asked = {**own, "precision": "fp16", "types": params("fp16", {}).document()}
     verify.STAGE.run(asked, inputs, folder / "verified.fp16")
     statistics = json.loads((folder / "verified.fp16" / "statistics.json").read_bytes())
     gates = {"y": default_gates("fp16", "float32"), TYPES: type_gates("fp16")}
@@ -235,8 +236,8 @@ def inspected(
     backend = replace(registry.backend("tensorrt"), layer_types=lambda request: told)
     monkeypatch.setattr(registry, "backend", lambda name: backend)
     inputs = {"onnx": folder / "onnx", "fp32": folder / "fp32", "built": folder}
-    asked: dict[str, Json] = {"types": params("fp16", {}), "backend": "tensorrt", "options": {}}
-    said = gemms.measure({"component": "toy", "precision": "fp16", **asked}, inputs)
+    engine = NetworkParams(component="toy", precision="fp16", backend="tensorrt")
+    said = gemms.measure(engine, params("fp16", {}), inputs)
     comparison = Comparison("toy", "a vs b", "fp16", "t4", "x", None, (TYPES,), {TYPES: type_gates("fp16")})
     return said, {row.metric: row for row in judge(comparison, {"outputs": {TYPES: said}})}
 

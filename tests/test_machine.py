@@ -14,7 +14,7 @@ from gpus import A10, RTX_4090
 from sam3_build.backends import _tensorrt, onnxruntime
 from sam3_build.commands import device
 from sam3_build.manifest.load import load
-from sam3_build.plan.engines import Machine
+from sam3_build.plan.resolved import Machine
 
 NONE = Machine(None, "none found on this machine")
 

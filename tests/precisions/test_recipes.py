@@ -9,6 +9,7 @@ import pytest
 from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph.keep_fp32 import gemm_types, kept
+from sam3_build.params import PrecisionParams
 from sam3_build.precisions import _roles
 from tests.toy_graphs import info, n, toy
 
@@ -59,7 +60,7 @@ def transformer(*paths):
 
 
 def params(precision, **more):
-    return {"component": "toy", "precision": precision, **more}
+    return PrecisionParams.of({"component": "toy", "precision": precision, **more})
 
 
 def keeps(precision, model, **more):

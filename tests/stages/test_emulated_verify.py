@@ -12,6 +12,7 @@ import pytest
 
 from sam3_build.compare.judge import default_gates, holds
 from sam3_build.graph.casts import write_types
+from sam3_build.params import NetworkParams
 from sam3_build.stages import _networks, verify
 from tests.toy_graphs import info, n, results, toy
 
@@ -63,9 +64,9 @@ def test_a_wider_type_and_the_graph_in_fp32_pass(inputs):
 def test_a_session_needs_no_file_any_more_once_it_is_open(inputs, monkeypatch):
     scratch = inputs["onnx"].parent / "scratch"
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    params = {"component": "toy", "precision": "bf16"}
+    params = NetworkParams(component="toy", precision="bf16")
     assert _networks.is_emulated(params)
-    assert not _networks.is_emulated({**params, "backend": "tensorrt_rtx"})
+    assert not _networks.is_emulated(NetworkParams(component="toy", precision="bf16", backend="tensorrt_rtx"))
     with _networks.open_runner(params, inputs) as runner:
         assert list(scratch.iterdir()) == []
         np.testing.assert_allclose(runner.infer({"x": X})["y"], X, rtol=2**-7)

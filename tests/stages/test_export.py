@@ -22,6 +22,7 @@ from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import forward, weights
 from sam3_build.graph import files
 from sam3_build.graph.names import module_path
+from sam3_build.params import ExportParams
 from sam3_build.stages import checkpoint, export
 
 FAMILY = registry.family("sam3_image")
@@ -176,8 +177,8 @@ def test_a_graph_that_breaks_the_contract_is_refused_by_tensor(change, problem, 
     model = files.load(exported["geometry_encoder"])
     change(model.graph)
     params, _ = stage("geometry_encoder")
-    spec = params["spec"]
-    interface = export.Interface(spec["inputs"], spec["outputs"], params["dynamic_dims"], forward.trace_sizes(config))
+    given = ExportParams.of(params)
+    interface = export.Interface(given.spec.inputs, given.spec.outputs, given.dynamic_dims, forward.trace_sizes(config))
     with pytest.raises(BuildError, match=problem):
         export.hold_against(interface, model, "geometry_encoder")
 

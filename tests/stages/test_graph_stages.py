@@ -20,6 +20,7 @@ from sam3_build import registry
 from sam3_build.families.sam3_image.family import FAMILY
 from sam3_build.families.sam3_image.forward import DYNAMIC_SIZES
 from sam3_build.graph.names import module_path
+from sam3_build.params import PrecisionParams
 from sam3_build.plugins import Precision
 from sam3_build.stages import export, patch, precision, simplify
 
@@ -166,8 +167,8 @@ def test_fp16_is_half_the_size_and_close_to_fp32(component):
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_under_fp16_matrix_products_are_half_precision_and_nothing_kept_is(component):
     graph, types = typed(f"precision:{component}.fp16")
-    params = miniature.params(f"precision:{component}.fp16")
-    patterns = (*params["keep_fp32"], *params["fp32_nodes"])
+    params = PrecisionParams.of(miniature.params(f"precision:{component}.fp16"))
+    patterns = (*params.keep_fp32, *params.fp32_nodes)
 
     def kept(node):
         return any(fnmatchcase(node.name, pattern) for pattern in patterns)

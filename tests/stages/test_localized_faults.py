@@ -123,12 +123,12 @@ class Toy:
         before = sorted(self.root.iterdir())
         depth = depth_of("net", {**fp16, "fp32": self.root / "fp32"}, self.root / "out", **engine)
         assert sorted(self.root.iterdir()) == before, "what the stage writes beside its output is gone"
-        common = {"component": "net", "keep_outputs": True, "rows": 0}
-        verify.run({**common, "precision": "fp32"}, fp32, self.root / "baseline")
+        common, measured = {"component": "net"}, {"keep_outputs": True, "rows": 0}
+        verify.run({**common, **measured, "precision": "fp32"}, fp32, self.root / "baseline")
         if engine:
             build.run({**common, "precision": "fp16", **engine}, fp16, self.root / "built")
         beside = {"baseline": self.root / "baseline", "built": self.root / "built"}
-        verify.run({**common, "precision": "fp16", **engine}, {**fp16, **beside}, self.root / "verified")
+        verify.run({**common, **measured, "precision": "fp16", **engine}, {**fp16, **beside}, self.root / "verified")
         return conclude(comparison("y"), depth, json.loads((self.root / "verified" / "statistics.json").read_text()))
 
 

@@ -60,8 +60,9 @@ def run(folder: Path, stage: str, *profiles: dict[str, list[int]]) -> dict[str, 
         new.mkdir(exist_ok=True)
     inputs = {name: folder / name for name in ("onnx", "reference", "baseline", "built", "samples")}
     params: dict[str, Json] = {"component": "decoder", "precision": "fp16", "backend": "profiled", "options": {}}
-    params |= {"profiles": list(profiles), "row_dim": "batch"}
+    params |= {"profiles": list(profiles)}
     BUILD.run(params, {"onnx": folder / "onnx"}, built)
+    params |= {"row_dim": "batch"}
     if stage == "verify":
         VERIFY.run({**params, "keep_outputs": True, "rows": 3}, inputs, out)
         return dict(json.loads((out / "statistics.json").read_bytes()))

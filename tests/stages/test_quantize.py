@@ -14,6 +14,7 @@ from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph import files, names
 from sam3_build.graph.keep_fp32 import gemm_types
+from sam3_build.params import PrecisionParams
 from sam3_build.stages import quantize
 from tests.toy_graphs import info, n, toy
 
@@ -67,7 +68,7 @@ def test_the_expected_types_are_those_that_are_written(inputs):
     types = gemm_types(
         files.load(inputs["onnx"]),
         registry.precision("int8_matmul"),
-        {"component": "toy", "precision": "int8_matmul", "keep_fp32": ["*.out/*"]},
+        PrecisionParams(component="toy", precision="int8_matmul", keep_fp32=("*.out/*",)),
     )
     assert types == {
         "enc.layers.0.q/MatMul_0": "INT8",

@@ -25,8 +25,8 @@ def measured(tmp_path: Path, model: onnx.ModelProto, *feeds: dict[str, np.ndarra
         np.savez(tmp_path / "reference" / f"case{index}.npz", **{f"inputs/{k}": v for k, v in feed.items()})
     onnx.save(model, tmp_path / "toy.onnx")
     (tmp_path / "out").mkdir()
-    params = {"component": "toy", "precision": precision, "cases": typed.pop("cases", None)}
-    params["typed"] = {**params, "keep_fp32": [], "fp32_nodes": [], **typed}
+    common = {"component": "toy", "precision": precision}
+    params = {**common, "cases": typed.pop("cases", None), "typed": {**common, **typed}}
     facts = ranges.run(params, {"onnx": tmp_path / "toy.onnx", "reference": tmp_path / "reference"}, tmp_path / "out")
     return json.loads((tmp_path / "out" / "ranges.json").read_text()), facts
 

@@ -9,7 +9,7 @@ def run(params, inputs, out):
     """Write the toy output."""
     stem = f"{params['component']}.{params['precision']}"
     text = (inputs["onnx"] / f"{params['component']}.onnx").read_text()
-    (out / f"{stem}.onnx").write_text(text + json.dumps([params["precision"], params["keep_fp32"]]))
+    (out / f"{stem}.onnx").write_text(text + json.dumps([params["precision"], params.get("keep_fp32", [])]))
     return {}
 
 

@@ -165,7 +165,7 @@ def localize(
     manifest: ManifestOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the block at which COMPONENT parts from its FP32 graph; builds what that needs."""
+    """Find the block at which the error of COMPONENT, against its FP32 graph, begins; builds what that needs."""
     from sam3_build.diagnose import localize as localizing
 
     session = _session(manifest)

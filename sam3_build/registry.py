@@ -49,7 +49,7 @@ def family(name: str) -> ModelFamily:
 
 @cache
 def finds_instances(family_name: str) -> bool:
-    """Tell whether a family has an `instances.py`, and so a task that it can be judged by."""
+    """Tell whether a family has an `instances.py`, and so results that instance gates can judge."""
     return (PACKAGE / "families" / family_name / "instances.py").is_file()
 
 

@@ -40,7 +40,7 @@ def test_a_healthy_miniature_is_told_in_a_table_in_json_and_as_a_picture_and_mea
     layers = [f"text_encoder.text_model.encoder.layers.{i}" for i in range(2)]
     stem, norm = "text_encoder.text_model.embeddings", "text_encoder.text_model.final_layer_norm"
     assert blocks == [stem, *layers, norm, "text_projection"]
-    assert lines[-1] == "text_encoder.fp16: no block parts: the values of every output pass their gates"
+    assert lines[-1] == "text_encoder.fp16: no block introduces an error: the values of every output pass their gates"
 
     again = command("text_encoder", "--json")
     assert (again.returncode, again.stderr) == (0, ""), "nothing ran"

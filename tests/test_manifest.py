@@ -258,7 +258,8 @@ def test_a_checkpoint_can_be_several_files_with_an_index(project: Path) -> None:
         }
     (folder / shards[1]).unlink()
     with pytest.raises(
-        ManifestError, match=r"checkpoint\.path: 'model\.safetensors\.index\.json' names files that are not .*model-2"
+        ManifestError,
+        match=r"checkpoint\.path: 'model\.safetensors\.index\.json' names files that are missing: .*model-2",
     ):
         loaded(project, edited((RANDOM, "{path: several}")))
     index.write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
@@ -451,7 +452,10 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     ),
     "a config beside random": (
         (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, config: toy.json}"),),
-        ("m.yaml:2: checkpoint.config: stands beside 'path'; the config of 'random' goes inside 'random'",),
+        (
+            "m.yaml:2: checkpoint.config: is allowed beside 'path' or 'hub'; "
+            "the config of 'random' goes inside 'random'",
+        ),
     ),
     "a checkpoint file without its config": (
         (("{random: {seed: 0, config: toy.json}}", "{path: bare.safetensors}"),),
@@ -487,7 +491,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     ),
     "a state dict of random weights": (
         (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, weights: ema}"),),
-        ("m.yaml:2: checkpoint.weights: stands beside 'path' or 'hub'; 'random' has no state dicts",),
+        ("m.yaml:2: checkpoint.weights: is allowed beside 'path' or 'hub' only; 'random' has no state dicts",),
     ),
     "a state dict without a name": (
         (("{random: {seed: 0, config: toy.json}}", "{hub: facebook/sam3, weights: ''}"),),
@@ -499,7 +503,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     ),
     "a revision of a file": (
         (("{random: {seed: 0, config: toy.json}}", "{path: bare.safetensors, config: toy.json, revision: main}"),),
-        ("m.yaml:2: checkpoint.revision: stands beside 'hub' only; 'path' has no revisions",),
+        ("m.yaml:2: checkpoint.revision: is allowed beside 'hub' only; 'path' has no revisions",),
     ),
     "a checkpoint and a config that do not exist": (
         (("{random: {seed: 0, config: toy.json}}", "{path: bar.safetensors, config: to.json}"),),

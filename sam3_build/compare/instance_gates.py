@@ -1,6 +1,6 @@
 """Takes a precision and a manifest's tolerances, returns the instance gates, on the metrics of `compare/instances`.
 
-Beside `task` and not in it, so that what was measured stays fresh when a gate changes.
+Beside `instances` and not in it, so that what was measured stays fresh when a gate changes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ REDUCED = {"count": 0.0, "mask_iou": 0.98, "box_iou": 0.98, "score": 0.02, "pres
 
 
 def gates(precision: str, tolerances: Mapping[str, Threshold]) -> tuple[Gate, ...]:
-    """Return the gates of the task in a precision, `tolerances` put over the default ones."""
+    """Return the instance gates of a precision, `tolerances` put over the default ones."""
     usual = EXACT if precision == BASELINE else REDUCED
     chosen: dict[str, Threshold] = {**usual, **tolerances, **{gate.metric: gate.threshold for gate in ALWAYS}}
     return tuple(Gate(metric, threshold) for metric, threshold in chosen.items())

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 OF_PAIRS = ("mask_iou", "box_iou", "score")
 
-# A lost instance whose score was as near to the threshold as scores may differ is told apart: `task_gates`, reduced.
+# As near to the threshold as scores may differ (`instance_gates.REDUCED`); messages say so of a lost instance.
 NEAR = 0.02
 # Weight of a difference of scores against a difference of IoUs: it decides between equal masks only.
 TIE = 1e-6

@@ -161,9 +161,9 @@ def conclude(comparison: Comparison, depth: Mapping[str, Json], verified: Mappin
     if parts:
         finding = _sentence(parts) + ("" if whole else "; without boundaries as outputs, every gate is passed")
     elif whole:
-        finding = "adding outputs cures it: fusion across blocks, so no block can be named"
+        finding = "with more outputs the error is gone: fusion across blocks, so no block can be named"
     else:
-        finding = "no block parts: the values of every output pass their gates"
+        finding = "no block introduces an error: the values of every output pass their gates"
     failed = {row.metric for row in judge(comparison, verified) if row.verdict == Verdict.FAIL} - EVERYWHERE
     finding += f"; but {', '.join(sorted(failed))} fails, which no block shows" if failed else ""
     return Located(comparison.name, comparison.label, finding, parts, blocks, outputs)
@@ -181,10 +181,10 @@ def _output(name: str, gates: Sequence[Gate], *statistics: Mapping[str, Metrics]
 
 def _sentence(parts: Depth) -> str:
     if not math.isfinite(parts.error):
-        return f"they part at {parts.block}: {parts.told}, at {parts.node}"
+        return f"the error begins at {parts.block}: {parts.told}, at {parts.node}"
     change = f"{parts.before:.3g} of the gate comes in, {parts.told} leaves"
     if parts.error > 1 and parts.growth >= JUMP:
-        return f"they part at {parts.block}: {change}"
+        return f"the error begins at {parts.block}: {change}"
     return f"errors add up over many blocks, most at {parts.block}: {change}"
 
 

@@ -33,12 +33,14 @@ def check_checkpoint(file: ManifestFile, report: Report) -> None:
         report.add(KEYS, f"takes exactly one of {one_of} and '{SOURCES[-1]}', found {' and '.join(given) or 'none'}")
         return
     if file.checkpoint.revision is not None and given != ["hub"]:
-        report.add_key((*KEYS, "revision"), f"stands beside 'hub' only; '{given[0]}' has no revisions")
+        report.add_key((*KEYS, "revision"), f"is allowed beside 'hub' only; '{given[0]}' has no revisions")
     _check_state_dict(file.checkpoint, report)
     if file.checkpoint.random:
         check_file((*KEYS, "random", "config"), report)
         if file.checkpoint.config is not None:
-            report.add_key((*KEYS, "config"), "stands beside 'path'; the config of 'random' goes inside 'random'")
+            report.add_key(
+                (*KEYS, "config"), "is allowed beside 'path' or 'hub'; the config of 'random' goes inside 'random'"
+            )
         return
     if file.checkpoint.hub is not None:
         _check_hub(file.checkpoint, report)
@@ -55,7 +57,7 @@ def _check_state_dict(checkpoint: CheckpointFile, report: Report) -> None:
     if checkpoint.weights == "":
         report.add(at, "is empty; name a state dict of the file, such as 'ema', or leave it out")
     if checkpoint.random:
-        report.add_key(at, "stands beside 'path' or 'hub'; 'random' has no state dicts")
+        report.add_key(at, "is allowed beside 'path' or 'hub' only; 'random' has no state dicts")
     if (
         checkpoint.path is not None
         and (weights := main_file(report.root.path((*KEYS, "path")))).suffix not in TORCH_SUFFIXES
@@ -90,7 +92,7 @@ def _check_path(checkpoint: CheckpointFile, report: Report) -> None:
         report.add(at, "has no config.json beside it; name the model's config with 'config:'")
     missing = [file.name for role, file in files.items() if role.startswith("shard") and kind(file) != "file"]
     if missing:
-        report.add(at, f"{weights.name!r} names files that are not there: {', '.join(missing)}; get them, too")
+        report.add(at, f"{weights.name!r} names files that are missing: {', '.join(missing)}; put them beside it")
 
 
 def check_tokenizer(file: ManifestFile, report: Report) -> None:

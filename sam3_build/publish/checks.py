@@ -247,7 +247,7 @@ class Candidate:
         return self._walked[name]
 
     def _generations(self, item: Item) -> Iterator[Reason]:
-        """An engine for several GPU generations holds different kernels for each: one that ran tells of one."""
+        """An engine for several GPU generations holds different kernels for each: a run on one proves one."""
         runs_on = self.runs_on(item)
         if len(runs_on) > 1 and (unrun := [capability for capability, where in runs_on.items() if where is None]):
             why = f"it has kernels of their own for compute capability {', '.join(unrun)}, which did not run here"

@@ -159,7 +159,10 @@ def test_a_healthy_graph_has_no_block_that_parts(tmp_path: Path) -> None:
         *(f"net.layers.{i}" for i in range(5)),
         "head.proj",
     ]
-    assert (located.parts, located.finding) == (None, "no block parts: the values of every output pass their gates")
+    assert (located.parts, located.finding) == (
+        None,
+        "no block introduces an error: the values of every output pass their gates",
+    )
     assert all(0 < depth.error < 0.5 for depth in located.blocks), "rounding, and no more"
     (y,) = located.outputs
     assert 0 < y.cut < 0.5 and 0 < y.whole < 0.5
@@ -193,14 +196,14 @@ def test_a_fault_in_one_block_is_found_at_that_block(tmp_path: Path, fault: str)
     space.plant(plant)
     located = space.located()
     assert located.parts and located.parts.block == block
-    assert located.finding.startswith(f"they part at {block}: ")
+    assert located.finding.startswith(f"the error begins at {block}: ")
     assert located.parts.node.startswith(f"{block}/")
     assert all(output.cut > 1 and output.whole > 1 for output in located.outputs)
 
 
 def test_an_overflow_of_fp16_is_found_at_its_block_and_called_what_it_is(tmp_path: Path) -> None:
     located = Toy(tmp_path, network(scale=1e6)).located()
-    assert located.finding == "they part at net.layers.3: NaN or Inf, at net.layers.3/Add_0"
+    assert located.finding == "the error begins at net.layers.3: NaN or Inf, at net.layers.3/Add_0"
     assert [depth.told for depth in located.blocks].count("NaN or Inf") == 3, "block 3 and all that follows it"
 
 
@@ -239,7 +242,7 @@ def test_a_fault_that_more_outputs_cure_names_no_block(tmp_path: Path, monkeypat
     params = engine(monkeypatch, lambda model: fault if len(model.graph.output) == 1 else None)
     located = Toy(tmp_path, network()).located(**params)
     assert located.parts is None
-    assert located.finding == "adding outputs cures it: fusion across blocks, so no block can be named"
+    assert located.finding == "with more outputs the error is gone: fusion across blocks, so no block can be named"
     (y,) = located.outputs
     assert y.whole > 1 > y.cut > 0
 
@@ -253,7 +256,8 @@ def test_what_fails_and_is_no_matter_of_blocks_is_said(tmp_path: Path) -> None:
     depth = json.loads((tmp_path / "out" / "depth.json").read_text())
     located = conclude(replace(comparison("y"), gates=gates), depth, verified)
     assert located.finding == (
-        "no block parts: the values of every output pass their gates; but rows fails, which no block shows"
+        "no block introduces an error: the values of every output pass their gates; "
+        "but rows fails, which no block shows"
     )
 
 

@@ -16,6 +16,7 @@ from sam3_build.compare.instance_gates import REDUCED
 from sam3_build.compare.instance_gates import gates as task_gates
 from sam3_build.compare.judge import RANGE_PARITY
 from sam3_build.compare.statistics import OutputStatistics
+from sam3_build.documents import Params
 from sam3_build.execution.session import Session, open_session
 from sam3_build.report.html.sources import Sources
 from sam3_build.report.table import judged
@@ -69,7 +70,7 @@ def world(
             for name, data in files.items():
                 (folder / name).write_bytes(data)
             facts = {name: FileFact("0" * 64, len(data)) for name, data in files.items()}
-            action = Action(c.action, c.action.partition(":")[0], {}, (), ())
+            action = Action(c.action, c.action.partition(":")[0], Params(), (), ())
             records[c.action] = replace(_record(action), files=facts)
     known = Sources(manifest, plan, records, lambda record: root / record.action, "doit manifest=sam3_mini")
     return World(known, judged(plan, lambda name: root / name if (root / name).is_dir() else None))

@@ -12,6 +12,7 @@ import pytest
 from build_space import BuildSpace
 
 from sam3_build.digest import DigestCache
+from sam3_build.documents import Params
 from sam3_build.errors import BuildError, StoreError
 from sam3_build.machine import gpu
 from sam3_build.spec import Action
@@ -46,7 +47,7 @@ def test_a_view_without_locks_is_told_with_the_folder_of_artifacts_which_no_stor
     view = View(tmp_path / "artifacts" / "toy", Store(tmp_path / "store", DigestCache(tmp_path / "cache"), "here"))
     record = Record("a" * 64, "build:x", {}, "b" * 64, {"x": FileFact("c" * 64, 1)}, {}, {})
     with pytest.raises(StoreError) as caught:
-        view.publish(Action("build:x", "build", {}, (), (), view={"x": "x/x"}), record)
+        view.publish(Action("build:x", "build", Params(), (), (), view={"x": "x/x"}), record)
     told = str(caught.value)
     assert told.startswith(f"{tmp_path / 'artifacts'}: {said}; this file system has no locks, ")
     assert told.endswith("put the project on a local disk, or make its artifacts/ a link to a folder on one")

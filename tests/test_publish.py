@@ -12,6 +12,7 @@ from build_space import BuildSpace
 from gpus import READINGS
 from test_device_in_doit import HERE, plug_in
 
+from sam3_build.documents import Params
 from sam3_build.publish.checks import Item, Reason
 from sam3_build.publish.targets import _must_go
 from sam3_build.spec import Action
@@ -212,7 +213,7 @@ ITEMS = [
     Item(component, precision, action, action, (), ())
     for component in ("encoder", "decoder")
     for precision in ("fp32", "fp16")
-    for action in (Action(f"build:{component}.{precision}.ada", "build", {}, (), ()),)
+    for action in (Action(f"build:{component}.{precision}.ada", "build", Params(), (), ()),)
 ]
 OTHERS = {"decoder.fp16", "encoder.fp32", "encoder.fp16"}
 ALL = {*OTHERS, "decoder.fp32"}

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from sam3_build.documents import Params
 from sam3_build.errors import ActionError
 from sam3_build.execution import schedule
 from sam3_build.execution.local import How, Outcome
@@ -16,7 +17,7 @@ from sam3_build.spec import Action, Input, Plan
 
 
 def action(name: str, *needs: str, after: tuple[str, ...] = ()) -> Action:
-    return Action(name, name, {}, (), (), inputs={need: Input(need) for need in needs}, after=after)
+    return Action(name, name, Params(), (), (), inputs={need: Input(need) for need in needs}, after=after)
 
 
 # samples <- export (an order alone) <- build; reference needs samples, other needs nothing.

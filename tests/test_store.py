@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sam3_build.digest import DigestCache
+from sam3_build.documents import Params
 from sam3_build.errors import StoreError
 from sam3_build.spec import Action
 from sam3_build.store.objects import Record, Store
@@ -165,7 +166,7 @@ def test_the_view_is_a_copy_so_that_editing_it_cannot_damage_the_store(tmp_path:
     store = open_store(tmp_path)
     record = commit(store, {"x.onnx": b"graph", "x.onnx.data": b"weights", "notes": b"not shown"})
     view = View(tmp_path / "view", store)
-    action = Action("precision:x", "precision", {}, (), (), view={"x.onnx": "x/x.onnx"})
+    action = Action("precision:x", "precision", Params(), (), (), view={"x.onnx": "x/x.onnx"})
     assert not view.intact(action, record)
     view.publish(action, record)
     assert view.intact(action, record)
@@ -189,7 +190,7 @@ def test_publishing_removes_what_a_killed_run_left_half_way(tmp_path: Path) -> N
     store = open_store(tmp_path)
     record = commit(store, {"x.onnx": b"graph"})
     view = View(tmp_path / "view", store)
-    action = Action("precision:x", "precision", {}, (), (), view={"x.onnx": "x/x.onnx"})
+    action = Action("precision:x", "precision", Params(), (), (), view={"x.onnx": "x/x.onnx"})
     folder = tmp_path / "view" / "x"
     folder.mkdir(parents=True)
     (folder / ".x.onnx.4711").write_bytes(b"gra")

@@ -22,7 +22,7 @@ from sam3_build.spec import USUAL_LAYOUT, Json, Range
 LARGEST_SIZE = 2**31 - 1
 
 
-def _range(given: object) -> tuple[int, int, int]:
+def _range(given: object) -> Range:
     numbers = _numbers(given) if isinstance(given, list) else _numbers([given] * 3)
     if len(numbers) != 3 or not all(isinstance(n, int) for n in numbers):
         raise ValueError(f"must be one integer (fixed) or [min, opt, max], found {found(given)}")

@@ -11,7 +11,7 @@ from sam3_build.plan.resolved import GRAPH, ResolvedModel, ResolvedPrecision, Re
 from sam3_build.spec import BASELINE, INSTANCES, PIPELINE, TYPES, Comparison, Kind
 
 RANDOM = (
-    "the weights are random: what they find in a picture hangs on rounding, so this is told and not judged; "
+    "the weights are random: what they find in a picture hangs on rounding, so this is reported and not judged; "
     "the gates of FP32's pipeline, and those of tensors, mean what they say"
 )
 
@@ -61,7 +61,7 @@ def _of_engine(resolved: ResolvedPrecision, target: ResolvedTarget, graph: Compa
         informs["rows"] = f"not applicable: {target.name}'s shape profiles allow one row at a time"
     if target.backend.layer_types is None:
         product = target.backend.product
-        why = f"not checked: {product} do not tell their layers' types; they follow the ONNX, whose types are"
+        why = f"not checked: {product} do not report their layers' types; they follow the ONNX, whose types are"
         informs |= dict.fromkeys((gate.metric for gate in graph.gates[TYPES]), why)
     return replace(
         graph,

@@ -19,13 +19,18 @@ from functools import cache
 
 # What doit or `sam3-build` load in every run.
 PACKAGES = (
+    "ctypes",
     "doit.cmd_clean",
     "doit.cmd_list",
     "doit.cmd_run",
     "doit.doit_cmd",
     "doit.loader",
+    "email.parser",
     "importlib.metadata",
+    "jinja2",
+    "logging",
     "psutil",
+    "shlex",
     "sqlite3",
     "typer",
     "yaml",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +12,16 @@ from pathlib import Path
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import safetensors_file, torch_file, wrapped_names
 from sam3_build.families.sam3_image.key_map import FORMATS, OTHERS, Format, is_known, other_model, recognise, rename
-from sam3_build.families.sam3_image.tensors import FileTensor
+from sam3_build.families.sam3_image.tensors import FileTensor, StateDict
 from sam3_build.spec import Json
 from sam3_build.weights.files import INDEX_SUFFIX, SAFETENSORS_SUFFIX, TORCH_SUFFIXES
 
-StateDicts = Mapping[str, Mapping[str, FileTensor]]
+StateDicts = Mapping[str, StateDict]
 
 # Each returns the state dicts of a file by name; a safetensors file is one, which has none.
 READERS: Mapping[str, Callable[[Path], StateDicts]] = {
-    SAFETENSORS_SUFFIX: lambda path: {torch_file.BARE: safetensors_file.read_header(path)},
-    INDEX_SUFFIX: lambda path: {torch_file.BARE: safetensors_file.read_index(path)},
+    SAFETENSORS_SUFFIX: lambda path: {torch_file.BARE: StateDict(safetensors_file.read_header(path))},
+    INDEX_SUFFIX: lambda path: {torch_file.BARE: StateDict(safetensors_file.read_index(path))},
     **dict.fromkeys(TORCH_SUFFIXES, torch_file.read_header),
 }
 
@@ -38,6 +40,7 @@ class CheckpointTensors:
 
     keys:       Sam3Model's name -> the file's own, in which what was left out and what is unknown is spelled, too
     state_dict: the name of the one that was taken, empty where it has none; `others` are those that were not
+    entries:    what stood among its tensors and is none, `num_batches (int)`
     prefix:     what stood in front of all names; `wrappers`, what stood inside some
     """
 
@@ -48,8 +51,15 @@ class CheckpointTensors:
     unknown: tuple[str, ...]
     state_dict: str
     others: tuple[str, ...]
+    entries: tuple[str, ...]
     prefix: str
     wrappers: tuple[str, ...]
+
+    @property
+    def tables(self) -> dict[str, int]:
+        """How many tensors were left out because every build computes them, by name; `*` stands for numbers in it."""
+        names = (re.sub(r"\d+", "*", key) for key in self.left_out if wrapped_names.is_computed(key))
+        return dict(Counter(names))
 
     def facts(self) -> dict[str, Json]:
         """Return how the file was understood; what was nothing out of the ordinary is left out."""
@@ -58,6 +68,8 @@ class CheckpointTensors:
             "other_state_dicts": list(self.others),
             "prefix": self.prefix,
             "wrappers": list(self.wrappers),
+            "no_tensors": list(self.entries),
+            "computed_tables": self.tables,
         }
         return {"format": self.format.title, **{name: value for name, value in facts.items() if value}}
 
@@ -68,10 +80,17 @@ class CheckpointTensors:
             others = ", ".join(map(repr, self.others))
             chooses = "`weights:` beside `path:` in the manifest chooses"
             logger.info("%s: took the state dict %r, and not %s; %s", file, self.state_dict, others, chooses)
+        elif self.state_dict not in torch_file.USUAL_NAMES:
+            logger.info("%s: took the state dict %r", file, self.state_dict)
         if self.prefix:
             logger.info("%s: names begin with %r, which was taken off", file, self.prefix)
         if self.wrappers:
             logger.info("%s: names hold %s, which was taken out", file, ", ".join(map(repr, self.wrappers)))
+        if self.entries:
+            logger.info("%s: left out what is no tensor: %s", file, torch_file.shortened(self.entries))
+        if self.tables:
+            names = torch_file.shortened(f"{name} ({count})" for name, count in self.tables.items())
+            logger.info("%s: left out tables that every build computes: %s", file, names)
 
 
 def read(path: Path, state_dict: str | None = None) -> CheckpointTensors:
@@ -87,7 +106,8 @@ def read(path: Path, state_dict: str | None = None) -> CheckpointTensors:
 def read_each(path: Path) -> Iterator[CheckpointTensors]:
     """Yield the tensors of each state dict of a file that holds a model of this family, the usual one first."""
     dicts = read_state_dicts(path)
-    for name in sorted(dicts, key=lambda name: name not in torch_file.USUAL_NAMES):
+    names = [name for name, state_dict in dicts.items() if state_dict.is_usable]
+    for name in sorted(names, key=lambda name: name not in torch_file.USUAL_NAMES):
         try:
             yield _by_model_names(path, dicts, name)
         except BuildError:
@@ -111,7 +131,7 @@ def read_state_dicts(path: Path) -> StateDicts:
 
 
 def _by_model_names(path: Path, dicts: StateDicts, name: str) -> CheckpointTensors:
-    stored = dicts[name]
+    stored = dicts[name].tensors
     file = f"{path.name}, {name!r}," if len(dicts) > 1 else path.name
     expected = f"expected is SAM 3's image model, as {', '.join(form.title for form in FORMATS)}"
     try:
@@ -133,7 +153,8 @@ def _by_model_names(path: Path, dicts: StateDicts, name: str) -> CheckpointTenso
         left_out=(*(names.own[short] for short in renamed.left_out), *computed),
         unknown=(*(names.own[short] for short in renamed.unknown), *(k for k in names.outside if k not in computed)),
         state_dict=name,
-        others=tuple(other for other in dicts if other != name),
+        others=tuple(other for other in dicts if other != name and dicts[other].is_usable),
+        entries=tuple(dicts[name].other_entries),
         prefix=names.prefix,
         wrappers=names.wrappers,
     )

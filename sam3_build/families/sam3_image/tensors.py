@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +61,27 @@ class FileTensor:
     def transposed(self) -> FileTensor:
         """Return the tensor with its dims in reverse."""
         return replace(self, shape=self.shape[::-1], strides=self.strides[::-1])
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """The tensors of a file that stand under one name. `others` are the entries beside them: key -> type of its value.
+
+    Training code leaves numbers, None and small objects among the weights; a dict that is mostly such is none.
+    """
+
+    tensors: Mapping[str, FileTensor]
+    others: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether most of its entries are tensors."""
+        return len(self.tensors) > len(self.others)
+
+    @property
+    def other_entries(self) -> list[str]:
+        """The entries that are no tensors, for people: `num_batches (int)`."""
+        return [f"{key} ({kind})" for key, kind in self.others.items()]
 
 
 def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

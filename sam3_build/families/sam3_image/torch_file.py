@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.families.sam3_image.tensors import FileTensor
+from sam3_build.families.sam3_image.tensors import FileTensor, StateDict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,13 +29,19 @@ OTHER_ARCHIVES = (
     ("/.data/extern_modules", "a package of torch.package, code and all", f"where the model was made, {STATE_DICT}"),
 )
 
+# How many mappings deep state dicts are looked for: `{"ema": {"module": ...}}`.
+NESTING = 2
+
 MOST_LISTED = 12
+# Of entries that are no tensors.
+FEW_LISTED = 6
 
 
-def read_header(path: Path) -> dict[str, dict[str, FileTensor]]:
+def read_header(path: Path) -> dict[str, StateDict]:
     """Return every state dict of a file by its name (`ema`, `ema.module`), in the file's order; a bare one is BARE.
 
-    Only the file's table of contents is read, and no memory taken for tensors. BuildError when it holds none.
+    Dicts that hold tensors, and more of anything else, are among them: `choose` refuses these by name. Only the file's
+    table of contents is read, and no memory taken for tensors. BuildError when no dict holds a tensor.
     """
     import torch
 
@@ -54,35 +60,47 @@ def read_header(path: Path) -> dict[str, dict[str, FileTensor]]:
         reason = f": {message}" if "weights_only" not in message else ""
         raise BuildError(f"{path.name} cannot be read{reason}; get the file again") from error
     size = path.stat().st_size
-    stored: dict[str, dict[str, FileTensor]] = {}
-    for name, tensors in _state_dicts(path, content).items():
-        stored[name] = {key: _stored(path, tensor) for key, tensor in tensors.items()}
-        for key, tensor in stored[name].items():
+    stored = _state_dicts(path, BARE, content, NESTING)
+    for state_dict in stored.values():
+        for key, tensor in state_dict.tensors.items():
             if tensor.offset + tensor.size > size:
                 raise BuildError(f"{path.name} is damaged: {key} lies beyond its end; get the file again")
-    return stored
+    return stored or _refuse(path, content)
 
 
-def choose(file: str, names: Collection[str], wanted: str | None) -> str:
+def choose(file: str, dicts: Mapping[str, StateDict], wanted: str | None) -> str:
     """Return which of a file's state dicts is meant: `wanted`, or what it holds alone, else the usual one.
 
-    BuildError when there is none of that name, or no name is usual.
+    BuildError when there is none of that name, no name is usual, or the one that is meant is hardly tensors: no other
+    one is taken in its place.
     """
-    listed = ", ".join(map(repr, list(names)[:MOST_LISTED])) + (" and more" if len(names) > MOST_LISTED else "")
+    names = [name for name, state_dict in dicts.items() if state_dict.is_usable]
+    listed = ", ".join(map(repr, names[:MOST_LISTED])) + (" and more" if len(names) > MOST_LISTED else "")
     if wanted is not None:
-        inside = [name for name in names if name.startswith(f"{wanted}.")]
-        if wanted in names or len(inside) == 1:
-            return wanted if wanted in names else inside[0]
-        if list(names) == [BARE]:
+        inside = [name for name in dicts if name.startswith(f"{wanted}.")]
+        if wanted in dicts or len(inside) == 1:
+            return _usable(file, dicts, wanted if wanted in dicts else inside[0], listed)
+        if names == [BARE]:
             raise BuildError(f"{file} holds one state dict, which has no name; leave `weights: {wanted}` out")
         nearest = did_you_mean(wanted, names) if len(names) > 1 else ""
         raise BuildError(f"{file} has no state dict {wanted!r}; it holds {listed}{nearest.partition('; known')[0]}")
-    usual = [name for name in USUAL_NAMES if name in names]
-    if usual or len(names) == 1:
-        return (usual or list(names))[0]
+    usual = [name for name in USUAL_NAMES if name in dicts]
+    if usual or len(names) <= 1:
+        return _usable(file, dicts, (usual or names or list(dicts))[0], listed)
     raise BuildError(
         f"{file} holds several state dicts: {listed}; name the one to take in the manifest, "
-        f"`checkpoint: {{weights: {next(iter(names))}}}`"
+        f"`checkpoint: {{weights: {names[0]}}}`"
+    )
+
+
+def _usable(file: str, dicts: Mapping[str, StateDict], name: str, usable: str) -> str:
+    """Return the name of the state dict that is meant. BuildError when it is hardly tensors."""
+    if dicts[name].is_usable:
+        return name
+    raise BuildError(
+        f"{file}: {repr(name) if name else 'its content'} is no state dict, for most of its entries are no tensors: "
+        f"{shortened(dicts[name].other_entries)}; {STATE_DICT}"
+        + (f", or name {usable} in the manifest's `weights:`" if usable else "")
     )
 
 
@@ -101,38 +119,40 @@ def _refuse_other_archives(path: Path) -> None:
         raise BuildError(f"{path.name} is a zip file, but not one that torch.save wrote; name the checkpoint itself")
 
 
-def _state_dicts(path: Path, content: object) -> dict[str, Mapping[str, Tensor]]:
-    """Return what `read_header` does, as tensors. Looks one mapping deep into what is no state dict itself."""
-    if _is_state_dict(content):
-        return {BARE: _named(content)}
-    dicts: dict[str, Mapping[str, Tensor]] = {}
-    for name, value in content.items() if isinstance(content, Mapping) else ():
-        if _is_state_dict(value):
-            dicts[str(name)] = _named(value)
-        elif isinstance(value, Mapping):
-            dicts |= {f"{name}.{inner}": _named(held) for inner, held in value.items() if _is_state_dict(held)}
-    if dicts:
-        return dicts
-    inner = content.get("model") if isinstance(content, Mapping) else None
-    state = inner if isinstance(inner, Mapping) else content
+def _state_dicts(path: Path, name: str, content: object, nesting: int) -> dict[str, StateDict]:
+    """Return what `read_header` does of `content`, by names that begin with `name`; of what holds no tensor, nothing.
+
+    What is mostly tensors is a state dict, unless it holds a larger one; else those `nesting` mappings deep are found.
+    """
+    import torch
+
+    if not isinstance(content, Mapping):
+        return {}
+    tensors = {str(key): _stored(path, value) for key, value in content.items() if isinstance(value, torch.Tensor)}
+    others = {str(key): type(value).__name__ for key, value in content.items() if not isinstance(value, torch.Tensor)}
+    found = StateDict(tensors, others)
+    inside: dict[str, StateDict] = {}
+    for key, value in content.items() if nesting else ():
+        inside |= _state_dicts(path, f"{name}.{key}" if name else str(key), value, nesting - 1)
+    if inside and not (found.is_usable and all(len(each.tensors) <= len(tensors) for each in inside.values())):
+        return inside
+    return {name: found} if tensors else {}
+
+
+def _refuse(path: Path, content: object) -> NoReturn:
     what = f"a {type(content).__name__}"
-    if isinstance(state, Mapping):
-        kinds = [f"{key!r} ({type(value).__name__})" for key, value in state.items()]
-        what = f"{', '.join(kinds[:6])}{' and more' if len(kinds) > 6 else ''}" if kinds else "nothing"
+    if isinstance(content, Mapping):
+        what = shortened(f"{key!r} ({type(value).__name__})" for key, value in content.items()) or "nothing"
     raise BuildError(
         f"{path.name} should hold a state dict, tensors by name, alone or under a name such as 'model'; it holds {what}"
     )
 
 
-def _is_state_dict(value: object) -> bool:
-    import torch
-
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, torch.Tensor) for v in value.values())
-
-
-def _named(value: object) -> dict[str, Tensor]:
-    assert isinstance(value, Mapping)
-    return {str(key): tensor for key, tensor in value.items()}
+def shortened(entries: Iterable[str]) -> str:
+    """Return the first of many entries, and that there are more."""
+    listed = list(entries)
+    more = f" and {len(listed) - FEW_LISTED} more" if len(listed) > FEW_LISTED else ""
+    return ", ".join(listed[:FEW_LISTED]) + more
 
 
 def _stored(path: Path, tensor: Tensor) -> FileTensor:

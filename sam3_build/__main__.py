@@ -19,6 +19,7 @@ from sam3_build.commands.output import outlive_readers
 from sam3_build.commands.plan_text import render_plan, render_record
 from sam3_build.diagnose import search as searching
 from sam3_build.errors import BuildError, ManifestError
+from sam3_build.execution.refused import refuse_unusable_records
 from sam3_build.execution.sample_problems import refuse_wrong_samples
 from sam3_build.execution.session import Session, open_session, this_gpu
 from sam3_build.manifest.lock import manifest_files
@@ -53,8 +54,9 @@ def _session(manifest: str | None) -> Session:
 
 @app.command()
 def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
-    """Show every action: fresh, stale (and why), pending or blocked. Runs nothing; refuses samples that are wrong."""
+    """Show every action: fresh, stale (and why), pending or blocked. Runs nothing; refuses bad samples and weights."""
     session = _session(manifest)
+    refuse_unusable_records(session)
     refuse_wrong_samples(session)
     found = explain_plan(session.plan, session.store, session.resolver, session.view)
     for note in session.manifest.notes:

@@ -11,12 +11,11 @@ from sam3_build.spec import Feed, Profile, TensorSpec
 
 
 class CheckpointParams(Params):
-    """Stage `checkpoint`. source: where the weights come from. used: the components that must hold no NaN."""
+    """Stage `checkpoint`. source: where the weights come from."""
 
     family: str
     layout: str
     source: Mapping[str, Json]
-    used: tuple[str, ...] | None = None
 
 
 class SampleParams(Params):

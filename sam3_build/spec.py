@@ -218,11 +218,12 @@ class Input:
 
 @dataclass(frozen=True)
 class Action:
-    """One step of a plan. All but `name`, `checks`, `reads`, `after`, `gpu`, `view`, `env`, `blocked` enters its key.
+    """One step of a plan. All but `name`, `uses`, `reads`, `after`, `gpu`, `view`, `env`, `blocked` enters its key.
 
     arguments: the parameters of its stage, typed; `params` is the document of them that the key holds
     recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.forward`)
-    checks: what the stage is given beside its params that decides whether it refuses, and nothing that it writes
+    uses:   names of the parts of its output that the plan uses: it fails when its record refuses one of them, such as a
+            component whose weights are not finite. They are no parameter of the stage
     files:  role -> source file outside the store; its content digest enters the key, never its path
     reads:  role -> what another input already digests (a checkpoint, by its inventory of tensors): a source file, or
             a file of an action that stands among `inputs`
@@ -238,7 +239,7 @@ class Action:
     recipe: tuple[str, ...]
     tools: tuple[str, ...]
     inputs: Mapping[str, Input] = field(default_factory=dict)
-    checks: Mapping[str, Json] = field(default_factory=dict)
+    uses: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     reads: Mapping[str, Path | Input] = field(default_factory=dict)
     after: tuple[str, ...] = ()

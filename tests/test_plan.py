@@ -210,10 +210,10 @@ def test_a_state_dict_is_in_the_inventorys_key_alone(tmp_path: Path) -> None:
 
 def test_what_a_manifest_uses_is_checked_for_nan_and_enters_no_key(tmp_path: Path) -> None:
     whole = planned(tmp_path, "").action("checkpoint")
-    assert whole.checks == {"used": list(COMPONENTS)}
+    assert whole.uses == COMPONENTS
     without = "{text_encoder: null, geometry_encoder: null, decoder: null}"
     some = planned(tmp_path, f"components: {without}\ntolerances: null\n").action("checkpoint")
-    assert some.checks == {"used": ["vision_encoder"]}
+    assert some.uses == ("vision_encoder",)
     assert (some.params, some.files) == (whole.params, whole.files)
 
 

@@ -21,6 +21,7 @@ from typing import cast
 from sam3_build.errors import ActionError, Keys
 from sam3_build.execution.launch import Ended, Job
 from sam3_build.execution.memory import Running, expected_peak
+from sam3_build.execution.refused import problems, refuse_unusable
 from sam3_build.execution.sample_problems import located
 from sam3_build.execution.session import Session, device_file
 from sam3_build.folders import make_folder, share
@@ -62,14 +63,18 @@ def log_path(view: View, action: Action) -> Path:
 
 
 def is_fresh(action: Action, session: Session) -> bool:
-    """Tell whether the store has what `action` makes now and the view shows it. BuildError when nothing can tell."""
+    """Tell whether the store has what `action` makes now, fit for use, and the view shows it.
+
+    BuildError when nothing can tell.
+    """
     record = session.resolver.resolve(action.name).record
-    return record is not None and session.view.intact(action, record)
+    return record is not None and not problems(action, record) and session.view.intact(action, record)
 
 
 def execute(action: Action, session: Session) -> Outcome:
-    """Make `action` fresh and shown. ActionError when its stage fails, StoreError when it cannot be written.
+    """Make `action` fresh and shown. ActionError when its stage fails, or wrote what the plan cannot use.
 
+    StoreError when it cannot be written.
     ManifestError when another manifest has made the view its own.
     """
     started = time.monotonic()
@@ -94,6 +99,7 @@ def execute(action: Action, session: Session) -> Outcome:
                     how = How.BUILT
                     answer = resolver.settle(action.name, replace(answer, state=State.FRESH, record=record))
         assert answer.record
+        refuse_unusable(action, answer.record)
         view.publish(action, answer.record)
         store.remember(manifest, action.name, key)
         for source in action.inputs.values():
@@ -161,7 +167,7 @@ def _work(
     request = {
         "gpu": device,
         "stage": action.stage,
-        "params": {**action.params, **action.checks},
+        "params": action.params,
         "inputs": {role: str(path.absolute()) for role, path in inputs.items()},
         "out": str(out.absolute()),
     }

@@ -31,7 +31,7 @@ def checkpoint(model: ResolvedModel) -> Action:
         name="checkpoint",
         stage="checkpoint",
         arguments=CheckpointParams(family=family.name, layout=family.layout, source=source),
-        checks={"used": [component.spec.name for component in model.recorded]},
+        uses=tuple(component.spec.name for component in model.recorded),
         files=declared.files,
         recipe=("stages.checkpoint", f"families.{family.name}.weights"),
         tools=registry.stage("checkpoint").tools,

@@ -27,7 +27,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     """Write `config.json` and, for each component of the family, `<component>.json`: `{"tensors": {key: ...}}`.
 
     From the hub also `weights.json`, which points to the weights, and `tokenizer.json` when it is asked for.
-    BuildError when a component that is `used` holds NaN or infinity; of any other, the inventory says so.
+    A component that holds NaN or infinity is named among the facts: component -> message, below `refused`.
 
     document: CheckpointParams
     """
@@ -40,12 +40,14 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     config = _without_provenance(weights.complete_config(given))
     file = files.get("weights")
     understood: dict[str, Json] = weights.describe(params.source, file)
-    inventory: dict[str, dict[str, Json]] = weights.inventory(params.source, config, file, params.layout, params.used)
+    inventory: dict[str, dict[str, Json]] = weights.inventory(params.source, config, file, params.layout)
+    refused: dict[str, str] = weights.refused(params.source, file, inventory)
     (out / "config.json").write_bytes(canonical(config))
     for component, tensors in inventory.items():
         (out / f"{component}.json").write_bytes(canonical({"tensors": tensors}))
         logging.getLogger(__name__).info("%s: %d tensors", component, len(tensors))
-    return {component: len(tensors) for component, tensors in inventory.items()} | understood | facts
+    counts = {component: len(tensors) for component, tensors in inventory.items()}
+    return {**counts, **understood, **facts, **({"refused": refused} if refused else {})}
 
 
 def _from_hub(

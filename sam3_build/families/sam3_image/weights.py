@@ -68,13 +68,11 @@ def inventory(
     config: Mapping[str, Json],
     weights: Path | None,
     layout: str = USUAL_LAYOUT,
-    used: Collection[str] | None = None,
 ) -> dict[str, dict[str, Json]]:
     """Return component -> checkpoint key -> `{"dtype", "shape", "digest"}` for exactly the tensors that outputs need.
 
     The digest is that of the tensor's bytes; with random weights, of all that determines them. A tensor that is not
-    finite also has the numbers of its elements that are `nan` and `inf`: BuildError when one of the `used` components
-    (None: of all) has any.
+    finite also has the numbers of its elements that are `nan` and `inf`.
     """
     components = FAMILY.laid_out(layout).components
     skeletons = {c.name: skeleton(c.network(next(iter(FAMILY.references))), config) for c in components}
@@ -87,14 +85,29 @@ def inventory(
     checkpoint = checkpoint_file.read(weights, _state_dict(source))
     problems = [problem for model in skeletons.values() for problem in _mismatches(model, checkpoint)]
     _refuse_mismatches(problems + _unexpected(checkpoint, whole_model(config)), weights, checkpoint)
-    listed = {
+    return {
         name: {key: inventory_line(checkpoint.tensors[key]) for key in model.state_dict()}
         for name, model in skeletons.items()
     }
-    _refuse_not_finite(
-        {name: lines for name, lines in listed.items() if used is None or name in used}, weights, checkpoint
+
+
+def refused(
+    source: Mapping[str, Json], weights: Path | None, inventory: Mapping[str, Mapping[str, Mapping[str, Json]]]
+) -> dict[str, str]:
+    """Return component -> why nothing is exported from it: which tensors of its inventory are not finite."""
+    if weights is None or not any(finite.in_inventory(lines, {}) for lines in inventory.values()):
+        return {}
+    keys = checkpoint_file.read(weights, _state_dict(source)).keys
+    found = {name: finite.in_inventory(lines, keys) for name, lines in inventory.items()}
+    return {name: _not_finite(lines) for name, lines in found.items() if lines}
+
+
+def _not_finite(wrong: list[str]) -> str:
+    what = f"{len(wrong)} tensors are" if len(wrong) > 1 else "a tensor is"
+    return (
+        f"{what} not finite, and nothing is exported from that; take a checkpoint from before training went wrong, or "
+        "leave the component out:\n  " + "\n  ".join(finite.shortened(wrong))
     )
-    return {name: {**lines} for name, lines in listed.items()}
 
 
 def describe(source: Mapping[str, Json], weights: Path | None) -> dict[str, Json]:
@@ -120,8 +133,7 @@ def load(
     """
     model = skeleton(network, config)
     if wrong := finite.in_inventory(listed, {}):
-        listed_as = "\n  ".join(finite.shortened(wrong))
-        raise BuildError(f"tensors of {network} are not finite, and nothing is exported from them:\n  {listed_as}")
+        raise BuildError(f"{network}: {_not_finite(wrong)}")
     if weights is None:
         seed = _seed(source)
         recipes = random_weights.recipes(model)
@@ -187,18 +199,6 @@ def _mismatches(model: nn.Module, file: CheckpointTensors) -> list[str]:
         elif actual.dtype not in DTYPES:
             problems.append(f"type: {key}{origin} is {actual.dtype}; allowed: {', '.join(DTYPES)}")
     return problems
-
-
-def _refuse_not_finite(
-    listed: Mapping[str, Mapping[str, Mapping[str, Json]]], weights: Path, file: CheckpointTensors
-) -> None:
-    wrong = [f"{name}: {line}" for name, lines in listed.items() for line in finite.in_inventory(lines, file.keys)]
-    if wrong:
-        what = f"{len(wrong)} tensors are" if len(wrong) > 1 else "a tensor is"
-        raise BuildError(
-            f"{weights.name}: {what} not finite, and nothing is exported from that; take a checkpoint from before "
-            "training went wrong, or leave the component out:\n  " + "\n  ".join(finite.shortened(wrong))
-        )
 
 
 def _refuse_changed(

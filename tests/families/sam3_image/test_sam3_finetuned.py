@@ -6,6 +6,7 @@ import logging
 import math
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from sam3_build.commands.inspect import describe, render
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image import checkpoint_file, finite, tensors, torch_file, weights, wrapped_names
-from sam3_build.families.sam3_image.tensors import FileTensor, contiguous
+from sam3_build.families.sam3_image.tensors import FileTensor, StateDict, contiguous
 
 PATH = {"path": True}
 
@@ -82,7 +83,8 @@ def test_a_wrapped_file_has_the_inventory_of_the_bare_one_and_its_facts(official
     path = tmp_path / "tuned.pt"
     torch.save({f"model.module.{key}": tensor for key, tensor in official.items()}, path)
     assert weights.inventory(PATH, config, path) == wanted
-    facts = {"format": "official SAM 3, sam3.pt", "prefix": "model.module."}
+    freqs = "model.module.detector.backbone.vision_backbone.trunk.blocks.*.attn.freqs_cis"
+    facts = {"format": "official SAM 3, sam3.pt", "prefix": "model.module.", "computed_tables": {freqs: 4}}
     assert weights.describe(PATH, path) == facts and facts.items() <= describe(path).items()
     assert set(weights.load("decoder", PATH, config, path, wanted["decoder"])) == set(wanted["decoder"])
 
@@ -163,6 +165,20 @@ def test_tables_that_every_build_computes_are_left_out_in_every_format(official,
     assert describe(tmp_path / "f.safetensors")["unexpected"] == 0
 
 
+def test_tables_that_were_left_out_are_counted_by_name(state, tmp_path, caplog):
+    tables = {f"vision_encoder.backbone.layers.{n}.attention.rope.theta": torch.ones(2) for n in (0, 1)}
+    save_file({**state, **tables, "text_encoder.position_ids": torch.arange(4)}, tmp_path / "fork.safetensors")
+    names = {"vision_encoder.backbone.layers.*.attention.rope.theta": 2, "text_encoder.position_ids": 1}
+    with caplog.at_level(logging.INFO):
+        facts = weights.describe(PATH, tmp_path / "fork.safetensors")
+    assert facts["computed_tables"] == names
+    assert "  vision_encoder.backbone.layers.*.attention.rope.theta  2\n" in render(
+        describe(tmp_path / "fork.safetensors")
+    )
+    assert "fork.safetensors: left out tables that every build computes: " in caplog.text
+    assert "layers.*.attention.rope.theta (2)" in caplog.text
+
+
 def test_no_tensor_that_is_trained_counts_as_a_table(config):
     trained = [*weights.whole_model({"model_type": "sam3"}), *(n for n in official_names() if "freqs_cis" not in n)]
     assert [name for name in trained if wrapped_names.is_computed(name)] == []
@@ -216,7 +232,9 @@ def test_a_component_is_loaded_from_the_state_dict_that_was_listed(two, wanted, 
 )
 def test_a_state_dict_that_nobody_can_mean_is_refused_with_those_that_are_there(names, named, says):
     with pytest.raises(BuildError, match=says):
-        torch_file.choose("x.pt", names, named)
+        torch_file.choose(
+            "x.pt", dict.fromkeys(names, StateDict({"w": FileTensor(Path("x.pt"), "F32", (), 0, ())})), named
+        )
 
 
 def test_the_only_state_dict_is_taken_whatever_its_name(official, wanted, config, tmp_path):
@@ -224,6 +242,55 @@ def test_the_only_state_dict_is_taken_whatever_its_name(official, wanted, config
     assert weights.inventory(PATH, config, tmp_path / "last.ckpt") == wanted
     torch.save({"net": official}, tmp_path / "net.pth")
     assert weights.inventory(PATH, config, tmp_path / "net.pth") == wanted
+
+
+def test_numbers_among_the_tensors_are_left_out_and_said_and_no_other_state_dict_is_taken(
+    two, wanted, tmp_path, caplog
+):
+    content = torch.load(two, weights_only=True)
+    content["model"] |= {"num_batches": 3, "best": None, "head._extra_state": {"scale": torch.ones(1)}}
+    torch.save(content, tmp_path / "last.pt")
+    found = checkpoint_file.read(tmp_path / "last.pt")
+    assert (found.state_dict, found.others) == ("model", ("ema.module",))
+    assert all(tensors.inventory_line(found.tensors[key]) == line for key, line in wanted["decoder"].items())
+    with caplog.at_level(logging.INFO):
+        facts = weights.describe(PATH, tmp_path / "last.pt")
+    entries = ["num_batches (int)", "best (NoneType)", "head._extra_state (dict)"]
+    assert facts["no_tensors"] == describe(tmp_path / "last.pt")["no_tensors"] == entries
+    assert f"last.pt: left out what is no tensor: {', '.join(entries)}" in caplog.text
+
+
+def test_a_bare_state_dict_may_hold_numbers_too_but_none_that_is_larger(official, wanted, config, tmp_path):
+    torch.save({**official, "epoch": 3}, tmp_path / "bare.pt")
+    assert weights.inventory(PATH, config, tmp_path / "bare.pt") == wanted
+    torch.save({"step": torch.ones(1), "loss": torch.ones(1), "model": official}, tmp_path / "last.pt")
+    assert checkpoint_file.read(tmp_path / "last.pt").state_dict == "model"
+
+
+MIXED = {"w": torch.ones(2), "width": 3, "name": "x"}
+
+
+@pytest.mark.parametrize(
+    ("content", "named", "says"),
+    [
+        ({"model": MIXED}, None, r"'model' is no state dict, .*: width \(int\), name \(str\); save a state dict"),
+        ({"model": MIXED, "ema": {"w": torch.ones(2)}}, None, r"'model' is no .*, or name 'ema' in the manifest's"),
+        ({"ema": {"module": MIXED}, "model": {"w": torch.ones(2)}}, "ema", r"'ema\.module' is no .*: width \(int\)"),
+        (MIXED, None, r"odd\.pt: its content is no state dict, .*: width \(int\), name \(str\)"),
+        ({"net": MIXED, "epoch": 3}, None, r"'net' is no state dict, .*: width \(int\)"),
+    ],
+)
+def test_a_dict_that_is_hardly_tensors_is_refused_by_name_and_nothing_else_is_taken(content, named, says, tmp_path):
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises(BuildError, match=says):
+        checkpoint_file.read(tmp_path / "odd.pt", named)
+
+
+def test_the_only_state_dict_is_named_in_the_log_where_its_name_is_unusual(official, tmp_path, caplog):
+    torch.save({"model": [1, 2], "ema": official}, tmp_path / "ema.pt")
+    with caplog.at_level(logging.INFO):
+        assert weights.describe(PATH, tmp_path / "ema.pt")["state_dict"] == "ema"
+    assert "ema.pt: took the state dict 'ema'" in caplog.text
 
 
 # ------------------------------------------------------------------ what is no state dict
@@ -293,24 +360,27 @@ def test_tensors_that_are_not_finite_are_named_and_nothing_is_loaded_from_them(s
     torch.save(tuned, path)
     size = state[BAD].numel()
     line = f"{BAD} (of detector.transformer.decoder.presence_token_head.layers.0.weight): 1 NaN and 2 Inf of {size}"
-    with pytest.raises(BuildError) as caught:
-        weights.inventory(PATH, config, path)
-    assert str(caught.value).splitlines()[1:] == [f"  decoder: {line}"]
-    assert str(caught.value).startswith("nan.pt: a tensor is not finite, and nothing is exported from that")
+    listed = weights.inventory(PATH, config, path)
+    refused = weights.refused(PATH, path, listed)
+    assert refused.keys() == {"decoder"} and refused["decoder"].splitlines()[1:] == [f"  {line}"]
+    assert refused["decoder"].startswith("a tensor is not finite, and nothing is exported from that")
     found = describe(path)
     assert (found["not_finite"], found["not_finite_names"]) == (1, [line])
     assert line in render(found)
-    listed = weights.inventory(PATH, config, path, used=["vision_encoder"])
     assert {key: e for key, e in listed["decoder"].items() if "nan" in e or "inf" in e}.keys() == {BAD}
     assert weights.load("vision_encoder", PATH, config, path, listed["vision_encoder"])
-    with pytest.raises(BuildError, match=rf"tensors of decoder are not finite, .*\n  {BAD}: 1 NaN and 2 Inf"):
+    with pytest.raises(BuildError, match=rf"decoder: a tensor is not finite, .*\n  {BAD}: 1 NaN and 2 Inf"):
         weights.load("decoder", PATH, config, path, listed["decoder"])
 
 
 def test_many_tensors_that_are_not_finite_are_counted(state, config, tmp_path):
     save_file({key: tensor * math.nan for key, tensor in state.items()}, tmp_path / "nan.safetensors")
-    with pytest.raises(BuildError, match=r"nan\.safetensors: \d\d\d tensors are not finite(.|\n)*\n  and \d+ more$"):
-        weights.inventory(PATH, config, tmp_path / "nan.safetensors")
+    listed = weights.inventory(PATH, config, tmp_path / "nan.safetensors")
+    refused = weights.refused(PATH, tmp_path / "nan.safetensors", listed)
+    assert refused.keys() == listed.keys()
+    for name, message in refused.items():
+        assert message.startswith(f"{len(listed[name])} tensors are not finite")
+        assert message.endswith(f"\n  and {len(listed[name]) - finite.MOST_LISTED} more")
 
 
 @pytest.mark.parametrize("block", [4, 64, 1 << 22])

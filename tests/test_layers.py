@@ -191,6 +191,7 @@ def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
         "diagnose.polygraphy_files",
     }
     readers = {
+        "execution.refused",
         "publish.nights",
         "publish.nightly",
         "store.resolve",

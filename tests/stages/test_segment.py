@@ -23,8 +23,8 @@ from sam3_build.compare.judge import Row, Verdict, judge
 from sam3_build.drawing.palette import MEANT, NOT_MEANT
 from sam3_build.errors import BuildError
 from sam3_build.manifest.load import load
+from sam3_build.plan.comparisons import RANDOM
 from sam3_build.plan.make import make_plan
-from sam3_build.plan.pipelines import RANDOM
 from sam3_build.spec import Comparison
 from sam3_build.stages import chain, compare, verify
 

@@ -26,6 +26,15 @@ def test_a_slip_in_a_command_of_doit_is_told_apart_from_one_in_a_task(built: Bui
     assert_one_line(built.doit("lst"), "no task or command is named 'lst'; did you mean 'list'?")
 
 
+@pytest.mark.parametrize("words", [["-n", "2", "list"], ["build:head", "list"]], ids=" ".join)
+def test_a_command_that_stands_behind_options_or_names_is_told_to_come_first(
+    built: BuildSpace, words: list[str]
+) -> None:
+    assert_one_line(
+        built.doit(*words), "'list' is a command of doit and no task; a command comes first, ", "`doit list`"
+    )
+
+
 def test_a_name_that_is_near_to_nothing_is_told_where_names_are_listed(built: BuildSpace) -> None:
     assert_one_line(built.doit("info", "nonsense"), "no task is named 'nonsense': `doit list --all` shows them")
 

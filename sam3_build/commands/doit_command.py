@@ -74,6 +74,10 @@ def refuse_unknown(typed: Typed, tasks: Collection[str]) -> None:
         if "*" in word:
             why = "no task has such a name" if patterns else f"`doit {typed.command}` takes no patterns"
             raise InvalidCommand(f"{word}: {why}: `doit list --all` shows them")
+        if word in COMMANDS and not typed.is_named:
+            raise InvalidCommand(
+                f"{word!r} is a command of doit and no task; a command comes first, before options: `doit {word}`"
+            )
         what, known = "task", list(tasks)
         if not typed.is_named and word == typed.words[0]:
             what, known = "task or command", [*known, *COMMANDS]

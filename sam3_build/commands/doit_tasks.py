@@ -21,7 +21,7 @@ from doit.task import Task
 from sam3_build import registry
 from sam3_build.commands.doit_command import NOTHING, Typed, refuse_unknown
 from sam3_build.commands.doit_reporter import reporter
-from sam3_build.commands.output import outlive_readers
+from sam3_build.commands.output import fail_at_exit, outlive_readers
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.execution.local import Outcome, execute, is_fresh, log_path, readable
 from sam3_build.execution.session import Session, open_session
@@ -42,7 +42,7 @@ IO = {"capture": False}
 
 def open_for_doit(root: Path) -> Session:
     """Open the manifest that `doit manifest=...` or SAM3_MANIFEST names. InvalidDodoFile when it cannot be used."""
-    outlive_readers()
+    fail_at_exit(outlive_readers())
     sys.excepthook = _interrupted
     _hear_signals_while_waiting()
     gc.disable()  # a plan of 1000 actions is no garbage; looking through it again and again is a tenth of a no-op

@@ -28,6 +28,25 @@ def outlive_readers() -> list[OSError]:
     return lost
 
 
+def fail_at_exit(lost: list[OSError]) -> None:
+    """Make Python exit with 120 when output was lost, for a program that chooses its exit code itself, as doit does.
+
+    Python exits so when a standard stream cannot be flushed at the end. It flushes stderr last, and prints nothing of
+    an error in it.
+    """
+    stream = sys.stdout if sys.stderr is None else sys.stderr
+    if stream is None:
+        return
+    flush = stream.flush
+
+    def failing_flush() -> None:
+        flush()
+        if lost and sys.is_finalizing():
+            raise lost[0]
+
+    vars(stream).update(flush=failing_flush)
+
+
 def _guard(stream: TextIO, lost: list[OSError]) -> None:
     write, flush = stream.write, stream.flush
 
@@ -50,6 +69,7 @@ def _guard(stream: TextIO, lost: list[OSError]) -> None:
         os.close(nowhere)
         if error.errno not in NOBODY_READS:
             lost.append(error)
-            sys.stderr.write(f"cannot write to {stream.name}: {error.strerror}; the rest of the output is lost\n")
+            if sys.stderr is not None:
+                sys.stderr.write(f"cannot write to {stream.name}: {error.strerror}; the rest of the output is lost\n")
 
     vars(stream).update(write=guarded_write, flush=guarded_flush)

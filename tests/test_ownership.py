@@ -9,7 +9,7 @@ import pytest
 from build_space import BuildSpace
 
 from sam3_build.errors import ManifestError
-from sam3_build.manifest.paths import identity
+from sam3_build.manifest.paths import doit_call, identity
 from sam3_build.store.ownership import OWNER, Ownership, release
 from sam3_build.store.view import KEPT
 
@@ -45,6 +45,24 @@ def test_who_comes_second_is_refused_and_both_are_named(tmp_path: Path) -> None:
     )
     one.check()
     assert owner(tmp_path) == "a/m.yaml\n"
+
+
+@pytest.mark.parametrize(
+    ("identity", "call"),
+    [
+        ("manifests/mine.yaml", "doit manifest=mine"),
+        ("manifests/mine.yml", "doit manifest=manifests/mine.yml"),
+        ("manifests/mine.v2.yaml", "doit manifest=mine.v2"),
+        ("manifests/old/mine.yaml", "doit manifest=manifests/old/mine.yaml"),
+        ("manifests/manifests/mine.yaml", "doit manifest=manifests/manifests/mine.yaml"),
+        ("old/manifests/mine.yaml", "doit manifest=old/manifests/mine.yaml"),
+        ("mine.yaml", "doit manifest=mine.yaml"),
+        ("my own/mine.yaml", "doit 'manifest=my own/mine.yaml'"),
+        ("/home/somebody/mine.yaml", "doit manifest=path/to/mine.yaml"),
+    ],
+)
+def test_doit_is_called_by_what_finds_a_manifest_on_any_machine(identity: str, call: str) -> None:
+    assert doit_call(identity) == call
 
 
 def test_looking_claims_nothing(tmp_path: Path) -> None:

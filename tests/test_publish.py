@@ -123,6 +123,18 @@ def test_an_engine_that_ran_is_published_and_its_card_tells_what_a_user_must_kno
     assert "UNVERIFIED" not in text
 
 
+def test_card_and_page_of_a_manifest_elsewhere_call_it_by_its_path_from_the_checkout(space: BuildSpace) -> None:
+    (space.root / "mine").mkdir()
+    (space.root / "mine/other.yaml").write_text("extends: ../manifests/toy.yaml\n")
+    assert space.build(f"manifest={space.root}/mine/other.yaml").built == set()
+    space.build("manifest=mine/other.yaml", "publish:cpu")
+    made = space.artifacts / "other"
+    text = (made / "published/cpu/head.fp16.md").read_text()
+    assert "    doit manifest=mine/other.yaml precision:head.fp16\n    doit manifest=mine/other.yaml verify\n" in text
+    page = (made / "report.html").read_text()
+    assert "doit manifest=mine/other.yaml verify" in page and str(space.root) not in page + text
+
+
 def test_what_is_not_built_or_not_compared_is_refused_with_the_command_that_makes_it(fresh: BuildSpace) -> None:
     run = fresh.doit("publish")
     assert run.code == 1 and "missing: not built from the present inputs: run `doit build`" in run.output, run.output

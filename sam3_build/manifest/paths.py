@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import shlex
+from pathlib import Path, PurePosixPath
 
 
 def expanded(written: str) -> Path:
@@ -21,3 +22,17 @@ def identity(manifest: Path, checkout: Path) -> str:
     path, root = (Path(os.path.realpath(folder)) for folder in (manifest.parent, checkout))
     path /= manifest.name
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def doit_call(identity: str) -> str:
+    """Return how somebody calls doit in the checkout for a manifest: `doit manifest=mine`, by its path elsewhere.
+
+    Of one outside of the checkout only the file name is given: its folder is of no use on another machine.
+    """
+    path = PurePosixPath(identity)
+    if path.is_absolute():
+        name = f"path/to/{path.name}"
+    else:
+        is_named = path.parent == PurePosixPath("manifests") and path.suffix == ".yaml"
+        name = path.stem if is_named else identity
+    return f"doit {shlex.quote(f'manifest={name}')}"

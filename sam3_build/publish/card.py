@@ -31,6 +31,7 @@ class Subject:
     rows:     its own verdicts; `below` is what they depend on, each with its name and its verdict
     runs_on:  compute capability -> the GPU that ran it there, None where none did; empty when there is no choice
     unrun:    why it is UNVERIFIED, empty when it is not
+    call:     how doit is called for its manifest, `doit manifest=mine`
     """
 
     file: str
@@ -48,6 +49,7 @@ class Subject:
     below: tuple[tuple[str, str, Verdict], ...]
     runs_on: Mapping[str, str | None]
     unrun: tuple[str, ...]
+    call: str
 
 
 def card(subject: Subject, manifest: Manifest) -> bytes:
@@ -83,7 +85,7 @@ def _lines(s: Subject, manifest: Manifest) -> Iterator[str]:
             ((capability, where or f"{UNVERIFIED}: not run") for capability, where in s.runs_on.items()),
         )
     yield from ("", "## Build it again", "")
-    yield from (f"    doit manifest={manifest.name} {s.record.action}", f"    doit manifest={manifest.name} verify", "")
+    yield from (f"    {s.call} {s.record.action}", f"    {s.call} verify", "")
     yield "with the tools above. An equal key means equal inputs, code and tools; a large engine's bytes may differ all"
     yield "the same, since TensorRT orders things by address. `sha256sum -c SHA256SUMS` checks this folder."
     yield from ("", "## Licence", "", *_licence(manifest.checkpoint))

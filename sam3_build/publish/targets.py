@@ -17,6 +17,7 @@ from sam3_build.compare.dependencies import Judged
 from sam3_build.compare.judge import worst
 from sam3_build.execution.local import readable
 from sam3_build.execution.session import Session
+from sam3_build.manifest.paths import doit_call
 from sam3_build.publish import folder
 from sam3_build.publish.card import GRAPH, UNVERIFIED, Subject, card
 from sam3_build.publish.checks import EXCUSABLE, Candidate, Cause, Item, Reason, shown
@@ -223,6 +224,7 @@ def _subject(candidate: Candidate, item: Item, record: Record, reasons: Sequence
         ),
         runs_on=candidate.runs_on(item),
         unrun=tuple(dict.fromkeys(reason.why for reason in reasons if reason.what in item.names)),
+        call=doit_call(candidate.session.ownership.manifest),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sam3_build.errors import BuildError
 from sam3_build.execution.session import Session
+from sam3_build.manifest.paths import doit_call
 from sam3_build.manifest.types import Manifest
 from sam3_build.spec import PIPELINE, Comparison, Json, Kind, Plan
 from sam3_build.store.objects import Record
@@ -56,10 +57,8 @@ def sources(session: Session) -> Sources:
         with suppress(BuildError):
             if record := session.resolver.known(action.name).record:
                 records[action.name] = record
-    manifest = session.manifest
-    usual = manifest.path.parent == session.view.root.parent.parent / "manifests"
-    call = f"doit manifest={manifest.name if usual else manifest.path}"
-    return Sources(manifest, session.plan, records, session.resolver.folder, call)
+    call = doit_call(session.ownership.manifest)
+    return Sources(session.manifest, session.plan, records, session.resolver.folder, call)
 
 
 def side(comparison: Comparison) -> str:

@@ -348,6 +348,7 @@ def test_a_failed_action_takes_the_page_with_it(fresh: BuildSpace) -> None:
     assert not (fresh.view / "report.html").exists()
 
 
+@pytest.mark.workers
 def test_nothing_is_loaded_to_find_the_page_fresh(space: BuildSpace) -> None:
     space.build("verify")
     (space.root / "site").mkdir(exist_ok=True)

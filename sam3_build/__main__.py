@@ -23,7 +23,7 @@ from sam3_build.execution.refused import refuse_unusable_records
 from sam3_build.execution.sample_problems import refuse_wrong_samples
 from sam3_build.execution.session import Session, open_session, this_gpu
 from sam3_build.manifest.lock import manifest_files
-from sam3_build.plan.resolved import Machine
+from sam3_build.plan.resolve import Machine
 from sam3_build.store.explain import explain_action, explain_plan
 from sam3_build.store.sizes import free_bytes, readable_size
 

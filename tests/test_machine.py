@@ -14,14 +14,15 @@ from gpus import A10, RTX_4090
 from sam3_build.backends import _tensorrt, onnxruntime
 from sam3_build.commands import device
 from sam3_build.manifest.load import load
-from sam3_build.plan.resolved import Machine
+from sam3_build.plan.resolve import Machine
+from sam3_build.report.text import WIDTH
 
 NONE = Machine(None, "none found on this machine")
 
 
 def said(on: Machine) -> str:
     text = device.render(on, load("sam3_mini", ROOT))
-    assert max(map(len, text.splitlines())) <= device.WIDTH
+    assert max(map(len, text.splitlines())) <= WIDTH
     return text
 
 

@@ -16,7 +16,7 @@ from sam3_build.manifest.load import load
 from sam3_build.params import BuildParams, ContrastParams, NetworkParams, PrecisionParams, VerifyParams
 from sam3_build.plan import search
 from sam3_build.plan.make import make_plan
-from sam3_build.plan.resolved import Machine, resolve
+from sam3_build.plan.resolve import Machine, resolve
 from sam3_build.spec import Json
 
 BUILD: dict[str, Json] = {

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from sam3_build import registry
 from sam3_build.machine import toolchain
 from sam3_build.manifest.types import Manifest, Target
-from sam3_build.plan.resolved import Machine
+from sam3_build.plan.resolve import Machine
 from sam3_build.report.text import wrapped
 from sam3_build.spec import DeviceFingerprint, Json
 

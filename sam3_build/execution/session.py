@@ -17,7 +17,7 @@ from sam3_build.manifest.cache import load
 from sam3_build.manifest.paths import expanded, identity
 from sam3_build.manifest.types import Manifest
 from sam3_build.plan.make import make_plan
-from sam3_build.plan.resolved import wants_device
+from sam3_build.plan.resolve import wants_device
 from sam3_build.spec import DeviceFingerprint, Plan
 from sam3_build.store.objects import Store
 from sam3_build.store.ownership import Ownership

@@ -15,7 +15,7 @@ from sam3_build.manifest.types import Manifest
 from sam3_build.plan import engines, reference
 from sam3_build.plan.comparisons import comparisons
 from sam3_build.plan.pipelines import pipelines
-from sam3_build.plan.resolved import Machine, resolve
+from sam3_build.plan.resolve import Machine, resolve
 from sam3_build.spec import DeviceFingerprint, Plan
 
 

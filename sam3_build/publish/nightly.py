@@ -19,7 +19,7 @@ from sam3_build.execution import schedule
 from sam3_build.execution.local import How, Outcome, log_path, readable
 from sam3_build.execution.session import Session, this_gpu
 from sam3_build.machine.toolchain import version
-from sam3_build.plan.resolved import wants_device
+from sam3_build.plan.resolve import wants_device
 from sam3_build.publish import nights
 from sam3_build.publish.checks import Cause
 from sam3_build.publish.targets import Published, Status, publish, refusal, render

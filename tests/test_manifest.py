@@ -16,7 +16,7 @@ from sam3_build import registry
 from sam3_build.errors import ManifestError
 from sam3_build.manifest import extends
 from sam3_build.manifest.load import load
-from sam3_build.manifest.types import Box, Checkpoint, Hub, Manifest, SourceFile
+from sam3_build.manifest.types import Box, Checkpoint, Hub, Manifest, SourceFile, Target
 from sam3_build.plugins import Backend, Precision
 from sam3_build.spec import ComponentSpec, Json, Layout, ModelFamily, TensorSpec
 
@@ -105,7 +105,9 @@ FAMILY = ModelFamily(
     name="toy",
     layouts={
         "v1": Layout((ENCODER, HEAD), (), ("batch", "num_boxes")),
-        "v2": Layout((replace(HEAD, inputs=(*ENCODER.inputs, HEAD.inputs[1])),), (), ("batch", "num_boxes")),
+        "v2": Layout(
+            (replace(HEAD, inputs=(*ENCODER.inputs, HEAD.inputs[1])),), (), ("batch", "num_boxes", "num_points")
+        ),
         "v3": Layout((ENCODER,), (), ("batch",)),
     },
     references={"meta": "Meta's code", "hf": "transformers"},
@@ -660,16 +662,14 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     "what only another layout has": (
         (("reference: meta", "layout: v3\nreference: meta"),),
         (
-            "m.yaml:9: components.head: layout 'v3' has no component 'head', but encoder; leave it out, or write "
-            "`head: null` where a manifest that this one extends has it; or choose `layout: v1`",
+            "m.yaml:9: components.head: layout 'v3' has no component 'head', but encoder; leave it out, or choose "
+            "`layout: v1`",
             "m.yaml:13: shape_profiles.small.num_boxes: layout 'v3' has no dynamic dimension 'num_boxes', but batch; "
-            "leave it out, or write `num_boxes: null` where a manifest that this one extends has it; or choose "
-            "`layout: v1`",
+            "leave it out, or choose `layout: v1`",
             "m.yaml:14: shape_profiles.large.num_boxes: layout 'v3' has no dynamic dimension 'num_boxes', but batch; "
-            "leave it out, or write `num_boxes: null` where a manifest that this one extends has it; or choose "
-            "`layout: v1`",
-            "m.yaml:25: tolerances.fp16.head: layout 'v3' has no component 'head', but encoder; leave it out, or write "
-            "`head: null` where a manifest that this one extends has it; or choose `layout: v1`",
+            "leave it out, or choose `layout: v1`",
+            "m.yaml:25: tolerances.fp16.head: layout 'v3' has no component 'head', but encoder; leave it out, or "
+            "choose `layout: v1`",
         ),
     ),
     "a target that picks an unknown profile": (
@@ -1038,6 +1038,42 @@ NARROWED_WRONGLY = {
         "to give options, write a mapping and no list",
     ),
     "nothing": ("targets: []", "m.yaml:2: targets: is empty; list at least one"),
+    "a target that is in no list": (
+        "targets: cpu",
+        "m.yaml:2: targets: must be a mapping, or a list that selects from the extended manifest, found the string "
+        "'cpu'; write [cpu]",
+    ),
+    "a component that is in no list": (
+        "components: head",
+        "m.yaml:2: components: must be a mapping, or a list that selects from the extended manifest, found the string "
+        "'head'; write [head]",
+    ),
+    "no name at all in the place of a list": (
+        "shape_profiles: 4",
+        "m.yaml:2: shape_profiles: must be a mapping, or a list that selects from the extended manifest, found the "
+        "number 4; write [small, large]",
+    ),
+    "what the same file's layout does not have": (
+        "layout: v3\nshape_profiles: {small: {num_boxes: 4}}\ncomponents: {head: {opset: 18}}",
+        "m.yaml:3: shape_profiles.small.num_boxes: layout 'v3' has no dynamic dimension 'num_boxes', but batch; "
+        "leave it out, or choose `layout: v1`",
+        "m.yaml:4: components.head: layout 'v3' has no component 'head', but encoder; leave it out, or choose "
+        "`layout: v1`",
+    ),
+    "an option that the same file's backend does not have": (
+        "targets: {ada: {backend: plain, level: 4, shape_profiles: [small]}}",
+        "m.yaml:2: targets.ada.shape_profiles: backend 'plain' uses no shape profiles; leave it out",
+        "m.yaml:2: targets.ada.level: unknown key 'level' of backend 'plain'; allowed: allow_unverified, backend, "
+        "shape_profiles",
+    ),
+    "two sources of a checkpoint": (
+        "checkpoint: {path: bare.safetensors, hub: a/b}",
+        "m.yaml:2: checkpoint: takes exactly one of 'random', 'path' and 'hub', found path and hub",
+    ),
+    "a revision of what has none": (
+        "checkpoint: {path: bare.safetensors, config: toy.json, revision: r}",
+        "m.yaml:2: checkpoint.revision: stands beside 'hub' only; 'path' has no revisions",
+    ),
 }
 
 
@@ -1057,6 +1093,13 @@ def test_names_that_mean_nothing_are_mistakes_whoever_wrote_them(project: Path) 
         "base.yaml:24: tolerances.fp16.haed: unknown component 'haed' of this manifest (allowed: head); "
         "did you mean 'head'?",
     )
+    Path("base.yaml").write_text(edited(("num_boxes: 3", "num_box: 3"), ('8.9"]', '8.9"]\n    levle: 2')))
+    found = problems(project, "extends: base.yaml\nlayout: v3\ntargets: {ada: {backend: plain}}\n")
+    assert list(found) == [
+        "base.yaml:12: shape_profiles.small.num_box: unknown dynamic dimension 'num_box'; allowed: batch",
+        "base.yaml:20: targets.ada.levle: unknown key 'levle' of backend 'plain'; allowed: allow_unverified, backend, "
+        "shape_profiles",
+    ]
 
 
 def test_narrowing_reaches_through_a_file_in_between(project: Path) -> None:
@@ -1079,6 +1122,81 @@ def test_options_for_what_an_extended_file_left_out_are_a_mistake(project: Path)
         narrowed(project, tolerance, middle="precisions: [fp32]")
     with pytest.raises(ManifestError, match=r"^m\.yaml:2: tolerances\.fp16\.head: unknown component 'head' of this"):
         narrowed(project, tolerance, middle="components: {head: null}")
+
+
+@pytest.mark.parametrize("how", ["layout: v3", "layout: v3\ncomponents: [encoder]"])
+def test_what_only_another_layout_has_is_not_inherited(project: Path, how: str) -> None:
+    for manifest in (narrowed(project, how), narrowed(project, "opset: 18", middle=how)):
+        assert (manifest.layout, list(manifest.components), manifest.tolerances) == ("v3", ["encoder"], {"fp16": {}})
+        assert manifest.shape_profiles == {"small": {"batch": (1, 2, 4)}, "large": {"batch": (1, 4, 16)}}
+    back = narrowed(project, "layout: v1", middle="layout: v3")
+    whole = narrowed(project, "")
+    assert (back.shape_profiles, back.tolerances) == (whole.shape_profiles, whole.tolerances)
+
+
+def test_a_layout_is_left_by_null_too(project: Path) -> None:
+    v2 = edited(
+        ("opset: 20", "opset: 20\nlayout: v2"),
+        ("  encoder: {patches: [fold]}\n", ""),
+        ("s: 3}", "s: 3, num_points: 9}"),
+    )
+    Path("base.yaml").write_text(v2)
+    assert loaded(project, "extends: base.yaml\n").shape_profiles["small"]["num_points"] == (9, 9, 9)
+    manifest = loaded(project, "extends: base.yaml\nlayout: null\n")
+    assert (manifest.layout, list(manifest.shape_profiles["small"])) == ("v1", ["batch", "num_boxes"])
+
+
+def test_nulls_for_what_a_layout_does_not_have_may_stay(project: Path) -> None:
+    nulls = "components: {head: null}\nshape_profiles: {small: {num_boxes: null}, large: {num_boxes: null}}"
+    manifest, short = narrowed(project, f"layout: v3\n{nulls}"), narrowed(project, "layout: v3")
+    assert replace(manifest, files=()) == replace(short, files=())
+
+
+def test_a_target_of_another_backend_inherits_only_what_that_one_takes(project: Path) -> None:
+    ada = narrowed(project, "targets: {ada: {backend: plain}}", middle="targets: {ada: {allow_unverified: true}}")
+    assert ada.targets["ada"] == Target("plain", ("small", "large"), {}, allow_unverified=True)
+    back = narrowed(project, "targets: {ada: {backend: fast}}", middle="targets: {ada: {backend: plain}}")
+    assert back.targets["ada"] == narrowed(project, "").targets["ada"]
+
+
+def checkpoint(project: Path, base: str, over: str, **others: str) -> Checkpoint:
+    """Load a manifest with the checkpoint `over` that extends one with `base`, or what one of `others` is called."""
+    Path("own").mkdir(exist_ok=True)
+    for name in ("own/config.json", "own/model.safetensors", "two.pt"):
+        Path(name).write_bytes(b"x")
+    Path("base.yaml").write_text(edited((RANDOM, base)))
+    for name, text in others.items():
+        Path(f"{name}.yaml").write_text(f"extends: base.yaml\ncheckpoint: {text}\n")
+    return loaded(project, f"extends: {next(iter(others), 'base')}.yaml\ncheckpoint: {over}\n").checkpoint
+
+
+HUB = "{hub: a/b, revision: r, weights: ema, config: toy.json}"
+
+
+@pytest.mark.parametrize("base", [RANDOM, HUB, "{path: two.pt, weights: ema, config: toy.json}"])
+@pytest.mark.parametrize("over", ["{random: {seed: 1, config: toy.json}}", "{hub: c/d}", "{path: own}"])
+def test_another_source_of_a_checkpoint_replaces_the_inherited_one(project: Path, base: str, over: str) -> None:
+    found = checkpoint(project, base, over)
+    assert found == checkpoint(project, base, "{}", middle=over) == loaded(project, edited((RANDOM, over))).checkpoint
+
+
+@pytest.mark.parametrize("over", ["{path: own}", "{hub: null, path: own}", "{hub: null, revision: null, path: own}"])
+def test_an_inherited_source_may_be_nulled(project: Path, over: str) -> None:
+    own = Path("own").absolute()
+    files = {"config": own / "config.json", "weights": own / "model.safetensors"}
+    assert checkpoint(project, "{hub: a/b, revision: r}", over) == Checkpoint(None, None, own, None, files)
+
+
+@pytest.mark.parametrize("base", [HUB, "{path: two.pt, config: toy.json}"])
+def test_a_config_is_inherited_by_weights_that_have_none_beside_them(project: Path, base: str) -> None:
+    assert checkpoint(project, base, "{path: bare.safetensors}").config == Path("toy.json").absolute()
+
+
+@pytest.mark.parametrize("over", ["{hub: a/b}", "{config: toy.json}"])
+def test_the_same_source_keeps_what_belongs_to_it(project: Path, over: str) -> None:
+    assert checkpoint(project, HUB, over) == loaded(project, edited((RANDOM, HUB))).checkpoint
+    back = checkpoint(project, HUB, "{hub: a/b}", middle="{path: own}")
+    assert back.hub == Hub("a/b", "r"), "or a commit would become a branch unseen"
 
 
 # ------------------------------------------------------------------ a home folder

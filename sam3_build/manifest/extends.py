@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sam3_build.errors import did_you_mean
-from sam3_build.manifest.narrow import Removed, narrowed
+from sam3_build.manifest.narrow import narrowed
 from sam3_build.manifest.old_names import OldNames
 from sam3_build.manifest.paths import expanded
 from sam3_build.manifest.problems import found, kind, no_file, unknown
@@ -38,23 +38,23 @@ class Source(NamedTuple):
 def read(file: Path) -> Source:
     """Read `file` and what it extends. Mappings merge, lists and scalars replace, null removes.
 
-    A list in the place of a mapping that SELECTABLE has selects from it. What was inherited and belongs to nothing that
-    is selected is left out (see narrow.py).
+    A list in the place of a mapping that SELECTABLE has selects from it. What was inherited and means nothing beside
+    what a more derived file chose is left out (see narrow.py).
     """
     reader = _Reader()
     root = reader.read(file, ())
     if root is not None:
-        root = narrowed(root, [source.path for source in reader.files], reader.removed)
+        root = narrowed(root, [source.path for source in reader.files], reader.changes)
     return Source(root, tuple(reader.files), tuple(reader.problems), tuple(reader.old_names.notes))
 
 
 class _Reader:
-    """Reads a manifest and what it extends, and notes the files, what is wrong, and what was removed where."""
+    """Reads a manifest and what it extends, and notes the files, what is wrong, and what was changed where."""
 
     def __init__(self) -> None:
         self.files: list[SourceFile] = []
         self.problems: list[Problem] = []
-        self.removed: Removed = {}
+        self.changes: dict[Keys, Place] = {}
         self.old_names = OldNames(self.problems)
 
     def read(self, file: Path, chain: tuple[Path, ...]) -> Value | None:
@@ -88,9 +88,15 @@ class _Reader:
         return None if base is None else self._merge(base, over, ())
 
     def _merge(self, base: Value, over: Value, keys: Keys) -> Value:
-        if isinstance(base.data, dict) and isinstance(over.data, tuple) and keys in [(name,) for name in SELECTABLE]:
+        selectable = isinstance(base.data, dict) and keys in [(name,) for name in SELECTABLE]
+        if isinstance(base.data, dict) and selectable and isinstance(over.data, tuple):
             return self._select(base.data, over.data, over.place, keys)
+        if isinstance(base.data, dict) and selectable and not isinstance(over.data, dict):
+            self._add(over.place, keys, _no_selection(over.data, base.data))
+            return over._replace(data=None)
         if not isinstance(base.data, dict) or not isinstance(over.data, dict):
+            if base.plain() != over.plain():
+                self.changes[keys] = over.place
             return over
         data, places = dict(base.data), dict(base.keys)
         for key, value in over.data.items():
@@ -128,7 +134,7 @@ class _Reader:
 
     def _remove(self, value: Value, place: Place, keys: Keys) -> None:
         """Note that `place` removes the value at `keys`, and with it what it holds."""
-        self.removed[keys] = place
+        self.changes[keys] = place
         for key, part in value.data.items() if isinstance(value.data, dict) else ():
             self._remove(part, place, (*keys, key))
 
@@ -138,3 +144,11 @@ class _Reader:
 
 def _nothing_to_remove(key: str, known: Mapping[str, Value]) -> str:
     return f"null removes a key of the extended manifest, which has no {key!r} here{did_you_mean(key, known)}"
+
+
+def _no_selection(given: object, known: Mapping[str, Value]) -> str:
+    """Say that a scalar is neither a mapping nor a list that selects, and how to write the one that was meant."""
+    names = ", ".join([given] if isinstance(given, str) and given in known else known)
+    return (
+        f"must be a mapping, or a list that selects from the extended manifest, found {found(given)}; write [{names}]"
+    )

@@ -1,86 +1,161 @@
-"""Takes a merged tree, returns it without what was inherited for things that a more derived file does not select.
+"""Takes a merged tree, returns it without what was inherited and means nothing beside what a more derived file chose.
 
-What is written for such a thing in the file that leaves it out, or in one that extends that file, stays: a mistake.
+What is written for such a thing in the file that chooses, or in one that extends that file, stays: a mistake. So does a
+name that means nothing whatever is chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 from sam3_build import registry
+from sam3_build.errors import BuildError
+from sam3_build.manifest.checkpoints import KEYS as CHECKPOINT
+from sam3_build.manifest.checkpoints import SOURCES
+from sam3_build.manifest.weight_files import weight_files
 from sam3_build.manifest.yaml_tree import Keys, Place, Value
-from sam3_build.spec import BASELINE
+from sam3_build.spec import BASELINE, USUAL_LAYOUT, Layout
 
-# What a file took away of those that it extends -> where it says so; the most derived file counts.
-Removed = dict[Keys, Place]
+# What a file took away of those that it extends, or gave another value -> where it says so, in the most derived file.
+Changes = Mapping[Keys, Place]
 
 # Whether what stands at the first place was inherited by the file that the second one is in.
 Inherited = Callable[[Place, Place], bool]
 
 
-def narrowed(root: Value, files: Sequence[Path], removed: Mapping[Keys, Place]) -> Value:
-    """Return `root`, merged of `files` (the manifest first, then what it extends), without what nothing selects.
+class Void(NamedTuple):
+    """Names that mean nothing in the mapping or list at `at`, where the file of `by` inherited them: it chose there."""
 
-    That is: options and tolerances of precisions that `precisions` does not list, tolerances of components that were
-    `removed`, and of a target's pick the profiles that were; a pick of which nothing is left counts as none. Names that
-    mean nothing stay.
+    at: Keys
+    names: Collection[str]
+    by: Place
+
+
+def narrowed(root: Value, files: Sequence[Path], changes: Changes) -> Value:
+    """Return `root`, merged of `files` (the manifest first, then what it extends), without what a choice makes void.
+
+    A list or mapping of which nothing is left stays, but for a target's pick of profiles, which counts as none.
     """
     depths = {file: depth for depth, file in enumerate(files)}
 
     def inherited(place: Place, by: Place) -> bool:
         return depths[place.file] > depths[by.file]
 
-    for keys in _of_precisions(root, inherited):
-        root = _without(root, keys)
-    for keys in _of_components(root, removed, inherited):
-        root = _without(root, keys)
-    return _with_picks(root, removed, inherited)
+    for voids in (
+        _by_precisions(root),
+        _by_layout(root, changes),
+        _by_components(root, changes),
+        _by_profiles(root, changes),
+        _by_backends(root, changes),
+        _by_source(root, changes, inherited),
+    ):
+        for void in voids:
+            root = _without(root, void, inherited)
+    return root
 
 
-def _of_precisions(root: Value, inherited: Inherited) -> Iterator[Keys]:
-    """Yield where options and tolerances of precisions stand that are not selected."""
+# ------------------------------------------------------------------ what each choice makes void
+
+
+def _by_precisions(root: Value) -> Iterator[Void]:
+    """Options and tolerances of precisions that `precisions` does not list."""
     selection = root.get(("precisions",))
     if selection is None or not isinstance(selection.data, tuple):
         return
     selected = [item.data for item in selection.data]
-    unselected = [name for name in registry.names("precisions") if name not in selected]
-    parents: list[Keys] = [("components", name, "precisions") for name in _entries(root, ("components",))]
-    for parent in [*parents, ("tolerances",)]:
-        places = _entries(root, parent)
-        for name in unselected:
-            judged = name == BASELINE and parent == ("tolerances",)  # whatever is selected: others are measured from it
-            if name in places and not judged and inherited(places[name], selection.place):
-                yield (*parent, name)
+    others = {name for name in registry.names("precisions") if name not in selected}
+    for name in _entries(root, ("components",)):
+        yield Void(("components", name, "precisions"), others, selection.place)
+    yield Void(("tolerances",), others - {BASELINE}, selection.place)  # which is judged whatever is selected
 
 
-def _of_components(root: Value, removed: Mapping[Keys, Place], inherited: Inherited) -> Iterator[Keys]:
-    """Yield where tolerances of components stand that were removed."""
-    components = _entries(root, ("components",))
+def _by_layout(root: Value, changes: Changes) -> Iterator[Void]:
+    """Components, their tolerances and dimensions that only other layouts of the family have."""
+    chosen = root.get(("layout",))
+    name = USUAL_LAYOUT if chosen is None else chosen.data
+    by = changes.get(("layout",)) if chosen is None else chosen.place
+    family = root.get(("family",))
+    if by is None or family is None or family.data not in registry.names("families"):
+        return
+    layouts = registry.family(str(family.data)).layouts
+    if not isinstance(name, str) or name not in layouts:
+        return
+
+    def elsewhere(parts: Callable[[Layout], Collection[str]]) -> set[str]:
+        return {part for layout in layouts.values() for part in parts(layout)} - {*parts(layouts[name])}
+
+    components = elsewhere(lambda layout: [component.name for component in layout.components])
+    yield Void(("components",), components, by)
     for precision in _entries(root, ("tolerances",)):
-        for name, place in _entries(root, ("tolerances", precision)).items():
-            by = removed.get(("components", name))
-            if name not in components and by and inherited(place, by):
-                yield "tolerances", precision, name
+        yield Void(("tolerances", precision), components, by)
+    for profile in _entries(root, ("shape_profiles",)):
+        yield Void(("shape_profiles", profile), elsewhere(lambda layout: layout.dynamic_dims), by)
 
 
-def _with_picks(root: Value, removed: Mapping[Keys, Place], inherited: Inherited) -> Value:
-    """Return `root` with targets that pick no profile which was removed."""
-    profiles = _entries(root, ("shape_profiles",))
+def _by_components(root: Value, changes: Changes) -> Iterator[Void]:
+    """Tolerances of components that were removed."""
+    for name, by in _removed(root, changes, "components"):
+        for precision in _entries(root, ("tolerances",)):
+            yield Void(("tolerances", precision), {name}, by)
 
-    def stays(item: Value) -> bool:
-        by = removed.get(("shape_profiles", str(item.data)))
-        return str(item.data) in profiles or by is None or not inherited(item.place, by)
 
-    for name in _entries(root, ("targets",)):
-        keys: Keys = ("targets", name, "shape_profiles")
-        pick = root.get(keys)
-        if pick is None or not isinstance(pick.data, tuple):
+def _by_profiles(root: Value, changes: Changes) -> Iterator[Void]:
+    """What targets pick of profiles that were removed."""
+    for name, by in _removed(root, changes, "shape_profiles"):
+        for target in _entries(root, ("targets",)):
+            yield Void(("targets", target, "shape_profiles"), {name}, by)
+
+
+def _by_backends(root: Value, changes: Changes) -> Iterator[Void]:
+    """What only other backends take, in targets whose backend was changed."""
+    for target in _entries(root, ("targets",)):
+        keys: Keys = ("targets", target, "backend")
+        backend, names = root.get(keys), registry.names("backends")
+        if keys in changes and backend is not None and backend.data in names:
+            others = {key for name in names for key in _taken(name)}
+            yield Void(keys[:-1], others - _taken(str(backend.data)), changes[keys])
+
+
+def _taken(backend_name: str) -> set[str]:
+    """Return the keys of a target that are its backend's own."""
+    backend = registry.backend(backend_name)
+    return {*(field.name for field in fields(backend.options)), *(["shape_profiles"] if backend.uses_profiles else [])}
+
+
+# Keys of `checkpoint` that belong to the source named beside them -> the kinds of source that have them.
+BELONGING: Mapping[str, tuple[str, ...]] = {
+    "revision": ("hub",),
+    "weights": ("path", "hub"),
+    "config": ("path", "hub"),
+}
+
+
+def _by_source(root: Value, changes: Changes, inherited: Inherited) -> Iterator[Void]:
+    """Of a checkpoint whose source was replaced: the earlier source, and what belongs to it.
+
+    A config stays where the new source is a path with none beside it: it describes a network, which has no other here.
+    """
+    places = {name: place for name, place in _entries(root, CHECKPOINT).items() if name in SOURCES}
+    for source, place in places.items():
+        if any(inherited(place, other) for other in places.values()):
             continue
-        left = tuple(filter(stays, pick.data))
-        if left != pick.data:
-            root = _put(root, keys, pick._replace(data=left)) if left else _without(root, keys)
-    return root
+        yield Void(CHECKPOINT, set(SOURCES) - {source}, place)
+        for key, kinds in BELONGING.items():
+            others = [kind for kind in kinds if kind != source and (kind in places or (*CHECKPOINT, kind) in changes)]
+            by = place if others or source not in kinds else changes.get((*CHECKPOINT, source))
+            if by and not (key == "config" and source == "path" and not _brings_config(root)):
+                yield Void(CHECKPOINT, {key}, by)
+
+
+def _brings_config(root: Value) -> bool:
+    """Tell whether a config lies beside the weights at the checkpoint's path."""
+    try:
+        return "config" in weight_files(root.path((*CHECKPOINT, "path")), None)
+    except (BuildError, OSError, ValueError):
+        return False  # what is wrong with the path is said when it is checked
 
 
 # ------------------------------------------------------------------ trees
@@ -92,8 +167,27 @@ def _entries(root: Value, keys: Keys) -> Mapping[str, Place]:
     return {key: value.keys[key] for key in value.data} if value is not None and isinstance(value.data, dict) else {}
 
 
-def _without(root: Value, keys: Keys) -> Value:
-    return _put(root, keys, None)
+def _removed(root: Value, changes: Changes, parent: str) -> Iterator[tuple[str, Place]]:
+    """Yield what was removed of the mapping `parent`, and where."""
+    left = _entries(root, (parent,))
+    for keys, place in changes.items():
+        if len(keys) == 2 and keys[0] == parent and keys[1] not in left:
+            yield str(keys[1]), place
+
+
+def _without(root: Value, void: Void, inherited: Inherited) -> Value:
+    value = root.get(void.at)
+    if value is None:
+        return root
+    if isinstance(value.data, tuple):
+        left = [item for item in value.data if str(item.data) not in void.names or not inherited(item.place, void.by)]
+        if len(left) < len(value.data):
+            root = _put(root, void.at, value._replace(data=tuple(left)) if left else None)
+        return root
+    for name, place in _entries(root, void.at).items():
+        if name in void.names and inherited(place, void.by):
+            root = _put(root, (*void.at, name), None)
+    return root
 
 
 def _put(root: Value, keys: Keys, value: Value | None) -> Value:

@@ -25,17 +25,13 @@ def is_known(keys: Keys, what: str, name: str, known: Iterable[str], report: Rep
 def is_of_another_layout(
     keys: Keys, what: str, family: ModelFamily, parts: Callable[[Layout], Collection[str]], report: Report
 ) -> bool:
-    """Report the last key when another layout than the family's has it among its `parts`; tell whether that is so.
-
-    It was most likely inherited from a manifest of that layout.
-    """
+    """Report the last key when another layout than the family's has it among its `parts`; tell whether that is so."""
     name, known = str(keys[-1]), parts(family.layouts[family.layout])
     others = [other for other, layout in family.layouts.items() if name in parts(layout)]
     if name in known or not others:
         return False
     missing = f"layout {family.layout!r} has no {what} {name!r}, but {', '.join(known)}"
-    away = f"leave it out, or write `{name}: null` where a manifest that this one extends has it"
-    report.add_key(keys, f"{missing}; {away}; or choose `layout: {others[0]}`")
+    report.add_key(keys, f"{missing}; leave it out, or choose `layout: {others[0]}`")
     return True
 
 

@@ -113,7 +113,7 @@ def test_explain_says_which_input_came_out_differently(space: BuildSpace) -> Non
     because = explained(space, "simplify:head")["because"]
     assert isinstance(because, list) and len(because) == 1
     assert str(because[0]).startswith("inputs.onnx: ")
-    assert str(because[0]).endswith(" (export:head produced something else)")
+    assert str(because[0]).endswith(" (export:head wrote something else)")
 
 
 def test_explain_tells_never_built_from_damaged_from_fresh(space: BuildSpace, fresh: BuildSpace) -> None:

@@ -89,7 +89,7 @@ def test_a_night_tells_what_was_rebuilt_and_why_and_what_changed_since_the_night
     path, told = night(space)
     because = dict(entries(told, "built", "action", "because"))
     assert because["export:head"] == ["params.opset: 20 -> 19"]
-    assert "(precision:head.fp16 produced something else)" in " ".join(map(str, because["build:head.fp16.cpu"]))
+    assert "(precision:head.fp16 wrote something else)" in " ".join(map(str, because["build:head.fp16.cpu"]))
     since = told["since"]
     assert isinstance(since, dict)
     assert since["date"] == str(date.fromisoformat(path.stem) - timedelta(days=3))

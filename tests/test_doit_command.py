@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
-from build_space import BuildSpace, Run
+from build_space import ROOT, BuildSpace, Run
 from doit.exceptions import InvalidCommand
 
 from sam3_build.commands.doit_command import Typed, read, refuse_unknown
@@ -51,6 +53,12 @@ def test_a_name_that_is_near_to_nothing_is_told_where_names_are_listed(built: Bu
 )
 def test_what_doit_would_pass_over_or_misread_is_refused(built: BuildSpace, words: list[str], said: str) -> None:
     assert_one_line(built.doit(*words), said)
+
+
+def test_the_database_of_doit_is_in_memory_and_cannot_be_shown(fresh: BuildSpace) -> None:
+    shutil.copy(ROOT / "pyproject.toml", fresh.root)
+    assert_one_line(fresh.doit("dumpdb"), "database is kept in memory", "`sam3-build plan` shows what is fresh")
+    assert fresh.build("help").output.count("dumpdb") == 1
 
 
 def test_processes_that_doit_forks_are_refused_before_anything_runs(fresh: BuildSpace) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from doit.cmd_base import DodoTaskLoader, DoitCmdBase
+from doit.cmd_base import Command, DodoTaskLoader, DoitCmdBase
 from doit.cmd_run import Run
 from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 from doit.doit_cmd import DoitMain
@@ -32,6 +32,21 @@ class Typed:
 
 
 NOTHING = Typed("run", (), is_named=False)
+
+
+class DumpDB(Command):  # type: ignore[misc]  # doit ships no types
+    """`doit dumpdb`, which loads no dodo file and ends in a traceback without a database. pyproject.toml names it."""
+
+    doc_purpose = "not here: what was built is recorded in the store"
+    doc_usage = ""
+    doc_description = None
+
+    def execute(self, opt_values: dict[str, object], pos_args: list[str]) -> None:
+        """Refuse, and say what shows the same."""
+        raise InvalidCommand(
+            "doit's database is kept in memory, and dumpdb finds none; `sam3-build plan` shows what is fresh, and "
+            "`sam3-build explain ACTION` what it was built from"
+        )
 
 
 def read(arguments: Sequence[str]) -> Typed:

@@ -58,7 +58,7 @@ def test_who_comes_second_is_refused_and_both_are_named(tmp_path: Path) -> None:
         ("old/manifests/mine.yaml", "doit manifest=old/manifests/mine.yaml"),
         ("mine.yaml", "doit manifest=mine.yaml"),
         ("my own/mine.yaml", "doit 'manifest=my own/mine.yaml'"),
-        ("/home/somebody/mine.yaml", "doit manifest=path/to/mine.yaml"),
+        ("/data/mine.yaml", "doit manifest=path/to/mine.yaml"),
     ],
 )
 def test_doit_is_called_by_what_finds_a_manifest_on_any_machine(identity: str, call: str) -> None:

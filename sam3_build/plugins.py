@@ -36,43 +36,35 @@ def _keep_nothing(model: object, options: Mapping[str, Json]) -> Mapping[str, st
     return {}
 
 
-@dataclass(frozen=True)
-class TensorGates:
-    """How far an output of a reduced precision may be from the FP32 graph's: scale-free, for every floating output.
+# Metric -> threshold, a pair where it is a range: how far floating outputs of a precision's graph may be from what they
+# are held against (see compare/statistics.py), and `rows`, how far rows that are fed again may be from themselves.
+TensorGates = Mapping[str, float | tuple[float, float]]
 
-    cosine: at least; max_abs_over_range: max |a - r| / (max r - min r), at most; std_ratio: std a / std r, within
-    """
-
-    cosine: float
-    max_abs_over_range: float
-    std_ratio: tuple[float, float]
-
-
-# What every sound FP16 graph stays within, and what a precision gets that declares nothing else.
-SIXTEEN_BIT = TensorGates(0.999, 0.02, (0.98, 1.02))
+# What every sound FP16 graph stays within.
+SIXTEEN_BIT: TensorGates = {"cosine": 0.999, "max_abs_over_range": 0.02, "std_ratio": (0.98, 1.02), "rows": 0.02}
 
 
 @dataclass(frozen=True)
 class Precision:
     """A recipe that writes types into the graph. `onnx_type` is the ONNX element type of its low nodes: `FLOAT16`.
 
+    gates:     of its floating outputs; given by keyword, they enter no key
     keep:      (an `onnx_ir.Model`, options) -> node name -> why: nodes that stay FP32 whatever the manifest adds.
                BuildError when the graph does not have what the options ask for
     options:   a frozen dataclass that the manifest boundary validates a component's keys with
     quantizes: operators whose activations and constant weights are INT8 between explicit Q/DQ pairs. Their ranges are
                calibrated on what PyTorch recorded, so that only such a precision takes `reference` as an input
     keeps_gemms: whether the recipe itself leaves matrix products in FP32, which a backend must then have kernels for
-    gates:     the tensor gates of a reduced precision. Given by keyword, they enter no key
     """
 
     name: str
     summary: str
     onnx_type: str
+    gates: TensorGates
     keep: Callable[[object, Mapping[str, Json]], Mapping[str, str]] = _keep_nothing
     options: type = NoOptions
     quantizes: tuple[str, ...] = ()
     keeps_gemms: bool = False
-    gates: TensorGates = SIXTEEN_BIT
 
     @property
     def gemm_types(self) -> tuple[str, ...]:

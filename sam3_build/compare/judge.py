@@ -105,19 +105,14 @@ def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tupl
 
 
 def default_gates(precision: str, dtype: str) -> tuple[Gate, ...]:
-    """Return the scale-free gates of an output: those that the judged graph's precision declares, for a numpy dtype."""
-    declared, is_baseline = registry.precision(precision).gates, precision == BASELINE
-    rows = Gate("rows", 2e-4 if is_baseline else declared.max_abs_over_range)  # of elements that are to be equal: none
+    """Return the gates of an output of numpy `dtype`: those that the precision of its graph declares.
+
+    Outputs that are not floating must be equal, and their rows too, within the declared number.
+    """
+    declared = registry.precision(precision).gates
     if not dtype.startswith(("float", "bfloat")):
-        return (Gate("mismatches", 0), rows, *ALWAYS)
-    if is_baseline:
-        return (Gate("max_abs_over_std", 1e-3), rows, *ALWAYS)
-    reduced = (
-        Gate("cosine", declared.cosine),
-        Gate("max_abs_over_range", declared.max_abs_over_range),
-        Gate("std_ratio", declared.std_ratio),
-    )
-    return (*reduced, rows, *ALWAYS)
+        return (Gate("mismatches", 0), Gate("rows", declared["rows"]), *ALWAYS)
+    return (*(Gate(metric, threshold) for metric, threshold in declared.items()), *ALWAYS)
 
 
 def type_gates(precision: str) -> tuple[Gate, ...]:

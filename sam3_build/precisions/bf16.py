@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from sam3_build.plugins import Precision, TensorGates
+from sam3_build.plugins import Precision
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ PRECISION = Precision(
     name="bf16",
     summary="BFLOAT16 inside, FP32 inputs and outputs; ConvTranspose, and what has no BFLOAT16 schema, stays FP32",
     onnx_type="BFLOAT16",
+    # It rounds eight times as coarsely as FP16.
+    gates={"cosine": 0.995, "max_abs_over_range": 0.16, "std_ratio": (0.9, 1.1), "rows": 0.16},
     keep=_keep,
-    gates=TensorGates(cosine=0.995, max_abs_over_range=0.16, std_ratio=(0.9, 1.1)),  # it rounds 8 times as coarsely
 )

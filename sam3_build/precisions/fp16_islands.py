@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from sam3_build.graph.schemas import GEMMS
-from sam3_build.plugins import Precision
+from sam3_build.plugins import SIXTEEN_BIT, Precision
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -22,5 +22,6 @@ PRECISION = Precision(
     name="fp16_islands",
     summary="FLOAT16 matrix multiplications and convolutions; everything between them in FP32",
     onnx_type="FLOAT16",
+    gates=SIXTEEN_BIT,
     keep=_keep,
 )

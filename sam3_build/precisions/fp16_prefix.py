@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from sam3_build.errors import BuildError
-from sam3_build.plugins import Precision
+from sam3_build.plugins import SIXTEEN_BIT, Precision
 from sam3_build.precisions import _roles
 from sam3_build.spec import Json
 
@@ -40,6 +40,7 @@ PRECISION = Precision(
     name="fp16_prefix",
     summary="FLOAT16 inside, but for the first blocks (option `blocks`) and what feeds them, in FP32",
     onnx_type="FLOAT16",
+    gates=SIXTEEN_BIT,
     keep=_keep,
     options=PrefixOptions,
     keeps_gemms=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from sam3_build.plugins import Precision
+from sam3_build.plugins import SIXTEEN_BIT, Precision
 from sam3_build.precisions import _roles
 from sam3_build.spec import Json
 
@@ -27,5 +27,6 @@ PRECISION = Precision(
     name="fp16_safe",
     summary="FLOAT16 inside; rotary embeddings, normalizations, softmax and residual adds in FP32",
     onnx_type="FLOAT16",
+    gates=SIXTEEN_BIT,
     keep=_keep,
 )

@@ -8,4 +8,5 @@ PRECISION = Precision(
     name="fp32",
     summary="every floating tensor in FP32; the graph is checked, not changed",
     onnx_type="FLOAT",
+    gates={"max_abs_over_std": 1e-3, "rows": 2e-4},
 )

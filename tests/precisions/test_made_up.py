@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 from build_space import BuildSpace
 
+from sam3_build.plugins import Precision
+
 FILE = '''"""Made up by a test."""
 
 from __future__ import annotations
 
-from sam3_build.plugins import Precision, TensorGates
+from sam3_build.plugins import Precision
 
 PRECISION = Precision(
     name="{name}",
     summary="made up",
     onnx_type="{onnx_type}",
-    gates=TensorGates(cosine=0.9, max_abs_over_range=0.3, std_ratio=(0.5, 1.5)),
+    gates={{"cosine": 0.9, "max_abs_over_range": 0.3, "std_ratio": (0.5, 1.5), "rows": 0.3}},
 )
 '''
 
@@ -75,3 +77,8 @@ def test_a_type_that_no_backend_takes_is_refused_before_any_work(tmp_path: Path,
     run = space.cli("plan")
     assert run.code == 1
     assert f"targets.it: {why}" in run.output
+
+
+def test_a_precision_without_gates_of_its_own_is_no_precision() -> None:
+    with pytest.raises(TypeError, match="gates"):
+        Precision(name="fp8", summary="made up", onnx_type="FLOAT8E4M3FN")  # type: ignore[call-arg]

@@ -202,7 +202,7 @@ def test_no_tensor_is_cast_twice_to_the_same_type(component):
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_bfloat16_as_a_recipe_needs_no_new_code(monkeypatch, tmp_path, component):
-    recipe = Precision("bf16", "bfloat16 inside", "BFLOAT16")
+    recipe = Precision("bf16", "bfloat16 inside", "BFLOAT16", {})
     monkeypatch.setattr(registry, "precision", lambda name: recipe)
     params = {"component": component, "precision": "bf16", "fp32_nodes": FAMILY.component(component).fp32_nodes}
     facts = precision.run(params, {"onnx": miniature.onnx(before_precision(component))}, tmp_path)

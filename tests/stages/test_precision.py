@@ -129,7 +129,7 @@ def test_a_recipe_keeps_nodes_by_its_own_reasons_and_gets_its_options(tmp_path, 
     def keep(model, options):
         return {node.name: options["why"] for node in model.graph if node.op_type == "LayerNormalization"}
 
-    monkeypatch.setattr(registry, "precision", lambda name: Precision("fp16", "as fp16", "FLOAT16", keep))
+    monkeypatch.setattr(registry, "precision", lambda name: Precision("fp16", "as fp16", "FLOAT16", {}, keep))
     _, facts = run(*toy(tmp_path), options={"why": "a test"})
     assert facts["kept"] == {"a test": 1}
 
@@ -138,7 +138,7 @@ def test_what_a_recipe_refuses_names_the_component(tmp_path, monkeypatch):
     def keep(model, options):
         raise BuildError("nothing to keep")
 
-    monkeypatch.setattr(registry, "precision", lambda name: Precision("fp16", "as fp16", "FLOAT16", keep))
+    monkeypatch.setattr(registry, "precision", lambda name: Precision("fp16", "as fp16", "FLOAT16", {}, keep))
     with pytest.raises(BuildError, match=r"^toy\.fp16: nothing to keep$"):
         run(*toy(tmp_path))
 

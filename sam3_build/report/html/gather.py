@@ -263,7 +263,7 @@ def _tables(found: Judged) -> Iterator[Table]:
 
 def _own_reason(row: Row) -> str:
     """Return why a row did not pass; of one that was not judged, what it would have failed for itself."""
-    return (row.reason or "").partition("; by itself: ")[2] if row.verdict == Verdict.NOT_JUDGED else row.reason or ""
+    return (row.reason or "").partition(ALSO_FAILED)[2] if row.verdict == Verdict.NOT_JUDGED else row.reason or ""
 
 
 def _ran(rows: Iterable[Row]) -> bool:

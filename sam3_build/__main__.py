@@ -1,6 +1,6 @@
 """sam3-build: the commands beside doit. They read a plan, the store and single files.
 
-`gc`, `schema` and `polygraphy` write; `search`, `localize` and `polygraphy` build what they need.
+`gc` and `schema` write; `search`, `localize` and `polygraphy` build what they need, and write what they find.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The parameters of each stage: what a plan writes into an action, and its stage reads. Types alone; no behaviour."""
+"""The parameters of each stage: what a plan writes into an action, and its stage reads. Names, types and defaults."""
 
 from __future__ import annotations
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import miniature
 import numpy as np
 import profiled_backend
 import pytest
@@ -126,8 +128,6 @@ def test_sizes_of_a_model_that_was_not_downloaded_yet_are_assumed_and_refuse_not
 @pytest.mark.parametrize("reference", ["meta", "hf"])
 @pytest.mark.parametrize("padding", [0, 1])
 def test_shapes_of_cases_are_those_of_their_arrays(layout: str, reference: str, padding: int) -> None:
-    import json
-
     config = json.loads((MINI / "config.json").read_bytes())
     counts = (0, 2, 1, 0, 3)
     samples = [
@@ -158,3 +158,15 @@ def test_plan_and_the_first_action_of_a_run_tell_it(
         reporter.execute_task(SimpleNamespace(name=action))
     assert out.getvalue().startswith(f"note: {note}\n  run       checkpoint ")
     assert out.getvalue().count("note: ") == 1
+
+
+def test_the_prompt_of_a_case_is_as_long_as_the_one_that_pytorch_recorded() -> None:
+    static = registry.family("sam3_image").static_dims(json.loads((MINI / "config.json").read_bytes()))
+    manifest = load("sam3_mini", ROOT)
+    counts = [len(sample.boxes) for sample in manifest.samples]
+    recorded = miniature.folder("reference:decoder")
+    shapes = case_shapes(CaseRequest(manifest.layout, manifest.reference, counts, manifest.padding, static))
+    assert len(shapes) == len(list(recorded.glob("*.npz")))
+    for shape in shapes:
+        with np.load(recorded / f"{shape.name}.npz") as arrays:
+            assert arrays["inputs/prompt_features"].shape[:2] == (shape.sizes["batch"], shape.sizes["prompt_len"])

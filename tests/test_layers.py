@@ -1,4 +1,4 @@
-"""The rooms of ARCHITECTURE.md: who may import whom, what is never loaded for a no-op, what a file looks like."""
+"""The folders of ARCHITECTURE.md: who may import whom, what is never loaded for a no-op, what a file looks like."""
 
 from __future__ import annotations
 
@@ -318,8 +318,8 @@ FROM_CORE = {
     "errors": "words of errors, and errors keep nothing",
     "folders.write_atomically": "how a timing cache is written, which only saves time",
     "machine.gpu": "asks which GPU is here; the key has it",
-    "machine.nvidia": "asks for free memory, which only saves time",
-    "params": "the parameters of an action, as its key holds them: only their names and types",
+    "machine.nvidia": "asks for free memory, which bounds TensorRT's workspace and enters no key on purpose",
+    "params": "the parameters of an action, as its key holds them; test_params pins defaults and file stems",
     "plugins": NAMES,
     "registry": "finds a plug-in by its name, and the recipe of the action names its module",
     "spec": NAMES,

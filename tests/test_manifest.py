@@ -1072,7 +1072,7 @@ NARROWED_WRONGLY = {
     ),
     "a revision of what has none": (
         "checkpoint: {path: bare.safetensors, config: toy.json, revision: r}",
-        "m.yaml:2: checkpoint.revision: stands beside 'hub' only; 'path' has no revisions",
+        "m.yaml:2: checkpoint.revision: is allowed beside 'hub' only; 'path' has no revisions",
     ),
 }
 

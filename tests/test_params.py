@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 from build_space import ROOT
 
-from sam3_build import params
+from sam3_build import digest, params
 from sam3_build.digest import canonical
 from sam3_build.documents import Params
 from sam3_build.errors import BuildError
@@ -17,7 +17,7 @@ from sam3_build.params import BuildParams, ContrastParams, NetworkParams, Precis
 from sam3_build.plan import search
 from sam3_build.plan.make import make_plan
 from sam3_build.plan.resolve import Machine, resolve
-from sam3_build.spec import Json
+from sam3_build.spec import Feed, Json
 
 BUILD: dict[str, Json] = {
     "component": "decoder",
@@ -25,6 +25,19 @@ BUILD: dict[str, Json] = {
     "backend": "toy",
     "options": {"level": 3},
     "profiles": [{"batch": [1, 2, 8]}],
+}
+
+DEFAULTS: dict[tuple[str, str], object] = {
+    ("PrecisionParams", "keep_fp32"): (),
+    ("PrecisionParams", "fp32_nodes"): (),
+    ("PrecisionParams", "options"): {},
+    ("PrecisionParams", "locked"): None,
+    ("PrecisionParams", "require_low"): True,
+    ("NetworkParams", "backend"): None,
+    ("NetworkParams", "options"): {},
+    ("NetworkParams", "profiles"): (),
+    ("NetworkParams", "row_dim"): None,
+    ("VerifyParams", "types"): None,
 }
 
 
@@ -124,3 +137,21 @@ def test_a_plug_in_is_asked_once_for_targets_that_are_alike(monkeypatch: pytest.
     plan = make_plan(manifest)
     assert [action.name for action in plan.actions if action.name.endswith(".b")]
     assert len({id(about) for about in asked}) <= 2, "once for building, once for running, whatever is built"
+
+
+def test_defaults_and_file_stems_are_what_keys_were_made_with() -> None:
+    """A field that has its default is left out of the document that a key is made of; a stem names the files of an
+    output. The core is in no key: who changes one of these raises `digest.KEY_VERSION`, and then this test.
+    """
+    defaults = {
+        (name, field): getattr(kind, field)
+        for name, kind in vars(params).items()
+        if isinstance(kind, type) and issubclass(kind, Params) and kind is not Params
+        for field in kind.__annotations__
+        if field in vars(kind)
+    }
+    assert digest.KEY_VERSION == 1
+    assert defaults == DEFAULTS
+    assert Feed("decoder", "x", (("encoder", "y"),)).axis == 1
+    graph = {"component": "decoder", "precision": "fp16"}
+    assert PrecisionParams(**graph).stem == NetworkParams(**graph).stem == "decoder.fp16"

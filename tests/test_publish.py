@@ -322,7 +322,7 @@ def test_without_the_component_that_finds_things_nothing_is_published_on_tensors
 # ------------------------------------------------------------------ what was planted
 
 
-def test_bytes_that_were_changed_on_the_shelf_are_put_right_and_told(gpu: BuildSpace) -> None:
+def test_bytes_that_were_changed_in_the_folder_are_restored_and_said(gpu: BuildSpace) -> None:
     gpu.build("publish:ada")
     engine = shelf(gpu, "ada") / "head.fp16.ada.engine"
     good = engine.read_bytes()

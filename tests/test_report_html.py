@@ -13,6 +13,7 @@ import pytest
 from build_space import BuildSpace
 from report_worlds import FINE, NO_GPU, WORLDS, World, failing, mostly_not_run, not_judged, passing, session, world
 
+from sam3_build.compare.dependencies import ALSO_FAILED
 from sam3_build.report.html.chart import Axis, Error, axis, bars
 from sam3_build.report.html.gather import gather
 from sam3_build.report.html.page import HERE, _says, _stamped, render
@@ -108,6 +109,24 @@ def test_what_rests_on_a_failure_is_shown_with_its_cause_and_its_values(tmp_path
     assert {line.verdict for line in lines} == {"not_judged"}
     assert all(cell.text for line in lines for cell in line.cells if cell)
     assert "not measured" not in said
+
+
+def test_of_what_is_not_judged_the_page_says_for_what_it_fails_on_its_own(tmp_path: Path) -> None:
+    world = not_judged(tmp_path)
+    why = "cosine is 0.5, not >= 0.999"
+    made = [
+        (c, tuple(replace(r, reason=f"{r.reason}{ALSO_FAILED}{why}") if r.metric == "cosine" else r for r in rows))
+        for c, rows in world.found
+    ]
+    lines = [
+        line
+        for section in gather(world.known, made).sections
+        for shown in section.tables
+        for part in shown.parts
+        for line in part.lines
+        if line.verdict == "not_judged"
+    ]
+    assert lines and any(line.reasons == (why,) for line in lines)
 
 
 def test_the_terminal_and_the_page_show_the_same_values(any_world: World) -> None:

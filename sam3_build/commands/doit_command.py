@@ -72,7 +72,7 @@ def read(arguments: Sequence[str]) -> Typed:
 
 
 def _parse(options: Sequence[dict[str, object]], words: Sequence[str]) -> tuple[dict[str, object], list[str]]:
-    """Return options and what follows; nothing of either where doit will refuse the options by itself."""
+    """Return options and what follows; nothing of either where doit itself will refuse the options."""
     try:
         found, rest = CmdParse([CmdOption(option) for option in options]).parse_only(list(words))
     except CmdParseError:

@@ -1,4 +1,4 @@
-"""Launch: a stage's request in, how its run ended and what it said out. Front ends run stages in worker processes."""
+"""Takes a stage's request, runs it in a worker process, returns how the run ended and what it reported."""
 
 from __future__ import annotations
 

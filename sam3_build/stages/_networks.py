@@ -86,7 +86,7 @@ class Network:
         self._hold(feed, case)
         found = profiles.groups(self.profiles, self._sizes(feed), self.row_dim)
         if found is None:
-            raise BuildError(f"case {case!r} fits no shape profile: {self._why(feed)}")
+            raise BuildError(f"case {case!r} fits no shape profile: {self.misfit(feed)}")
         return found
 
     def run(self, feed: Arrays, case: str) -> Arrays:
@@ -109,11 +109,6 @@ class Network:
             assert fitting is not None, "its rows were grouped so that one takes it"
             self.runner.set_profile(fitting)
         return self.runner.infer(feed)
-
-    def _why(self, feed: Arrays) -> str:
-        sizes = self._sizes(feed)
-        numbered = {str(number): profile for number, profile in enumerate(self.profiles, start=1)}
-        return str(profiles.misfit(numbered, sizes, None))
 
     def _rows(self, feed: Arrays) -> int:
         return self._sizes(feed).get(self.row_dim, 1) if self.row_dim else 1

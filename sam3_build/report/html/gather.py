@@ -166,7 +166,7 @@ def _headline(counts: Counts) -> tuple[str, str, str]:
         without = f"{counts.not_run} of {every} outputs were not run on this machine; nothing is known of them."
         return Verdict.NOT_RUN, said, f"No gate failed, and {counts.passed} passed, but {without}"
     if counts.info:
-        told = f"{_outputs(counts.info)} {'is' if counts.info == 1 else 'are'} told for information only."
+        told = f"{_outputs(counts.info)} {'is' if counts.info == 1 else 'are'} for information only."
         return Verdict.INFO, f"All {_outputs(counts.passed)} that could be judged passed", told
     return (
         Verdict.PASS,

@@ -43,7 +43,7 @@ def pictures(known: Sources, found: Judged) -> Pictures:
     pipelines = [(c, outcome(rows)) for c, rows in found if c.component == PIPELINE]
     found_files = [(c, verdict, file, _row(known, c, file)) for c, verdict in pipelines for file in _files(known, c)]
     described = sorted(
-        found_files, key=lambda d: (not _differs(d[0], d[3]), WORST_FIRST.index(d[1]), not _by_itself(d[3]))
+        found_files, key=lambda d: (not _differs(d[0], d[3]), WORST_FIRST.index(d[1]), not _is_own_case(d[3]))
     )
     shown = tuple(_picture(known, *one) for one in described[:MOST])
     none = ""
@@ -90,7 +90,7 @@ def _row(known: Sources, comparison: Comparison, file: str) -> Mapping[str, Json
     return {}
 
 
-def _by_itself(row: Mapping[str, Json]) -> bool:
+def _is_own_case(row: Mapping[str, Json]) -> bool:
     """Tell whether a picture is a sample's own case, and not a row of a batch, which repeats what others show."""
     return row.get("case") == f"sample{row.get('sample')}"
 

@@ -377,7 +377,7 @@ def run_all(folder: Path, fault: Callable[[onnx.ModelProto], None]) -> dict[str,
 
 
 @pytest.mark.parametrize("fault", [attention_outputs_scaled, residual_dropped], ids=lambda fault: fault.__name__)
-def test_a_fault_inside_a_network_fails_the_task_and_with_trust_its_root_is_named(tmp_path: Path, fault) -> None:
+def test_a_fault_inside_a_network_fails_the_task_and_with_dependencies_its_root_is_named(tmp_path: Path, fault) -> None:
     measured = run_all(tmp_path, fault)
     by_itself = failed(judge(comparison("pipeline.fp16"), measured["pipeline.fp16"]))
     assert by_itself, "what a user sees is wrong"

@@ -39,7 +39,7 @@ def test_a_folder_holds_exactly_what_was_put_there_and_checks_itself(tmp_path: P
     assert all(not path.stat().st_mode & 0o222 for path in folder.iterdir())
 
 
-def test_what_changed_is_added_or_gone_is_a_stray(tmp_path: Path, digests: DigestCache) -> None:
+def test_what_changed_is_added_or_gone_is_unexpected(tmp_path: Path, digests: DigestCache) -> None:
     folder = tmp_path / "ada"
     assert unexpected_files(folder, digests) == {}
     put(folder, digests, a="1", b="2", c="3")

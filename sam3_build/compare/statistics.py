@@ -9,8 +9,8 @@ Writing r for the reference and a for what is compared with it, over all element
     nonfinite           how many elements of a and of r are NaN or Inf (the other metrics leave these elements out)
     mismatches          how many elements differ (bool and integer outputs, which have no other metric)
     incomparable        in how many cases shape or dtype differ (no other metric sees these cases)
-    rows                the largest difference between rows fed again and what they gave before (see batch_invariance), over
-                        max(r) - min(r); for bool and integer outputs the number of elements that differ
+    rows                the largest difference between rows fed again and what they gave before (batch_invariance.py),
+                        over max(r) - min(r); for bool and integer outputs the number of elements that differ
 
 A reference that is constant but for the rounding of float32 (std(r) at most 1e-6 max |r|: one number, or one number
 computed in batches of several sizes) has no scale of its own: std(r) and the range become max |r|, or 1 where that is

@@ -177,7 +177,6 @@ def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
     kin = ("store.objects", "store.view")
     users = {name for name, path in modules().items() if any(inside(i) in kin for i in imports(path))}
     writers = {
-        "store.objects",
         "store.view",
         "publish.folder",
         "store.ownership",
@@ -203,7 +202,7 @@ def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
         "report.html.artifacts",
         "report.html.sources",
     }
-    assert users <= writers | readers | {"manifest.cache", "diagnose.localize"}
+    assert users == writers | readers | {"diagnose.localize"}
 
 
 # ------------------------------------------------------------------ what is imported is declared

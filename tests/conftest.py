@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from difflib import unified_diff
 from pathlib import Path
 
 import onnx
@@ -50,3 +52,22 @@ def patched(tmp_path: Path):
         return onnx.load(tmp_path / "out" / "toy.onnx"), facts
 
     return run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write long texts to tests/golden as they are now")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Hold a long text against `tests/golden/<name>`; `pytest --update-golden` writes it there, to be read as a diff."""
+
+    def hold(name: str, text: str) -> None:
+        file = Path(__file__).parent / "golden" / name
+        if request.config.getoption("--update-golden"):
+            file.write_text(text)
+        lines = file.read_text().splitlines(), text.splitlines()
+        difference = "\n".join(unified_diff(*lines, "golden", "now", lineterm="", n=0))
+        assert not difference, f"{name} changed; when that is meant, run pytest --update-golden:\n{difference}"
+
+    return hold

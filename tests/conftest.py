@@ -60,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Hold a long text against `tests/golden/<name>`; `pytest --update-golden` writes it there, to be read as a diff."""
+    """Hold a long text against `tests/golden/<name>`; `pytest --update-golden` writes it there, to be read as diff."""
 
     def hold(name: str, text: str) -> None:
         file = Path(__file__).parent / "golden" / name

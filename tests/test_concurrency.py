@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from build_space import ACTIONS, SHOWN, BuildSpace, Run, finish
 
-pytestmark = pytest.mark.workers
+pytestmark = [pytest.mark.workers, pytest.mark.ci]
 
 
 def both(first: BuildSpace, second: BuildSpace, *args: str, **extra: str) -> tuple[Run, Run]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from build_space import ACTIONS, SHOWN, BuildSpace, Run, finish, matching, processes_in, wait_until
 
-pytestmark = pytest.mark.workers
+pytestmark = [pytest.mark.workers, pytest.mark.ci]
 
 # Loaded by every Python of a space that finds it: kills the process before it renames something to a path that
 # matches CRASH_AT, at the time counted by CRASH_COUNT. Nothing of the project is replaced.

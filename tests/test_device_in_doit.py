@@ -20,6 +20,8 @@ from gpus import READINGS
 from sam3_build.machine.gpu import LOCKS
 from sam3_build.machine.nvidia import Reading
 
+pytestmark = pytest.mark.ci
+
 HERE = Path(__file__).parent
 LOCAL = {f"build:{stem}.local" for stem in STEMS}
 RUN_LOCAL = {f"verify:{stem}.local" for stem in STEMS}

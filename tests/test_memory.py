@@ -96,6 +96,7 @@ def test_workers_that_do_not_fit_do_not_run_at_a_time(fresh: BuildSpace, peak: i
     assert (spans[0][1] < spans[1][0]) == (peak > 1), spans
 
 
+@pytest.mark.ci
 def test_every_stage_stays_below_the_peak_that_it_states() -> None:
     session = open_session(miniature.ROOT, miniature.MANIFEST, os.environ)
     widest = {a.stage: a for a in session.plan.actions if not a.blocked}  # the decoder's come last

@@ -31,6 +31,7 @@ def compare(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.ci
 def test_polygraphy_passes_what_verify_passes_and_fails_an_output_that_was_changed(tmp_path: Path) -> None:
     miniature.folder("verify:text_encoder.fp32")
     argv = [sys.executable, "-m", "sam3_build", "polygraphy", "text_encoder", "fp32", "--out", str(tmp_path / "out")]

@@ -18,6 +18,8 @@ TRIAL = re.compile(
     r"^  trial +(\d+) +(\d+) nodes in FP32(?: \((.*?)\))?: (passes|fails, .*) \((known|[\d.]+ s)\)$", re.M
 )
 
+pytestmark = pytest.mark.ci
+
 
 def trials(run: Run) -> list[tuple[int, bool]]:
     """Return (nodes in FP32, whether it passed) of each trial that a search told."""

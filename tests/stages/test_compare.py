@@ -313,6 +313,7 @@ def test_boxes_of_the_prompt_are_drawn_into_the_picture_alone(tmp_path: Path) ->
 # ------------------------------------------------------------------ the miniature, all stages
 
 
+@pytest.mark.ci
 def test_the_miniature_finds_something_and_its_fp32_pipeline_passes() -> None:
     folder = miniature.folder("compare:fp32")
     assert miniature.facts("compare:fp32")["instances"], "else the task gates would say nothing"
@@ -377,6 +378,7 @@ def run_all(folder: Path, fault: Callable[[onnx.ModelProto], None]) -> dict[str,
 
 
 @pytest.mark.parametrize("fault", [attention_outputs_scaled, residual_dropped], ids=lambda fault: fault.__name__)
+@pytest.mark.ci
 def test_a_fault_inside_a_network_fails_the_task_and_with_dependencies_its_root_is_named(tmp_path: Path, fault) -> None:
     measured = run_all(tmp_path, fault)
     by_itself = failed(judge(comparison("pipeline.fp16"), measured["pipeline.fp16"]))
@@ -392,6 +394,7 @@ def test_a_fault_inside_a_network_fails_the_task_and_with_dependencies_its_root_
     assert {row.verdict for row in rows["pipeline.fp32"]} == {Verdict.PASS}
 
 
+@pytest.mark.ci
 def test_the_same_run_without_a_fault_passes(tmp_path: Path) -> None:
     measured = run_all(tmp_path, sound)
     for name, found in measured.items():

@@ -63,6 +63,7 @@ def typed(action):
 
 
 @pytest.mark.parametrize("action", GRAPHS)
+@pytest.mark.ci
 def test_every_node_carries_a_module_path_and_its_own_name(action):
     names = [node.name for node in onnx.load(miniature.onnx(action)).graph.node]
     modules = FAMILY.component(component_of(action)).modules
@@ -83,6 +84,7 @@ def test_no_stage_changes_what_callers_see(action):
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.ci
 def test_a_simplified_component_is_smaller_and_computes_the_same(component):
     facts = miniature.facts(f"simplify:{component}")
     assert facts["nodes"] < facts["nodes_before"]

@@ -198,7 +198,11 @@ class BuildSpace:
 
     def cli(self, *args: str, timeout: float = 120, **extra: str) -> Run:
         if not (self.workers or self.prefix):
-            return Run(*warm_python.run("sam3_build", [*args], str(self.root), self.environ(**extra), mix=False))
+            return Run(
+                *warm_python.run(
+                    "sam3_build", [*args], str(self.root), self.environ(**extra), mix=False, timeout=timeout
+                )
+            )
         done = subprocess.run(
             [*self.prefix, sys.executable, "-m", "sam3_build", *args],
             cwd=self.root,

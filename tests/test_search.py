@@ -136,7 +136,7 @@ def test_a_component_that_passes_as_it_is_loses_its_entry(copied: BuildSpace) ->
     weights.write_text(json.dumps(json.loads(weights.read_text()) | {"encoder.plants": {}}))
     run = copied.cli("search", "encoder")
     assert run.code == 0 and trials(run) == [(0, True)]
-    assert f"passes its gates with no node kept in FP32: its entry is taken out of {LOCK}" in run.output
+    assert f"passes its gates with no node kept in FP32: its entry is removed from {LOCK}" in run.output
     assert not (copied.root / LOCK).exists()
     again = copied.cli("search", "encoder")
     assert ran(again) == 0 and "no node kept in FP32: nothing to lock" in again.output

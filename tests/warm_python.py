@@ -37,10 +37,13 @@ PACKAGES = (
 )
 
 
-def run(module: str, argv: list[str], cwd: str, environ: dict[str, str], mix: bool) -> tuple[int, str]:
+def run(
+    module: str, argv: list[str], cwd: str, environ: dict[str, str], mix: bool, timeout: float = 120
+) -> tuple[int, str]:
     """Do as `python -m module *argv` does; return its exit status and output, stderr last unless `mix`."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         channel = _channel()
+        channel.settimeout(timeout)
         umask = os.umask(0)
         os.umask(umask)
         request = json.dumps([module, argv, cwd, environ, umask]).encode()
@@ -72,7 +75,6 @@ def _channel() -> socket.socket:
         cwd="/",
     )
     there.close()
-    here.settimeout(120)
     return here
 
 

@@ -11,12 +11,25 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from inspect import get_annotations
 from types import NoneType, UnionType
-from typing import ClassVar, NoReturn, Self, Union, cast, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import (
+    ClassVar,
+    NoReturn,
+    Self,
+    TypeVar,
+    Union,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from sam3_build.errors import BuildError
 
 # What a canonical JSON document is made of. Floats must be finite.
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+
+Value = TypeVar("Value")
 
 # Stands for the default of a field that has none.
 _REQUIRED = object()
@@ -67,6 +80,18 @@ class Params:
     def of(cls, document: Mapping[str, Json]) -> Self:
         """Return what was written as `document`; BuildError where it does not fit, and what does not."""
         return cls(**_values(cls, cls._defaults(), document))
+
+
+def document_of(value: object) -> dict[str, Json]:
+    """Return a dataclass as the JSON document that a parameter of it is written as."""
+    kind: type = type(value)
+    return _document(value, _dataclass_defaults(kind))
+
+
+def value_of(kind: type[Value], document: Mapping[str, Json]) -> Value:
+    """Return the dataclass that was written as `document`; BuildError where it does not fit, and what does not."""
+    plain: type = kind
+    return kind(**_values(plain, _dataclass_defaults(plain), document))
 
 
 def _document(value: object, defaults: Mapping[str, object]) -> dict[str, Json]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sam3_build.documents import Json, Params
-from sam3_build.spec import Feed, Profile, TensorSpec
+from sam3_build.spec import Feed, Per, Profile, TensorSpec
 
 # ------------------------------------------------------------------ weights and samples
 
@@ -19,18 +19,25 @@ class CheckpointParams(Params):
 
 
 class SampleParams(Params):
-    """A sample: the role of its picture, a text, and boxes as `{"label", "xywh"}` in pixels."""
+    """A sample: the roles of its picture or of a clip's, and its prompts, a document of `Pipeline.prompts`.
 
-    image: str
-    text: str | None
-    boxes: tuple[Mapping[str, Json], ...]
+    number: where it stands among the manifest's samples
+    frames: how many of a clip's frames are taken; 0 for a picture
+    """
+
+    number: int
+    pictures: tuple[str, ...]
+    prompts: Mapping[str, Json]
+    frames: int = 0
+    reverse: bool = False
 
 
 class SamplesParams(Params):
-    """Stage `samples`. padding: how many ignored boxes pad a batch."""
+    """Stage `samples`. padding: by how much a batch is padded, such as the number of ignored boxes."""
 
     family: str
     layout: str
+    pipeline: str
     reference: str
     samples: tuple[SampleParams, ...]
     padding: int
@@ -57,9 +64,10 @@ class TorchParams(Params):
 
 
 class ReferenceParams(TorchParams):
-    """Stage `reference`."""
+    """Stage `reference`. per: how often the component runs."""
 
     feeds: tuple[Feed, ...]
+    per: str = Per.CASE
 
 
 class ExportParams(TorchParams):
@@ -69,11 +77,29 @@ class ExportParams(TorchParams):
     dynamic_dims: tuple[str, ...]
 
 
-class ContrastParams(TorchParams):
-    """Stage `contrast`. text_only: the positions of the samples that have no boxes."""
+class ReferenceGapParams(TorchParams):
+    """Stage `reference_gap`. samples: positions of those concerned; absent: what one row of them gives of inputs."""
 
     feeds: tuple[Feed, ...]
-    text_only: tuple[int, ...]
+    samples: tuple[int, ...]
+    absent: Mapping[str, Json]
+
+
+class LoopParams(Params):
+    """What a loop is: see `spec.Loop`."""
+
+    name: str
+    given: tuple[str, ...]
+    feeds: tuple[Feed, ...]
+    frames: tuple[str, ...]
+
+
+class LoopReferenceParams(Params):
+    """Stage `reference_loop`. networks: one for each component of the loop."""
+
+    family: str
+    loop: LoopParams
+    networks: tuple[TorchParams, ...]
 
 
 # ------------------------------------------------------------------ graphs
@@ -167,10 +193,19 @@ class VerifyParams(NetworkParams):
 
 
 class ChainParams(NetworkParams):
-    """Stage `chain`. inputs: names, in order; feeds: those of the component."""
+    """Stage `chain`. inputs: names, in order; feeds: those of the component; per: how often it runs."""
 
     inputs: tuple[str, ...]
     feeds: tuple[Feed, ...]
+    per: str = Per.CASE
+
+
+class LoopChainParams(Params):
+    """Stage `chain_loop`. networks: one for each component of the loop, all on one side."""
+
+    family: str
+    loop: LoopParams
+    networks: tuple[NetworkParams, ...]
 
 
 class LocalizeParams(NetworkParams):

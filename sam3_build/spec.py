@@ -11,8 +11,11 @@ from pathlib import Path
 from sam3_build.documents import Json as Json
 from sam3_build.documents import Params
 
-# The action that looks into the samples. What takes long waits for it: a mistake in a sample costs no hour of building.
+# The stage that looks into samples, and its first action. What takes long waits for it: a mistake costs no building.
 SAMPLES = "samples"
+
+# What comparisons and tolerances call the pipeline of a layout that has one only.
+PIPELINE = "pipeline"
 
 # Every other precision is compared with this one, so it is planned and measured even where it is not selected.
 BASELINE = "fp32"
@@ -71,23 +74,100 @@ class ComponentSpec:
 
 @dataclass(frozen=True)
 class Feed:
-    """Declares that an input is made of other components' outputs, joined along `axis` in the order given.
+    """Declares that an input is made of what earlier steps computed, joined along `axis` in the order given.
 
-    A source whose component did not run in a case (no geometry prompt under `reference: hf`) is left out of the join.
+    A source is (step, output). One whose step did not run in a case (no geometry prompt under `reference: hf`) is left
+    out of the join.
     """
 
-    component: str
     input: str
     sources: tuple[tuple[str, str], ...]
     axis: int = 1
 
 
+class Per(StrEnum):
+    """How often a step runs."""
+
+    CASE = "case"
+    FRAME = "frame"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A component that runs once per case or per frame, on what is given and what earlier steps computed.
+
+    A network without state is always a step, so that a change of another one does not run it again.
+    """
+
+    component: str
+    feeds: tuple[Feed, ...] = ()
+    per: Per = Per.CASE
+
+    @property
+    def name(self) -> str:
+        """What feeds call it: its component."""
+        return self.component
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components that it runs: one."""
+        return (self.component,)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Components with state between them, which the family's host code calls as often as it needs.
+
+    That is `loops.<name>(networks, given, frames) -> arrays` of the family (see `pipeline/loop.py`).
+
+    given:  names of the arrays of a case's prompts that it reads
+    feeds:  what it gets of earlier steps; of steps that run per frame, an array for each frame
+    frames: names of the arrays that it gets for each frame: given ones, and inputs of `feeds`
+    """
+
+    name: str
+    components: tuple[str, ...]
+    given: tuple[str, ...] = ()
+    feeds: tuple[Feed, ...] = ()
+    frames: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One way to use a layout: prompts to arrays, components one after another, arrays to a result.
+
+    prompts: a frozen dataclass: the keys that a sample has beside its picture or video (see `pipeline/prompts.py`)
+    gives:   names of the arrays that prompts, pictures and frames can give
+    result:  kind of result, a file of `results/`; None where what components compute is no result that can be compared
+    """
+
+    name: str
+    prompts: type
+    gives: tuple[str, ...]
+    steps: tuple[Step | Loop, ...]
+    result: str | None = None
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components that it runs, in order."""
+        return tuple(name for step in self.steps for name in step.components)
+
+    def step(self, name: str) -> Step | Loop:
+        """Return the step or loop called `name` (KeyError when there is none)."""
+        return {step.name: step for step in self.steps}[name]
+
+    def before(self, name: str) -> tuple[str, ...]:
+        """Return the steps whose outputs feed the step `name`, in order."""
+        feeding = {source for feed in self.step(name).feeds for source, _ in feed.sources}
+        return tuple(step.name for step in self.steps if step.name in feeding)
+
+
 @dataclass(frozen=True)
 class Layout:
-    """One way to cut a model into files: components in topological order, the feeds between them, dims left open."""
+    """One way to cut a model into files: the components, the pipelines that run them, dims left open."""
 
     components: tuple[ComponentSpec, ...]
-    feeds: tuple[Feed, ...]
+    pipelines: tuple[Pipeline, ...]
     dynamic_dims: tuple[str, ...]
 
 
@@ -97,26 +177,30 @@ USUAL_LAYOUT = "v1"
 
 @dataclass(frozen=True)
 class CaseShape:
-    """One run of the whole model on recorded samples: which samples its rows are, and the sizes of its open dims.
+    """One run of a pipeline on recorded samples: which samples its rows are, and the sizes of its open dims.
 
     A dim that the case does not have, or whose size cannot be known yet, is left out of `sizes`.
     """
 
     name: str
-    samples: tuple[int, ...]
+    samples: tuple[int, ...]  # positions among the samples of the request
     sizes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class CaseRequest:
-    """What shapes of cases follow from: how many boxes each sample has, and by how many ignored ones a batch is padded.
+    """What shapes of cases follow from: the prompts of a pipeline's samples, and by how much a batch is padded.
 
-    static: the model's static dims, as far as they are known
+    prompts: of each sample of the pipeline, in order, its `Pipeline.prompts`
+    numbers: where these stand among the manifest's samples
+    static:  the model's static dims, as far as they are known
     """
 
     layout: str
+    pipeline: str
     reference: str
-    boxes: Sequence[int]
+    prompts: Sequence[object]
+    numbers: Sequence[int]
     padding: int
     static: Mapping[str, int]
 
@@ -126,10 +210,28 @@ def _no_cases(request: CaseRequest) -> tuple[CaseShape, ...]:
 
 
 @dataclass(frozen=True)
+class ReferenceGap:
+    """What code bases do differently, and what measures that.
+
+    prompts:   the prompts concerned, in words: `text-only prompts`
+    concerns:  (a sample's prompts) -> whether it is one of them
+    network:   a component of one of the family's layouts, with a network for each reference, fed by the steps that feed
+               the component of its name: (layout, component)
+    absent:    what one row of such a prompt gives of the network's inputs, as nested tuples
+    """
+
+    prompts: str
+    concerns: Callable[[object], bool]
+    network: tuple[str, str]
+    absent: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelFamily:
     """A model family: its layouts, of which `layout` is the one meant, and how to size the static dims.
 
-    `references` maps the name of each way to feed the model to the code base that feeds it so.
+    `references` maps the name of each way to feed the model to the code base that feeds it so; `gap` says what that
+    changes, where it can be measured.
     `largest_tensor(component, config)` gives the bytes, in FP32, of the largest tensor inside a component for one row
     of a batch: how much memory running it takes.
     `cases` gives the shapes of the cases that samples become, so that profiles are checked against them before
@@ -143,6 +245,7 @@ class ModelFamily:
     largest_tensor: Callable[[str, Mapping[str, Json]], int]
     cases: Callable[[CaseRequest], tuple[CaseShape, ...]] = _no_cases
     usual_static: Mapping[str, int] = field(default_factory=dict)
+    gap: ReferenceGap | None = None
     layout: str = USUAL_LAYOUT
 
     def laid_out(self, layout: str) -> ModelFamily:
@@ -155,9 +258,9 @@ class ModelFamily:
         return self.layouts[self.layout].components
 
     @property
-    def feeds(self) -> tuple[Feed, ...]:
-        """Which outputs are which inputs."""
-        return self.layouts[self.layout].feeds
+    def pipelines(self) -> tuple[Pipeline, ...]:
+        """The ways to use them, the usual one first."""
+        return self.layouts[self.layout].pipelines
 
     @property
     def dynamic_dims(self) -> tuple[str, ...]:
@@ -168,15 +271,18 @@ class ModelFamily:
         """Return the component called `name` (KeyError when there is none)."""
         return {c.name: c for c in self.components}[name]
 
+    def pipeline(self, name: str) -> Pipeline:
+        """Return the pipeline called `name` (KeyError when there is none)."""
+        return {p.name: p for p in self.pipelines}[name]
+
+    def label(self, pipeline: str) -> str:
+        """Return what comparisons, tolerances and files of the view call a pipeline: the only one, `pipeline`."""
+        return pipeline if len(self.pipelines) > 1 else PIPELINE
+
     def row_dim(self, component: ComponentSpec) -> str | None:
-        """Return the open dim that comes first in all inputs and outputs, the rows of a batch; None without one."""
+        """Return the open dim that all outputs have, the rows of a batch; None without one."""
         first = {tensor.dims[0] if tensor.dims else 0 for tensor in (*component.inputs, *component.outputs)}
         return str(first.pop()) if len(first) == 1 and first <= set(self.dynamic_dims) else None
-
-    def upstream(self, name: str) -> tuple[str, ...]:
-        """Return the components whose outputs feed `name`, in topological order."""
-        feeding = {source for f in self.feeds if f.component == name for source, _ in f.sources}
-        return tuple(c.name for c in self.components if c.name in feeding)
 
 
 # ------------------------------------------------------------------ devices
@@ -210,10 +316,14 @@ class DeviceFingerprint:
 
 @dataclass(frozen=True)
 class Input:
-    """An input from another action: its whole output folder, or one file of it (and then only that file's digest)."""
+    """An input from another action: its whole output folder, or one file or subfolder of it, and then only that digest.
+
+    file: a file's name; folder: a subfolder's, in which there is no other one
+    """
 
     action: str
     file: str | None = None
+    folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -269,13 +379,12 @@ class Kind(StrEnum):
     PARITY = "parity"  # tensors, output by output
     RESULT = "result"  # what the whole pipeline finds in pictures
     FILE = "file"  # a file that nothing runs here: an emulation of it is judged in its place
+    GAP = "gap"  # what another reference changes: reported only
 
 
 # Stands among a component's outputs for the types of its GEMMs.
 TYPES = "types"
-# Stands in a comparison for all components, run one after another.
-PIPELINE = "pipeline"
-# Its one output: what is found in the pictures.
+# The one output of a pipeline: what is found in the pictures.
 INSTANCES = "instances"
 
 
@@ -283,7 +392,9 @@ INSTANCES = "instances"
 class Comparison:
     """What `doit verify` judges: the action that measured (or why none can run), and the gates per output.
 
-    component: the component, or PIPELINE where all of them run one after another
+    component: the component, or the label of the pipeline in which several run one after another
+    pipeline:  the label of the pipeline whose samples it is measured on
+    suffix:    of its name, which tells it from another pipeline's
     precision, target: what is compared; without a target it is the graph on ONNX Runtime's CPU
     depends_on: names of the comparisons without which this one proves nothing: when one of them fails, it is not judged
     informs: metric -> why it is reported and not judged
@@ -300,35 +411,23 @@ class Comparison:
     kind: Kind = Kind.PARITY
     depends_on: tuple[str, ...] = ()
     informs: Mapping[str, str] = field(default_factory=dict)
+    pipeline: str = PIPELINE
+    suffix: str = ""
 
     @property
     def name(self) -> str:
         """Return what `depends_on` calls it: `decoder.fp16`, `decoder.fp16.ada`, `pipeline.fp16`."""
-        own = Kind.FILE if self.kind == Kind.FILE else None
-        return ".".join(part for part in (self.component, self.precision, self.target, own) if part)
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A reference gap, reported and never judged: how far results differ when text-only prompts are fed another way.
-
-    `reference` and `other` are the code bases whose ways are compared; `action` measured.
-    """
-
-    component: str
-    reference: str
-    other: str
-    action: str
+        own = self.kind if self.kind in (Kind.FILE, Kind.GAP) else None
+        return ".".join(part for part in (self.component, self.precision, self.target, own) if part) + self.suffix
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All actions of a manifest in an order in which they can run, what is judged, and what is only reported."""
+    """All actions of a manifest in an order in which they can run, and what is judged or only reported."""
 
     manifest: str
     actions: tuple[Action, ...]
     comparisons: tuple[Comparison, ...]
-    contrasts: tuple[Contrast, ...] = ()
 
     def action(self, name: str) -> Action:
         """Return the action called `name` (KeyError when there is none)."""

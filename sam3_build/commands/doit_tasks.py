@@ -219,7 +219,7 @@ def _judge(session: Session) -> Task:
         where = readable(report_path(session))
         return TaskFailed(f"{counts.failed} outputs fail their gates: see {where}") if counts.failed else None
 
-    leaves = [c.action for c in session.plan.comparisons if c.action] + [c.action for c in session.plan.contrasts]
+    leaves = [c.action for c in session.plan.comparisons if c.action]
     doc = "Judge every comparison by its gates and print the table"
     task = ViewTask("verify", [run], task_dep=leaves, has_subtask=True, doc=doc, io=IO)
     task.shown = lambda: reports(session)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sam3_build.compare.judge import Row, Verdict
-from sam3_build.spec import BASELINE, PIPELINE, Comparison
+from sam3_build.spec import BASELINE, Comparison
 
 # In the reason of a row that is not judged, what comes before its own failure.
 ALSO_FAILED = "; its own gate failed too: "
@@ -20,23 +20,34 @@ ALSO_FAILED = "; its own gate failed too: "
 Judged = Sequence[tuple[Comparison, tuple[Row, ...]]]
 
 
-def of_component(component: str, precision: str, target: str | None, fp32_engines: bool) -> tuple[str, ...]:
+def of_component(
+    component: str, precision: str, target: str | None, *, fp32_engines: bool, suffix: str = ""
+) -> tuple[str, ...]:
     """Return the names of the comparisons that a component's depends on; those of other targets are not among them.
 
+    component: or the label of a pipeline
     fp32_engines: whether the manifest builds FP32 for its targets
+    suffix: of the names of all
     """
     if precision == BASELINE:
-        return () if target is None else (f"{component}.{BASELINE}",)
-    if target is None:
-        return (f"{component}.{BASELINE}",)
-    engine = (f"{component}.{BASELINE}.{target}",) if fp32_engines else ()
-    return (f"{component}.{BASELINE}", *engine, f"{component}.{precision}")
+        sides: tuple[str, ...] = () if target is None else (BASELINE,)
+    elif target is None:
+        sides = (BASELINE,)
+    else:
+        sides = (BASELINE, *((f"{BASELINE}.{target}",) if fp32_engines else ()), precision)
+    return tuple(f"{component}.{side}{suffix}" for side in sides)
 
 
-def of_pipeline(components: Iterable[str], precision: str, target: str | None, fp32_engines: bool) -> tuple[str, ...]:
-    """Return the names of the comparisons that the pipeline's depends on: its components, then as for a component."""
+def of_pipeline(
+    label: str, components: Iterable[tuple[str, str]], precision: str, target: str | None, *, fp32_engines: bool
+) -> tuple[str, ...]:
+    """Return the names of the comparisons that a pipeline's depends on: its components', then as for a component.
+
+    components: each with the suffix of its comparisons in this pipeline
+    """
     side = f"{precision}.{target}" if target else precision
-    return (*(f"{c}.{side}" for c in components), *of_component(PIPELINE, precision, target, fp32_engines))
+    own = of_component(label, precision, target, fp32_engines=fp32_engines)
+    return (*(f"{component}.{side}{suffix}" for component, suffix in components), *own)
 
 
 def propagate_failures(judged: Judged) -> Judged:

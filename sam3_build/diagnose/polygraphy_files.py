@@ -72,8 +72,9 @@ def write(
             raise BuildError(f"{out} is not an empty folder: name a new one, so that nothing in it is written over")
     stem, plan = f"{component}.{precision}", session.plan
     by_pytorch = precision == BASELINE and target is None
-    graph, reference = plan.action(f"precision:{stem}"), plan.action(f"reference:{component}")
-    baseline = plan.action(f"verify:{component}.{BASELINE}")
+    graph, baseline = plan.action(f"precision:{stem}"), plan.action(f"verify:{component}.{BASELINE}")
+    source = baseline.inputs["reference"]
+    reference = plan.action(source.action)
     build = plan.action(f"build:{stem}.{target}") if target else None
     needed = [a for a in (graph, reference, None if by_pytorch else baseline, build) if a]
     session = schedule.restrict(session, plan, needed)
@@ -81,7 +82,7 @@ def write(
     session.store.digests.save()
 
     taken = BuildParams.of(build.params).profiles if build else ()
-    recorded = _folder(session, reference), None if by_pytorch else _folder(session, baseline)
+    recorded = _folder(session, reference) / (source.folder or ""), None if by_pytorch else _folder(session, baseline)
     found = _recorded(session, component, *recorded, taken)
     tolerances = [f"{name}:{tolerance(comparison.gates[name], of):.6g}" for name, of in found.outputs.items()]
     with writing(out):

@@ -6,19 +6,24 @@ A row is what `task.json` has of one picture, as `InstanceStatistics` writes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from sam3_build.pipeline.prompts import boxes_of, points_of
 from sam3_build.spec import Json
 
 
-def prompt(text: str | None, labels: Sequence[int]) -> str:
-    """Return a prompt in words; `labels` are those of its boxes, which are drawn solid (1) or dashed (0)."""
-    parts = [f'"{" ".join(text.split())}"'] if text else []
+def prompt(prompts: Mapping[str, Json]) -> str:
+    """Return prompts, given as their document, in words; boxes are drawn solid (positive) or dashed (negative)."""
+    text = prompts.get("text")
+    parts = [f'"{" ".join(text.split())}"'] if isinstance(text, str) and text else []
+    labels = [box.label for box in boxes_of(prompts)]
     for label, like, form in ((1, "like", "boxed"), (0, "not like", "dashed")):
-        boxes = sum(label == one for one in labels)
+        boxes = labels.count(label)
         if boxes:
             parts.append(f"{like} the {form} one" if boxes == 1 else f"{like} the {boxes} {form} ones")
-    return ", ".join(parts)
+    if points := points_of(prompts):
+        parts.append("1 point" if len(points) == 1 else f"{len(points)} points")
+    return ", ".join([*parts, *(["a mask"] if prompts.get("mask") else [])])
 
 
 def result(row: Mapping[str, Json]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from sam3_build.compare.instances import FoundInstances, Pair
 from sam3_build.drawing.palette import (
@@ -22,7 +22,7 @@ from sam3_build.drawing.palette import (
     Colour,
     in_few_colours,
 )
-from sam3_build.spec import Json
+from sam3_build.pipeline.prompts import Box
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ LINE, DASH = 168, 5
 
 def panels(
     picture: Picture,
-    boxes: Sequence[Mapping[str, Json]],
+    boxes: Sequence[Box],
     expected: FoundInstances,
     actual: FoundInstances | None,
     pairs: Sequence[Pair],
@@ -50,7 +50,7 @@ def panels(
     """Return the prompt, what the reference found and what the target found, `width` pixels wide where that fits.
 
     picture: [height, width, 3], RGB; boxes, masks and the boxes of instances are in its pixels
-    boxes:   the prompt's, `{"xywh": [left, top, width, height], "label": 1 or 0}`
+    boxes:   the prompt's
     actual:  None where the target's outputs could not be read: its panel is empty
     """
     import cv2
@@ -82,7 +82,7 @@ def write_overlay(path: Path, drawn: Sequence[Picture]) -> None:
     in_few_colours(Image.fromarray(beside)).save(path, optimize=True)
 
 
-def _prompt(picture: Picture, boxes: Sequence[Mapping[str, Json]], size: tuple[int, int], line: int) -> Picture:
+def _prompt(picture: Picture, boxes: Sequence[Box], size: tuple[int, int], line: int) -> Picture:
     """Return the picture as it is, with the prompt's boxes; what of a box lies outside is drawn on the edge."""
     import cv2
     import numpy as np
@@ -90,13 +90,13 @@ def _prompt(picture: Picture, boxes: Sequence[Mapping[str, Json]], size: tuple[i
     canvas: Picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).copy()
     scale = np.array([size[0] / picture.shape[1], size[1] / picture.shape[0]])
     for box in boxes:
-        x, y, w, h = cast("Sequence[float]", box["xywh"])
-        corners = (np.array([[x, y], [x + w, y + h]]) * scale).round().clip(0, size).astype(int)
+        edges = np.array([[box.x, box.y], [box.x + box.w, box.y + box.h]])
+        corners = (edges * scale).round().clip(0, size).astype(int)
         canvas[_frame(size, corners, line + 1)] = BACKGROUND
         frame = _frame(size, corners, line)
-        if not box["label"]:
+        if not box.label:
             frame &= np.add(*np.indices(frame.shape)) // (DASH * line) % 2 == 0
-        canvas[frame] = MEANT if box["label"] else NOT_MEANT
+        canvas[frame] = MEANT if box.label else NOT_MEANT
     return canvas
 
 

@@ -25,8 +25,8 @@ _POLL_SECONDS = 0.5
 def expected_peak(action: Action, family: str, resolver: Resolver) -> int:
     """Return the bytes that the worker of `action` is expected to have resident at its peak.
 
-    Its stage says how many per byte of its component's weights, and per byte of the largest tensor that the network
-    computes for the rows of the widest case. The action's inputs are built.
+    Its stage says how many per byte of its components' weights, and per byte of the largest tensor that a network
+    computes for the rows of the widest case. A loop has all its components loaded. The action's inputs are built.
     """
     need = registry.stage(action.stage).memory
     weights = _weights(action, resolver) if need.weights else 0
@@ -35,25 +35,31 @@ def expected_peak(action: Action, family: str, resolver: Resolver) -> int:
 
 
 def _weights(action: Action, resolver: Resolver) -> int:
-    """Return the bytes of the component's weights: its graph's files, or its part of the checkpoint in FP32."""
+    """Return the bytes of the components' weights: their graphs' files, or their part of the checkpoint in FP32."""
     paths = resolver.input_paths(action)
-    if "onnx" in paths:
-        return sum(file.stat().st_size for file in paths["onnx"].iterdir())
-    if "tensors" not in paths:
-        return 0
-    tensors = json.loads(paths["tensors"].read_bytes())["tensors"].values()
-    return sum(4 * math.prod(tensor["shape"]) for tensor in tensors)
+    graphs = [path for role, path in paths.items() if role.partition("_")[0] == "onnx"]
+    if graphs:
+        return sum(file.stat().st_size for folder in graphs for file in folder.iterdir())
+    listed = [path for role, path in paths.items() if role.partition("_")[0] == "tensors"]
+    tensors = (json.loads(path.read_bytes())["tensors"].values() for path in listed)
+    return sum(4 * math.prod(tensor["shape"]) for part in tensors for tensor in part)
 
 
 def _largest_tensor(action: Action, family: str, resolver: Resolver) -> int:
-    """Return the bytes of the largest tensor inside the component, over all rows of the widest case."""
-    checkpoint, samples = resolver.resolve("checkpoint").record, resolver.resolve("samples").record
-    if checkpoint is None or samples is None:
+    """Return the bytes of the largest tensor inside one of the components, over all rows of the widest case."""
+    checkpoint = resolver.resolve("checkpoint").record
+    samples = [record for name in resolver.of_stage("samples") if (record := resolver.resolve(name).record)]
+    if checkpoint is None or not samples:
         return 0
     config: Mapping[str, Json] = json.loads((resolver.folder(checkpoint) / "config.json").read_bytes())
-    rows = samples.facts.get("rows", 1)
-    assert isinstance(rows, int)
-    return rows * registry.family(family).largest_tensor(str(action.params["component"]), config)
+    rows = max(int(str(record.facts.get("rows", 1))) for record in samples)
+    return rows * max(registry.family(family).largest_tensor(name, config) for name in _components(action))
+
+
+def _components(action: Action) -> tuple[str, ...]:
+    """Return the components that an action runs."""
+    networks = getattr(action.arguments, "networks", None)
+    return tuple(network.component for network in networks) if networks else (str(action.params["component"]),)
 
 
 # ------------------------------------------------------------------ who may start

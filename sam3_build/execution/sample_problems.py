@@ -16,15 +16,16 @@ from sam3_build.spec import SAMPLES
 
 def refuse_wrong_samples(session: Session) -> None:
     """Raise a ManifestError of all that can be known to be wrong. Opens no picture while `samples` is fresh."""
-    manifest, action = session.manifest, session.plan.action(SAMPLES)
+    manifest = session.manifest
     tokenizer, config = manifest.tokenizer, manifest.checkpoint.files.get("config")
+    actions = [action for action in session.plan.actions if action.stage == SAMPLES]
     try:
-        answer = session.resolver.resolve(SAMPLES)
-        if answer.record:
+        answers = [session.resolver.resolve(action.name) for action in actions]
+        if all(answer.record for answer in answers):
             return
-        if not answer.waits_for:  # then the checkpoint has made what the action will be given
-            paths = session.resolver.input_paths(action)
-            tokenizer, config = paths["tokenizer"], paths["config"]
+        if not answers[0].waits_for:  # then the checkpoint has made what the action will be given
+            paths = session.resolver.input_paths(actions[0])
+            tokenizer, config = paths.get("tokenizer"), paths["config"]
     except BuildError:
         pass  # a picture that cannot be read is reported below, with its line
     found = samples.problems(manifest.family, dict(enumerate(manifest.samples)), tokenizer, config)

@@ -22,7 +22,8 @@ from sam3_build.folders import make_folder, write_atomically
 from sam3_build.manifest import types
 from sam3_build.manifest.lock import lock_path
 from sam3_build.manifest.paths import expanded
-from sam3_build.manifest.types import Checkpoint, Manifest
+from sam3_build.manifest.samples import clip_files
+from sam3_build.manifest.types import Checkpoint, Manifest, Sample
 from sam3_build.manifest.weight_files import weight_files
 from sam3_build.spec import Json
 
@@ -57,6 +58,7 @@ def _recall(entry: Path, code: str, root: Path, digests: DigestCache) -> Manifes
         same = all(digests.file(file.path) == file.sha256 for file in manifest.files)
         same = same and _is_where_it_was(manifest.checkpoint)
         same = same and not _is_newly_locked(manifest)
+        same = same and all(map(_has_its_pictures, manifest.samples))
     except (OSError, ValueError, BuildError):
         return None  # there is no entry, or one of a file that is gone or cannot be read any more
     return manifest if same and all(path.is_file() for path in _paths(manifest)) else None
@@ -65,6 +67,11 @@ def _recall(entry: Path, code: str, root: Path, digests: DigestCache) -> Manifes
 def _is_where_it_was(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint's path, most often a folder, still leads to the same files."""
     return checkpoint.path is None or weight_files(checkpoint.path, checkpoint.config) == checkpoint.files
+
+
+def _has_its_pictures(sample: Sample) -> bool:
+    """Whether the first pictures of a clip's folder are still the same ones."""
+    return sample.video is None or tuple(clip_files(sample.video, sample.frames)) == sample.pictures
 
 
 def _is_newly_locked(manifest: Manifest) -> bool:
@@ -107,8 +114,8 @@ def _modules(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
 def _paths(value: object) -> Iterator[Path]:
     if isinstance(value, Path):
         yield value
-    if isinstance(value, Checkpoint):
-        value = value.files  # its path may be a folder
+    if isinstance(value, Checkpoint | Sample):
+        value = value.files  # the path of either may be a folder
     for item in _parts(value):
         yield from _paths(item)
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sam3_build import registry
-from sam3_build.manifest.checkpoints import check_checkpoint, check_tokenizer, checkpoint_of, tokenizer_of
+from sam3_build.manifest.checkpoints import check_checkpoint, check_tokenizer
 from sam3_build.manifest.options import check_options
 from sam3_build.manifest.problems import Report
 from sam3_build.manifest.profiles import check_profiles
-from sam3_build.manifest.rules import check_file, check_list, check_name, is_known, is_of_another_layout
-from sam3_build.manifest.samples import problems
+from sam3_build.manifest.rules import check_list, check_name, is_known, is_of_another_layout
+from sam3_build.manifest.sample_checks import check_samples
 from sam3_build.manifest.shape import ManifestFile, TargetFile
-from sam3_build.manifest.types import Sample
 from sam3_build.manifest.yaml_tree import Keys
 from sam3_build.spec import BASELINE, INSTANCES, PIPELINE, Json, Layout, ModelFamily
 
@@ -62,7 +61,7 @@ def check(file: ManifestFile, report: Report) -> Options:
     precisions = _components(file, declared, report)
     targets = {name: _target(name, target, file, report) for name, target in file.targets.items()}
     check_profiles(file, declared, report)
-    _samples(file, declared, report)
+    check_samples(file, declared, report)
     _tolerances(file, declared, report)
     return Options(targets, precisions)
 
@@ -122,40 +121,6 @@ def _components(
 
 def _names(layout: Layout | ModelFamily) -> list[str]:
     return [component.name for component in layout.components]
-
-
-def _samples(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:
-    root = report.root.get(("samples",))
-    raw = [value.plain() for value in root.data] if root and isinstance(root.data, tuple) else []
-    for i, sample in enumerate(file.samples):
-        keys: Keys = ("samples", i)
-        check_file((*keys, "image"), report)
-        if sample.text is None and sample.boxes is None:
-            report.add(keys, "needs a prompt: text, boxes or both")
-        if sample.text is not None and not sample.text.strip():
-            report.add((*keys, "text"), "is empty; write a noun phrase, or leave the key out")
-        if raw[i] in raw[:i]:
-            report.add(keys, f"is the same as samples[{raw.index(raw[i])}]")
-    known = {problem.keys for problem in report.sorted()}
-    # To look into pictures takes time: here only where a sample is wrong anyway, so that all is said at once.
-    if family and any(keys[:1] == ("samples",) for keys in known):
-        for keys, text in _looked_into(file, family, known, report):
-            if keys not in known:
-                report.add(keys, text)
-
-
-def _looked_into(
-    file: ManifestFile, family: ModelFamily, known: Collection[Keys], report: Report
-) -> list[tuple[Keys, str]]:
-    """Return what the family finds wrong with those samples whose keys can be read."""
-    at = {i: ("samples", i) for i in range(len(file.samples)) if not report.is_broken(("samples", i))}
-    samples = {
-        i: Sample(report.root.path((*at[i], "image")), file.samples[i].text, file.samples[i].boxes or ()) for i in at
-    }
-    if any(keys[:1] in ((), ("checkpoint",), ("tokenizer",)) for keys in known):
-        return problems(family.name, samples, None, None)
-    config = checkpoint_of(file.checkpoint, report.root).files.get("config")
-    return problems(family.name, samples, tokenizer_of(file, report.root), config)
 
 
 def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:

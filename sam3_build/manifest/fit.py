@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from sam3_build import registry
+from sam3_build.documents import value_of
 from sam3_build.errors import BuildError
 from sam3_build.manifest.types import Manifest, SourceFile
 from sam3_build.manifest.yaml_tree import Keys
@@ -21,6 +23,13 @@ class Misfit(NamedTuple):
     keys: Keys
     text: str
     is_error: bool
+
+
+class _Case(NamedTuple):
+    """A case, and the components of its pipeline."""
+
+    components: tuple[str, ...]
+    shape: CaseShape
 
 
 class Fit(NamedTuple):
@@ -64,16 +73,24 @@ def _static(manifest: Manifest, family: ModelFamily) -> tuple[Mapping[str, int],
         return {}, None  # the checkpoint action says what is wrong with it
 
 
-def _cases(manifest: Manifest, family: ModelFamily, static: Mapping[str, int], padding: int) -> tuple[CaseShape, ...]:
-    boxes = [len(sample.boxes) for sample in manifest.samples]
-    return family.cases(CaseRequest(manifest.layout, manifest.reference, boxes, padding, static))
+def _cases(manifest: Manifest, family: ModelFamily, static: Mapping[str, int], padding: int) -> tuple[_Case, ...]:
+    """Return the cases of all pipelines; their samples are positions in the manifest."""
+    cases = []
+    for pipeline in family.pipelines:
+        samples = {i: s.prompts for i, s in enumerate(manifest.samples) if s.pipeline == pipeline.name}
+        numbers = tuple(samples)
+        asked: list[object] = [value_of(pipeline.prompts, document) for document in samples.values()]
+        request = CaseRequest(manifest.layout, pipeline.name, manifest.reference, asked, numbers, padding, static)
+        for shape in family.cases(request) if samples else ():
+            cases.append(_Case(pipeline.components, replace(shape, samples=tuple(numbers[i] for i in shape.samples))))
+    return tuple(cases)
 
 
-def _misfit(manifest: Manifest, family: ModelFamily, case: CaseShape, target: str) -> str | None:
+def _misfit(manifest: Manifest, family: ModelFamily, given: _Case, target: str) -> str | None:
     """Return why a component does not take a case of this shape, or None."""
-    names = manifest.targets[target].shape_profiles
+    names, case = manifest.targets[target].shape_profiles, given.shape
     for spec in family.components:
-        if spec.name in manifest.components:
+        if spec.name in manifest.components and spec.name in given.components:
             own = spec.symbolic_dims
             taken = profiles.restricted((manifest.shape_profiles[name] for name in names), own)
             ranges = dict(zip(map(repr, names), taken, strict=True))
@@ -86,8 +103,8 @@ def _misfit(manifest: Manifest, family: ModelFamily, case: CaseShape, target: st
 def _misfits(
     manifest: Manifest,
     family: ModelFamily,
-    cases: tuple[CaseShape, ...],
-    certain: tuple[CaseShape, ...],
+    cases: tuple[_Case, ...],
+    certain: tuple[_Case, ...],
     targets: Sequence[str],
 ) -> Iterator[Misfit]:
     """Yield the samples that do not fit, each reason once for all its targets, then the targets that nothing fits.
@@ -104,8 +121,8 @@ def _misfits(
             yield Misfit(("targets", target), f"{nothing}: {found[0][1]}; {advice}", is_error)
             continue
         for case, why in found:
-            if len(case.samples) == 1:  # a batch has the sizes of its largest sample
-                samples.setdefault((case.samples[0], why), []).append(target)
+            if len(case.shape.samples) == 1:  # a batch has the sizes of its largest sample
+                samples.setdefault((case.shape.samples[0], why), []).append(target)
     for (sample, why), unfit in samples.items():
         text = f"{why}: target {', '.join(unfit)} is built, and not compared on this sample"
         yield Misfit(("samples", sample), text, False)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from sam3_build import registry
 from sam3_build.errors import ManifestError, shown
 from sam3_build.manifest.checkpoints import checkpoint_of, tokenizer_of
 from sam3_build.manifest.checks import Options, check
@@ -18,12 +19,12 @@ from sam3_build.manifest.lock_file import LockFile, read_lock
 from sam3_build.manifest.paths import expanded
 from sam3_build.manifest.problems import Report, kind, no_file, unknown
 from sam3_build.manifest.rules import NAME
+from sam3_build.manifest.sample_checks import samples_of
 from sam3_build.manifest.shape import SCORE_THRESHOLD, ManifestFile, parse
 from sam3_build.manifest.types import (
     Component,
     Manifest,
     PrecisionOptions,
-    Sample,
     Target,
 )
 from sam3_build.manifest.yaml_tree import Problem
@@ -112,9 +113,7 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Options, 
             name: Target(t.backend, file.profiles_of(t), options.targets[name], t.allow_unverified)
             for name, t in file.targets.items()
         },
-        samples=tuple(
-            Sample(root.path(("samples", i, "image")), s.text, s.boxes or ()) for i, s in enumerate(file.samples)
-        ),
+        samples=samples_of(file, registry.family(file.family).laid_out(file.layout), root),
         score_threshold=file.task.score_threshold if file.task else SCORE_THRESHOLD,
         tolerances=file.tolerances,
         files=(*source.files, *([lock.file] if lock.file else [])),

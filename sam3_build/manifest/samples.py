@@ -1,4 +1,4 @@
-"""Takes a manifest's samples, returns them as JSON, or what their family finds wrong with them.
+"""Takes a manifest's samples, returns them as parameters of stages, or what their family finds wrong with them.
 
 To find that opens every picture; a manifest that loads well opens none.
 """
@@ -6,7 +6,7 @@ To find that opens every picture; a manifest that loads well opens none.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -16,20 +16,56 @@ from sam3_build.manifest.types import Sample
 from sam3_build.params import SampleParams
 from sam3_build.spec import Json
 
+# What the names of pictures in a clip's folder end with.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
-def as_params(samples: Iterable[Sample]) -> tuple[tuple[SampleParams, ...], dict[str, Path]]:
-    """Return each sample as stages get it, and role -> picture: one that many samples have is one file."""
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures of a clip's folder, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def clip_files(video: Path, frames: int) -> list[Path]:
+    """Return the first `frames` pictures of a folder, or the one file that holds a clip."""
+    return pictures_in(video)[:frames] if video.is_dir() else [video]
+
+
+def as_params(
+    samples: Iterable[Sample], numbers: Iterable[int] | None = None
+) -> tuple[tuple[tuple[str, SampleParams], ...], dict[str, Path]]:
+    """Return (pipeline, sample as stages get it) for each, and role -> file: what many samples have is one file.
+
+    numbers: where each stands in the manifest, when these are not all
+    """
     samples = list(samples)
-    images = {path: f"image{i}" for i, path in enumerate(dict.fromkeys(s.image for s in samples))}
+    pictures = {path: f"image{i}" for i, path in enumerate(dict.fromkeys(p for s in samples for p in s.pictures))}
+    masks = {path: f"mask{i}" for i, path in enumerate(dict.fromkeys(p for s in samples for p in s.masks.values()))}
     listed = tuple(
-        SampleParams(
-            image=images[s.image],
-            text=s.text,
-            boxes=tuple({"label": b.label, "xywh": [b.x, b.y, b.w, b.h]} for b in s.boxes),
+        (
+            s.pipeline,
+            SampleParams(
+                number=i,
+                pictures=tuple(pictures[path] for path in s.pictures),
+                prompts=_with_roles(s.prompts, {key: masks[path] for key, path in s.masks.items()}),
+                frames=s.frames,
+                reverse=s.reverse,
+            ),
         )
-        for s in samples
+        for i, s in zip(numbers or range(len(samples)), samples, strict=True)
     )
-    return listed, {role: path for path, role in images.items()}
+    return listed, {role: path for path, role in (*pictures.items(), *masks.items())}
+
+
+def _with_roles(document: Mapping[str, Json], roles: Mapping[str, str]) -> Mapping[str, Json]:
+    """Return a document of prompts in which each mask is the role of its file."""
+    named = {**document, "mask": roles[str(document["mask"])]} if "mask" in document else document
+    on_frames = named.get("prompts")
+    if not isinstance(on_frames, Sequence) or isinstance(on_frames, str):
+        return named
+    return {**named, "prompts": [_with_roles(p, roles) if isinstance(p, Mapping) else p for p in on_frames]}
+
+
+# ------------------------------------------------------------------ what the family says of them
 
 
 def problems(
@@ -42,10 +78,8 @@ def problems(
     if not registry.judges_samples(family):
         return []
     judge: Callable[..., list[tuple[Keys, str]]] = import_module(f"sam3_build.families.{family}.prompts").problems
-    listed, images = as_params(samples.values())
-    positions = list(samples)
-    found = judge([sample.document() for sample in listed], tokenizer, images, _read(config))
-    return [((k[0], positions[int(k[1])], *k[2:]) if k[0] == "samples" else k, text) for k, text in found]
+    listed, files = as_params(samples.values(), list(samples))
+    return judge(listed, tokenizer, files, _read(config))
 
 
 def _read(config: Path | None) -> Mapping[str, Json] | None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
 from sam3_build.manifest.problems import Report, found, unknown, wording
-from sam3_build.manifest.types import Box
 from sam3_build.manifest.yaml_tree import Keys, Plain, Value
+from sam3_build.pipeline import prompts
+from sam3_build.pipeline.prompts import Box, Point
 from sam3_build.spec import USUAL_LAYOUT, Json, Range
 
 # ------------------------------------------------------------------ values with a notation of their own
@@ -51,22 +50,18 @@ def _numbers(given: list[object]) -> list[int | float]:
     return numbers if len(numbers) == len(given) else []
 
 
-BOX = "(pos|neg):" + ",".join([r"(-?[0-9]+(?:\.[0-9]+)?)"] * 4)
-
-
 def _boxes(given: object) -> tuple[Box, ...]:
+    return prompts.boxes(_text(given, "pos:40,40,30,30;neg:90,80,20,20"))
+
+
+def _points(given: object) -> tuple[Point, ...]:
+    return prompts.points(_text(given, "pos:40,40;neg:90,80"))
+
+
+def _text(given: object, example: str) -> str:
     if not isinstance(given, str):
-        raise ValueError(f"must be a string such as 'pos:40,40,30,30;neg:90,80,20,20', found {found(given)}")
-    boxes = []
-    for part in given.split(";"):
-        match = re.fullmatch(BOX, re.sub(r"\s", "", part))
-        if match is None:
-            raise ValueError(f"box {part!r} is not 'pos:x,y,w,h' or 'neg:x,y,w,h' (pixels, joined by ';')")
-        box = Box(int(match[1] == "pos"), *(float(n) for n in match.groups()[1:]))
-        if box.w <= 0 or box.h <= 0 or not all(map(math.isfinite, (box.x, box.y, box.w, box.h))):
-            raise ValueError(f"box {part!r} has no area; width and height must be above 0")
-        boxes.append(box)
-    return tuple(boxes)
+        raise ValueError(f"must be a string such as {example!r}, found {found(given)}")
+    return given
 
 
 SIZE: Mapping[str, Json] = {"type": "integer", "minimum": 1, "maximum": LARGEST_SIZE}
@@ -74,11 +69,12 @@ SIZES: Mapping[str, Json] = {"type": "array", "items": SIZE, "minItems": 3, "max
 
 # What an editor is told of these; null, everywhere below the top, removes a key of an extended manifest.
 RANGE: Mapping[str, Json] = {"anyOf": [SIZE, SIZES, {"type": "null"}]}
-BOXES: Mapping[str, Json] = {"type": "string", "pattern": "^ *(pos|neg) *:"}
+LABELLED: Mapping[str, Json] = {"type": "string", "pattern": "^ *(pos|neg) *:"}
 
 SpanField = Annotated[Range, PlainValidator(_range), WithJsonSchema(dict(RANGE))]
 Threshold = Annotated[float | tuple[float, float], PlainValidator(_threshold), WithJsonSchema({})]  # by metric
-Boxes = Annotated[tuple[Box, ...], PlainValidator(_boxes), WithJsonSchema(dict(BOXES))]
+Boxes = Annotated[tuple[Box, ...], PlainValidator(_boxes), WithJsonSchema(dict(LABELLED))]
+Points = Annotated[tuple[Point, ...], PlainValidator(_points), WithJsonSchema(dict(LABELLED))]
 
 
 # The exporter starts at 18. From 21 on GroupNormalization is another operator, and ONNX cannot infer the types of what
@@ -143,12 +139,33 @@ class TargetFile(_Mapping):
     )
 
 
-class SampleFile(_Mapping):
-    """`samples: [...]`."""
+class PromptFile(_Mapping):
+    """What is asked of a picture; which keys there are, the family's pipelines say."""
 
-    image: str = Field(description="A picture, relative to this file")
     text: str | None = Field(None, description="A noun phrase such as 'red circle'")
     boxes: Boxes | None = Field(None, description="pos:x,y,w,h;neg:x,y,w,h in pixels")
+    points: Points | None = Field(None, description="pos:x,y;neg:x,y in pixels")
+    mask: str | None = Field(
+        None, description="A picture as large as the sample's, relative to this file; what is not black is meant"
+    )
+
+
+class FramePromptFile(PromptFile):
+    """`samples: [{video: ..., prompts: [...]}]`."""
+
+    frame: int = Field(ge=0, description="The frame that it is on, 0 for the first of those that are taken")
+    object: int | None = Field(None, ge=0, description="Which object is meant, by a number of your choice")
+    remove: int | None = Field(None, ge=0, description="The object that is not followed from this frame on")
+
+
+class SampleFile(PromptFile):
+    """`samples: [...]`: a picture or a clip, with prompts."""
+
+    image: str | None = Field(None, description="A picture, relative to this file")
+    video: str | None = Field(None, description="A folder of pictures in the order of their names, or a video file")
+    frames: int | None = Field(None, ge=1, description="How many frames of the clip are taken, from its first on")
+    reverse: bool | None = Field(None, description="Whether the frames are taken from the last one to the first")
+    prompts: tuple[FramePromptFile, ...] | None = Field(None, description="Prompts on frames of a clip")
 
 
 # What Meta's code and most others take.
@@ -223,6 +240,8 @@ def _allowed(keys: Keys) -> Iterable[str]:
             return ComponentFile.model_fields
         case ("samples", _):
             return SampleFile.model_fields
+        case ("samples", _, "prompts", _):
+            return FramePromptFile.model_fields
         case ("task",):
             return TaskFile.model_fields
     return ("extends", *ManifestFile.model_fields)

@@ -10,16 +10,6 @@ from typing import NamedTuple
 from sam3_build.spec import Json, Profile
 
 
-class Box(NamedTuple):
-    """A box prompt in pixels of the picture: top left corner, width, height; label 1 is positive, 0 negative."""
-
-    label: int
-    x: float
-    y: float
-    w: float
-    h: float
-
-
 class Hub(NamedTuple):
     """A model at the Hugging Face hub, and its branch, tag or commit."""
 
@@ -79,11 +69,26 @@ class Target:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and a prompt: text, boxes or both."""
+    """A picture or a clip, and what is asked of it, by the pipeline that takes that.
 
-    image: Path
-    text: str | None
-    boxes: tuple[Box, ...]
+    pictures: the picture; of a clip its first frames, in order, or the one file that holds them all
+    video:    the folder or file of a clip
+    frames:   how many frames of a clip are taken; reverse: from the last one to the first
+    prompts:  a `Pipeline.prompts` as a document (`documents.document_of`); a mask is a key of `masks`
+    """
+
+    pipeline: str
+    pictures: tuple[Path, ...]
+    prompts: Mapping[str, Json]
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    video: Path | None = None
+    frames: int = 0
+    reverse: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it reads."""
+        return (*self.pictures, *self.masks.values())
 
 
 class Lock(NamedTuple):

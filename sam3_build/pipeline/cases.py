@@ -1,25 +1,119 @@
-"""Reads the recorded cases that a `reference` action wrote, and notes which cases were not run."""
+"""Cases: what a family makes of samples, what a `samples` action wrote, and what was recorded or computed of them.
+
+A case is one run of a pipeline: `<case>.npz` has what is given once. Of a case of a clip each frame has a file of its
+own, `<case>.<frame>.npz`, from `<case>.00000.npz` on.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json
+from sam3_build.params import SampleParams
+from sam3_build.spec import Json, Per
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
 
 # Of a recorded case, what the names of a component's inputs and outputs begin with.
 INPUTS, OUTPUTS = "inputs/", "outputs/"
 
 # Beside what was computed of cases: those that were not fed, and why.
 SKIPPED = "skipped.json"
+
+# The list of cases, in the output of `samples` and of what records or computes.
+CASES = "cases.json"
+
+
+@dataclass(frozen=True)
+class PromptRequest:
+    """What a family's `prompts.make_cases` gets: the samples of one pipeline, their files by role, the model's config.
+
+    tokenizer: where the family has one
+    padding:   by how much a batch is padded
+    """
+
+    layout: str
+    pipeline: str
+    reference: str
+    samples: Sequence[SampleParams]
+    tokenizer: Path | None
+    files: Mapping[str, Path]
+    config: Mapping[str, Json]
+    padding: int = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of a pipeline: which samples its rows are, by their positions, and its inputs by name, batch first.
+
+    frames: of a clip, what is given for each frame, made when it is asked for
+    """
+
+    name: str
+    samples: tuple[int, ...]
+    arrays: Mapping[str, Array]
+    frames: Iterable[Mapping[str, Array]] = ()
+
+
+@dataclass(frozen=True)
+class ListedCase:
+    """A case as the list has it. samples: positions among the pipeline's samples; frames: 0 of pictures."""
+
+    name: str
+    samples: tuple[int, ...]
+    frames: int
+
+    def runs(self, per: str = Per.CASE) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield what is run, once or for each frame: its name, and the files that may have what it is given."""
+        if per == Per.CASE:
+            yield self.name, (self.name,)
+            return
+        for frame in range(self.frames):
+            name = f"{self.name}.{frame:05}"
+            yield name, (name, self.name)
+
+
+def write_cases(cases: Iterable[Case], out: Path) -> list[ListedCase]:
+    """Write each case's arrays and the list of them; return the list."""
+    import numpy as np
+
+    listed = []
+    for case in cases:
+        np.savez(out / f"{case.name}.npz", allow_pickle=False, **dict(case.arrays))
+        count = 0
+        for count, arrays in enumerate(case.frames, start=1):
+            np.savez(out / f"{case.name}.{count - 1:05}.npz", allow_pickle=False, **dict(arrays))
+        listed.append(ListedCase(case.name, case.samples, count))
+    documents: list[Json] = [
+        {"name": c.name, "samples": c.samples, **({"frames": c.frames} if c.frames else {})} for c in listed
+    ]
+    (out / CASES).write_bytes(canonical(documents))
+    return listed
+
+
+def listed_cases(samples: Path) -> list[ListedCase]:
+    """Return the cases that a `samples` action listed."""
+    documents = json.loads((samples / CASES).read_bytes())
+    return [ListedCase(d["name"], tuple(d["samples"]), d.get("frames", 0)) for d in documents]
+
+
+def write_recorded(file: Path, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+    """Write a recorded case: the inputs and outputs of a component."""
+    import numpy as np
+
+    arrays = {f"{INPUTS}{n}": a for n, a in inputs.items()} | {f"{OUTPUTS}{n}": a for n, a in outputs.items()}
+    with file.open("xb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
 
 
 def recorded_cases(reference: Path, component: str, count: Json = None) -> list[Path]:

@@ -1,6 +1,6 @@
-"""The chain: takes a case's arrays and what each component computes, returns each one's inputs and all outputs.
+"""The chain: takes a case's arrays and what each step computes, returns each one's inputs and all outputs.
 
-The one place that knows how the files of a layout follow each other: references are recorded along it, targets are
+The one place that knows how the steps of a pipeline follow each other: references are recorded along it, targets are
 judged along it, and whoever runs a model runs it along it.
 """
 
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sam3_build.pipeline.cases import OUTPUTS, array_in
-from sam3_build.spec import ComponentSpec, Feed
+from sam3_build.spec import ComponentSpec, Feed, Step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     Array = NDArray[np.generic]
     Arrays = Mapping[str, Array]
 
-# The component whose outputs are what a case gives: pictures, words and boxes as arrays.
+# The step whose outputs are what a case gives: pictures and prompts as arrays.
 GIVEN = "samples"
 
-# (component or GIVEN, tensor) -> the array, or None where that component does not run in the case.
+# (step or GIVEN, tensor) -> the array, or None where that step does not run in the case.
 Find = Callable[[str, str], "Array | None"]
 
 # What runs a component: inputs by name in, outputs by name out.
@@ -32,31 +32,32 @@ Network = Callable[["Arrays"], "Arrays"]
 
 
 def run(
-    components: Sequence[ComponentSpec], feeds: Sequence[Feed], networks: Mapping[str, Network], given: Arrays
+    components: Mapping[str, ComponentSpec], steps: Sequence[Step], networks: Mapping[str, Network], given: Arrays
 ) -> dict[str, Arrays]:
-    """Return component -> outputs by name of one case; a component that the case lacks an input of does not run.
+    """Return step -> outputs by name of one case; a step that the case lacks an input of does not run.
 
-    components, feeds: a family's, in its layout
-    given:             the inputs that no component computes
+    components: by name, a family's in its layout
+    steps:      of one of its pipelines
+    given:      the inputs that no component computes
     """
     known: dict[str, Arrays] = {GIVEN: given}
-    for spec in components:
+    for step in steps:
         inputs = gather(
-            [tensor.name for tensor in spec.inputs],
-            [feed for feed in feeds if feed.component == spec.name],
-            lambda component, tensor: known.get(component, {}).get(tensor),
+            [tensor.name for tensor in components[step.component].inputs],
+            step.feeds,
+            lambda name, tensor: known.get(name, {}).get(tensor),
         )
         if inputs is not None:
-            known[spec.name] = networks[spec.name](inputs)
+            known[step.name] = networks[step.component](inputs)
     return {name: outputs for name, outputs in known.items() if name != GIVEN}
 
 
 def gather(
     names: Sequence[str], feeds: Sequence[Feed], find: Find, absent: Arrays = MappingProxyType({})
 ) -> dict[str, Array] | None:
-    """Return the inputs `names` of one component in one case, or None when the case lacks one.
+    """Return the inputs `names` of one step in one case, or None when the case lacks one.
 
-    feeds:  those of this component. A fed input is the join of its sources, without those that did not run; every other
+    feeds:  those of this step. A fed input is the join of its sources, without those that did not run; every other
             input is given
     absent: stands for what a case does not have
     """
@@ -76,13 +77,14 @@ def gather(
     return gathered
 
 
-def in_files(folders: Mapping[str, Path], file: str) -> Find:
-    """Return what looks for arrays in the `.npz` called `file`, of the folder of GIVEN or of a component.
+def in_files(folders: Mapping[str, Path], *files: str) -> Find:
+    """Return what looks for arrays in the first of `<file>.npz` that is there, of the folder of GIVEN or of a step.
 
-    A component's folder holds its recorded outputs (`outputs/<name>`, beside its inputs) or computed ones (`<name>`).
+    A step's folder holds its recorded outputs (`outputs/<name>`, beside its inputs) or computed ones (`<name>`).
     """
 
-    def find(component: str, tensor: str) -> Array | None:
-        return array_in(folders[component] / file, f"{OUTPUTS}{tensor}", tensor)
+    def find(step: str, tensor: str) -> Array | None:
+        in_each = (array_in(folders[step] / f"{file}.npz", f"{OUTPUTS}{tensor}", tensor) for file in files)
+        return next((array for array in in_each if array is not None), None)
 
     return find

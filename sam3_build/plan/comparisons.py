@@ -7,8 +7,18 @@ from dataclasses import replace
 
 from sam3_build.compare import dependencies, instance_gates
 from sam3_build.compare.judge import ENGINE_PARITY, NOT_EMULATED, gates_for, type_gates
-from sam3_build.plan.resolved import GRAPH, ResolvedModel, ResolvedPrecision, ResolvedTarget
-from sam3_build.spec import BASELINE, INSTANCES, PIPELINE, TYPES, Comparison, Kind
+from sam3_build.plan.resolved import (
+    GRAPH,
+    Recording,
+    ResolvedGap,
+    ResolvedModel,
+    ResolvedPipeline,
+    ResolvedPrecision,
+    ResolvedTarget,
+)
+from sam3_build.spec import BASELINE, INSTANCES, PIPELINE, TYPES, Comparison, Gate, Kind
+
+WITHOUT_ROWS = "not checked: its inputs and outputs have no batch in common"
 
 RANDOM = (
     "the weights are random: what they find in a picture hangs on rounding, so this is reported and not judged; "
@@ -16,45 +26,85 @@ RANDOM = (
 )
 
 
+# What a reference gap reports, of outputs that are compared by values and by equality.
+GAP_METRICS = ("cosine", "max_abs_over_std", "mismatches")
+ONLY_REPORTED = "reported, not judged: code bases differ in how they feed such prompts"
+
+
 def comparisons(model: ResolvedModel) -> Iterator[Comparison]:
-    """Yield those of each component in each precision, then those of the pipeline."""
+    """Yield those of each component in each precision, those of the pipelines, and reference gaps."""
     for precisions in model.built.values():
         for resolved in precisions.values():
-            yield from _of_component(resolved)
-    for resolved in model.built[model.result].values() if model.result else ():
-        for target in (None, *(target for target in resolved.targets.values() if target.is_run)):
-            yield _of_pipeline(model, resolved, target)
+            recordings = resolved.component.recordings
+            for recording in recordings:
+                yield from _of_component(model, resolved, recording)
+            if not recordings:
+                yield _without_samples(model, resolved)
+    for pipeline in model.pipelines:
+        if pipeline.result is None:
+            continue
+        one = next(iter(pipeline.built(model)))
+        for resolved in model.built[one].values():
+            for target in (None, *(target for target in resolved.targets.values() if target.is_run)):
+                yield _of_pipeline(model, pipeline, resolved, target)
+    for gap in model.gaps:
+        yield _of_gap(gap)
 
 
-def _of_component(resolved: ResolvedPrecision) -> Iterator[Comparison]:
+def _of_component(model: ResolvedModel, resolved: ResolvedPrecision, recording: Recording) -> Iterator[Comparison]:
     """Yield what ONNX Runtime shows of this precision, then one for each engine that has to be run to be judged."""
     spec, precision = resolved.component.spec, resolved.recipe.name
-    gates = {t.name: gates_for(precision, t.dtype, resolved.tolerances.get(t.name, {})) for t in spec.outputs}
-    gates[TYPES] = type_gates(precision)
     measure = "pytorch" if resolved.is_baseline else GRAPH
-    without_rows = "not checked: its inputs and outputs have no batch in common"
+    inside = f", in {recording.pipeline}" if recording.suffix else ""
     graph = Comparison(
         component=spec.name,
-        label=f"{measure} {BASELINE} vs {GRAPH} {precision}{resolved.parity(None)}",
+        label=f"{measure} {BASELINE} vs {GRAPH} {precision}{resolved.parity(None)}{inside}",
         precision=precision,
         target=None,
-        action=f"verify:{resolved.stem}",
+        action=f"verify:{resolved.stem}{recording.suffix}",
         not_run=None,
-        outputs=tuple(gates),
-        gates=gates,
-        depends_on=dependencies.of_component(spec.name, precision, None, fp32_engines=False),
-        informs={} if resolved.component.row_dim else {"rows": without_rows},
+        outputs=(*(tensor.name for tensor in spec.outputs), TYPES),
+        gates=_gates(resolved),
+        depends_on=dependencies.of_component(spec.name, precision, None, fp32_engines=False, suffix=recording.suffix),
+        informs={} if resolved.component.row_dim else {"rows": WITHOUT_ROWS},
+        pipeline=model.family.label(recording.pipeline),
+        suffix=recording.suffix,
     )
     yield graph
     if resolved.recipe.onnx_type == "BFLOAT16":
-        label = f"{GRAPH} {BASELINE} vs {GRAPH} {precision}, the file itself"
+        label = f"{GRAPH} {BASELINE} vs {GRAPH} {precision}, the file itself{inside}"
         yield replace(graph, label=label, action=None, not_run=NOT_EMULATED, kind=Kind.FILE)
     for target in resolved.targets.values():
         if target.is_run:
-            yield _of_engine(resolved, target, graph)
+            yield _of_engine(resolved, target, graph, inside)
 
 
-def _of_engine(resolved: ResolvedPrecision, target: ResolvedTarget, graph: Comparison) -> Comparison:
+def _gates(resolved: ResolvedPrecision) -> dict[str, tuple[Gate, ...]]:
+    """Return the gates of each output, and of the types."""
+    precision, tolerances = resolved.recipe.name, resolved.tolerances
+    outputs = resolved.component.spec.outputs
+    gates = {t.name: gates_for(precision, t.dtype, tolerances.get(t.name, {})) for t in outputs}
+    return {**gates, TYPES: type_gates(precision)}
+
+
+def _without_samples(model: ResolvedModel, resolved: ResolvedPrecision) -> Comparison:
+    """Return what stands for a component that no sample of the manifest runs."""
+    spec, precision, gates = resolved.component.spec, resolved.recipe.name, _gates(resolved)
+    takers = [p.name for p in model.family.pipelines if spec.name in p.components]
+    advice = f"add one that pipeline {takers[0]} takes" if takers else "no pipeline of the layout runs it"
+    return Comparison(
+        component=spec.name,
+        label=f"{'pytorch' if resolved.is_baseline else GRAPH} {BASELINE} vs {GRAPH} {precision}",
+        precision=precision,
+        target=None,
+        action=None,
+        not_run=f"no sample of the manifest runs {spec.name}: {advice}",
+        outputs=tuple(gates),
+        gates=gates,
+    )
+
+
+def _of_engine(resolved: ResolvedPrecision, target: ResolvedTarget, graph: Comparison, inside: str) -> Comparison:
     alone = "" if resolved.fp32_engines or resolved.is_baseline else "; no FP32 engine is built"
     informs, row_dim = dict(graph.informs), resolved.component.row_dim
     if row_dim and target.takes_one_row(row_dim):
@@ -65,28 +115,73 @@ def _of_engine(resolved: ResolvedPrecision, target: ResolvedTarget, graph: Compa
         informs |= dict.fromkeys((gate.metric for gate in graph.gates[TYPES]), why)
     return replace(
         graph,
-        label=f"{GRAPH} {BASELINE} vs {target.name} {graph.precision} ({ENGINE_PARITY}{alone})",
+        label=f"{GRAPH} {BASELINE} vs {target.name} {graph.precision} ({ENGINE_PARITY}{alone}){inside}",
         target=target.name,
-        action=None if target.cannot_run else f"verify:{resolved.stem}.{target.name}",
+        action=None if target.cannot_run else f"verify:{resolved.stem}.{target.name}{graph.suffix}",
         not_run=target.cannot_run,
-        depends_on=dependencies.of_component(graph.component, graph.precision, target.name, resolved.fp32_engines),
+        depends_on=dependencies.of_component(
+            graph.component,
+            graph.precision,
+            target.name,
+            fp32_engines=resolved.fp32_engines,
+            suffix=graph.suffix,
+        ),
         informs=informs,
     )
 
 
-def _of_pipeline(model: ResolvedModel, resolved: ResolvedPrecision, target: ResolvedTarget | None) -> Comparison:
+def _of_pipeline(
+    model: ResolvedModel, pipeline: ResolvedPipeline, resolved: ResolvedPrecision, target: ResolvedTarget | None
+) -> Comparison:
+    """Return the comparison of a pipeline's result. resolved: one of its components in this precision."""
     precision, name = resolved.recipe.name, target.name if target else None
     random, not_run = model.checkpoint.seed is not None, target.cannot_run if target else None
+    if pipeline.missing:
+        not_run = f"the manifest does not build {', '.join(pipeline.missing)}"
+    side = f"{precision}.{name}" if name else precision
+    components = [
+        (component, recording.suffix)
+        for component in pipeline.built(model)
+        for recording in model.components[component].recordings
+        if recording.pipeline == pipeline.spec.name
+    ]
+    whole = "whole pipeline" if pipeline.label == PIPELINE else f"pipeline {pipeline.label}"
     return Comparison(
-        component=PIPELINE,
-        label=f"pytorch {BASELINE} vs {name or GRAPH} {precision}, whole pipeline{resolved.parity(target)}",
+        component=pipeline.label,
+        label=f"pytorch {BASELINE} vs {name or GRAPH} {precision}, {whole}{resolved.parity(target)}",
         precision=precision,
         target=name,
-        action=None if not_run else f"compare:{precision}.{name}" if name else f"compare:{precision}",
+        action=None if not_run else f"compare:{side}{pipeline.suffix}",
         not_run=not_run,
         outputs=(INSTANCES,),
-        gates={INSTANCES: instance_gates.gates(precision, model.result_tolerances.get(precision, {}))},
+        gates={INSTANCES: instance_gates.gates(precision, pipeline.tolerances.get(precision, {}))},
         kind=Kind.RESULT,
-        depends_on=dependencies.of_pipeline(model.built, precision, name, resolved.fp32_engines),
+        depends_on=dependencies.of_pipeline(
+            pipeline.label, components, precision, name, fp32_engines=resolved.fp32_engines
+        ),
         informs=dict.fromkeys(instance_gates.REDUCED, RANDOM) if random and not resolved.is_baseline else {},
+        pipeline=pipeline.label,
+    )
+
+
+def _of_gap(gap: ResolvedGap) -> Comparison:
+    """Return what is reported of another reference."""
+    spec = gap.component.spec
+    gates = {
+        tensor.name: tuple(g for g in gates_for(BASELINE, tensor.dtype, {}) if g.metric in GAP_METRICS)
+        for tensor in spec.outputs
+    }
+    return Comparison(
+        component=spec.name,
+        label=gap.title,
+        precision=BASELINE,
+        target=None,
+        action=f"reference_gap:{spec.name}.{gap.name}",
+        not_run=None,
+        outputs=tuple(gates),
+        gates=gates,
+        kind=Kind.GAP,
+        informs=dict.fromkeys(GAP_METRICS, ONLY_REPORTED),
+        pipeline=gap.pipeline.label,
+        suffix=f"@{gap.name}",
     )

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from sam3_build import registry
 from sam3_build.compare.batch_invariance import PERMUTED_ROWS
 from sam3_build.params import BuildParams, LockedNodes, PatchParams, PrecisionParams, SimplifyParams, VerifyParams
-from sam3_build.plan.resolved import ResolvedComponent, ResolvedPrecision, ResolvedTarget
-from sam3_build.spec import BASELINE, SAMPLES, Action, Input
+from sam3_build.plan.resolved import Recording, ResolvedComponent, ResolvedPrecision, ResolvedTarget
+from sam3_build.spec import BASELINE, Action, Input
 
 
 def graph(component: ResolvedComponent) -> Iterator[Action]:
@@ -40,15 +40,16 @@ def graph(component: ResolvedComponent) -> Iterator[Action]:
         )
 
 
-def in_precision(resolved: ResolvedPrecision) -> Iterator[Action]:
-    """Yield all actions of a component in one precision."""
+def in_precision(resolved: ResolvedPrecision, after: tuple[str, ...]) -> Iterator[Action]:
+    """Yield all actions of a component in one precision. after: what builds wait for."""
     params = _types(resolved)
     yield _precision(resolved, params)
-    yield from (_build(resolved, target) for target in resolved.targets.values())
-    yield _verify(resolved, params)
-    for target in resolved.targets.values():
-        if target.runs_here:
-            yield _verify_built(resolved, params, target)
+    yield from (_build(resolved, target, after) for target in resolved.targets.values())
+    for recording in resolved.component.recordings:
+        yield _verify(resolved, params, recording)
+        for target in resolved.targets.values():
+            if target.runs_here:
+                yield _verify_built(resolved, params, target, recording)
 
 
 def _types(resolved: ResolvedPrecision) -> PrecisionParams:
@@ -68,7 +69,8 @@ def _precision(resolved: ResolvedPrecision, params: PrecisionParams) -> Action:
     """Return the action that writes the precision into the graph."""
     spec, stem = resolved.component.spec, resolved.stem
     stage = "quantize" if resolved.recipe.quantizes else "precision"
-    recorded = {"reference": Input(f"reference:{spec.name}")} if resolved.recipe.quantizes else {}
+    recordings = resolved.component.recordings
+    recorded = {"reference": recordings[0].source} if resolved.recipe.quantizes and recordings else {}
     return Action(
         name=f"precision:{stem}",
         stage=stage,
@@ -80,7 +82,7 @@ def _precision(resolved: ResolvedPrecision, params: PrecisionParams) -> Action:
     )
 
 
-def _build(resolved: ResolvedPrecision, target: ResolvedTarget) -> Action:
+def _build(resolved: ResolvedPrecision, target: ResolvedTarget, after: tuple[str, ...]) -> Action:
     """Return the action that builds for a target."""
     name, stem, backend, gpu = resolved.component.spec.name, resolved.stem, target.backend, target.gpu("build")
     return Action(
@@ -94,7 +96,7 @@ def _build(resolved: ResolvedPrecision, target: ResolvedTarget) -> Action:
             profiles=target.profiles,
         ),
         inputs={"onnx": Input(f"precision:{stem}")},
-        after=(SAMPLES,),
+        after=after,
         recipe=("stages.build", f"backends.{backend.name}"),
         tools=(*registry.stage("build").tools, *backend.tools(target.options)),
         device=backend.device_fields(target.options, target.device),
@@ -105,32 +107,37 @@ def _build(resolved: ResolvedPrecision, target: ResolvedTarget) -> Action:
     )
 
 
-def _verify(resolved: ResolvedPrecision, types: PrecisionParams) -> Action:
+def _verify(resolved: ResolvedPrecision, types: PrecisionParams, recording: Recording) -> Action:
     """Return the action that runs a graph on ONNX Runtime's CPU; PyTorch or the FP32 graph is its measure."""
     return Action(
-        name=f"verify:{resolved.stem}",
+        name=f"verify:{resolved.stem}{recording.suffix}",
         stage="verify",
         arguments=VerifyParams(
             component=types.component,
             precision=types.precision,
-            keep_outputs=resolved.is_baseline or resolved.component.starts_pipeline,
+            keep_outputs=resolved.is_baseline or recording.keep_outputs,
             rows=_rows(resolved),
             types=types,
         ),
-        inputs={**_recorded(resolved), **({} if resolved.is_baseline else _baseline(resolved))},
+        inputs={
+            **_recorded(resolved, recording),
+            **({} if resolved.is_baseline else _baseline(resolved, recording)),
+        },
         recipe=("stages.verify", f"precisions.{types.precision}"),
         tools=registry.stage("verify").tools,
     )
 
 
-def _verify_built(resolved: ResolvedPrecision, types: PrecisionParams, target: ResolvedTarget) -> Action:
+def _verify_built(
+    resolved: ResolvedPrecision, types: PrecisionParams, target: ResolvedTarget, recording: Recording
+) -> Action:
     """Return the action that runs what was built for a target.
 
     Its key takes the whole device and the exact driver: kernels differ between them, whatever the engine is made for.
     """
     backend, gpu = target.backend, target.gpu("run")
     return Action(
-        name=f"verify:{resolved.stem}.{target.name}",
+        name=f"verify:{resolved.stem}.{target.name}{recording.suffix}",
         stage="verify",
         arguments=VerifyParams(
             component=types.component,
@@ -139,11 +146,15 @@ def _verify_built(resolved: ResolvedPrecision, types: PrecisionParams, target: R
             options=target.options,
             profiles=target.profiles,
             row_dim=resolved.component.row_dim if backend.uses_profiles else None,
-            keep_outputs=resolved.component.starts_pipeline,
+            keep_outputs=recording.keep_outputs,
             rows=_rows(resolved),
             types=types if backend.layer_types else None,
         ),
-        inputs={"built": Input(f"build:{resolved.stem}.{target.name}"), **_recorded(resolved), **_baseline(resolved)},
+        inputs={
+            "built": Input(f"build:{resolved.stem}.{target.name}"),
+            **_recorded(resolved, recording),
+            **_baseline(resolved, recording),
+        },
         recipe=("stages.verify", f"backends.{backend.name}", f"precisions.{types.precision}"),
         tools=_exact(*registry.stage("verify").tools, *backend.tools(target.options)),
         device={k: v for k, v in gpu.fields.items() if k != "driver_major"} if gpu else {},
@@ -161,12 +172,11 @@ def _rows(resolved: ResolvedPrecision) -> int:
     return len(PERMUTED_ROWS) if resolved.component.row_dim else 0
 
 
-def _recorded(resolved: ResolvedPrecision) -> dict[str, Input]:
-    name = resolved.component.spec.name
-    return {"onnx": Input(f"precision:{resolved.stem}"), "reference": Input(f"reference:{name}")}
+def _recorded(resolved: ResolvedPrecision, recording: Recording) -> dict[str, Input]:
+    return {"onnx": Input(f"precision:{resolved.stem}"), "reference": recording.source}
 
 
-def _baseline(resolved: ResolvedPrecision) -> dict[str, Input]:
+def _baseline(resolved: ResolvedPrecision, recording: Recording) -> dict[str, Input]:
     """Return what a reduced precision is compared with: outputs of the FP32 graph, and its nodes."""
     stem = f"{resolved.component.spec.name}.{BASELINE}"
-    return {"baseline": Input(f"verify:{stem}"), "fp32": Input(f"precision:{stem}")}
+    return {"baseline": Input(f"verify:{stem}{recording.suffix}"), "fp32": Input(f"precision:{stem}")}

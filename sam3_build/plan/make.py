@@ -3,7 +3,7 @@
 A manifest is resolved once; all actions and comparisons are made from the resolved values.
 
 checkpoint, samples -> reference:<component>
-                       -> contrast:<component>.<reference>
+                       -> reference_gap:<component>.<reference>
 export -> simplify -> patch -> precision:<component>.<precision> -> build:<component>.<precision>.<target>
                                                                  -> verify:<component>.<precision>[.<target>]
 verify -> chain:<component>.<precision>[.<target>] -> compare:<precision>[.<target>]
@@ -25,17 +25,20 @@ def make_plan(manifest: Manifest, device: DeviceFingerprint | None = None, no_de
     Reads no file and asks no device; blocked actions say why.
     """
     model = resolve(manifest, Machine(device, no_device))
-    contrasts = [reference.contrast(model, gap) for gap in model.gaps]
     actions = [
         reference.checkpoint(model),
-        reference.samples(model),
-        *(reference.reference(model, component) for component in model.recorded),
-        *(action for action, _ in contrasts),
+        *(reference.samples(model, pipeline) for pipeline in model.pipelines),
+        *(
+            reference.reference(model, pipeline, step)
+            for pipeline in model.pipelines
+            for step in pipeline.steps.values()
+        ),
+        *(reference.gap(model, gap) for gap in model.gaps),
     ]
     for name, precisions in model.built.items():
         component = model.components[name]
         actions += [reference.export(model, component), *engines.graph(component)]
         for resolved in precisions.values():
-            actions += engines.in_precision(resolved)
+            actions += engines.in_precision(resolved, model.after_samples)
     actions += pipelines(model, {action.name: action for action in actions})
-    return Plan(manifest.name, tuple(actions), tuple(comparisons(model)), tuple(contrast for _, contrast in contrasts))
+    return Plan(manifest.name, tuple(actions), tuple(comparisons(model)))

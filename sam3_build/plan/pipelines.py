@@ -1,94 +1,176 @@
-"""The pipeline in a plan: takes a resolved model, returns the actions that run its components one after another. Pure.
+"""Pipelines in a plan: takes a resolved model, returns the actions that run components one after another. Pure.
 
 verify:<component>.<precision>[.<target>]   of components that nothing feeds: their outputs are kept
--> chain:<component>.<precision>[.<target>]   of those that are fed: each with what those before it computed
--> compare:<precision>[.<target>]             what is found in the pictures, against what PyTorch finds
+-> chain:<step>.<precision>[.<target>]      of those that are fed, each with what those before it computed; of loops
+-> compare:<precision>[.<target>]           the result, against what PyTorch's is
+
+What a pipeline after the first one runs has its name behind it: `compare:fp16@video`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sam3_build import registry
 from sam3_build.drawing.sheet import SHEET
-from sam3_build.params import ChainParams, CompareParams
+from sam3_build.params import ChainParams, CompareParams, LoopChainParams, NetworkParams
 from sam3_build.pipeline import chain
-from sam3_build.plan.resolved import GRAPH, ResolvedModel, ResolvedPrecision, ResolvedTarget
-from sam3_build.spec import PIPELINE, SAMPLES, Action, Input
+from sam3_build.plan.reference import LOOPS, loop_params
+from sam3_build.plan.resolved import GRAPH, ResolvedModel, ResolvedPipeline, ResolvedPrecision, ResolvedStep
+from sam3_build.spec import SAMPLES, Action, Input, Loop, Step
+
+# The roles of what runs a component: the graph and, of a target, what was built of it.
+FILES = ("onnx", "built")
 
 
-def pipelines(model: ResolvedModel, verified: Mapping[str, Action]) -> Iterator[Action]:
-    """Yield the actions of each precision, on ONNX Runtime's CPU and on each target that runs here.
+@dataclass(frozen=True)
+class _Side:
+    """A precision of a pipeline, on ONNX Runtime's CPU or on a target."""
 
-    verified: the actions that verify components, by name. There is no pipeline without a result
-    """
-    for resolved in model.built[model.result].values() if model.result else ():
-        for target in (None, *(target for target in resolved.targets.values() if target.runs_here)):
-            side = f"{resolved.recipe.name}.{target.name}" if target else resolved.recipe.name
-            for name, precisions in model.built.items():
-                if model.components[name].upstream:
-                    fed = precisions[resolved.recipe.name]
-                    own = fed.targets[target.name] if target else None
-                    yield _chain(model, fed, own, side, verified[f"verify:{name}.{side}"])
-            yield _compare(model, resolved, target, side)
+    model: ResolvedModel
+    pipeline: ResolvedPipeline
+    precision: str
+    target: str | None
 
+    @property
+    def name(self) -> str:
+        """`fp16`, `fp16.ada`."""
+        return f"{self.precision}.{self.target}" if self.target else self.precision
 
-def _chain(
-    model: ResolvedModel, resolved: ResolvedPrecision, target: ResolvedTarget | None, side: str, verified: Action
-) -> Action:
-    """Return the action that runs a component on what those before it computed: as `verified` runs it on recordings."""
-    component = resolved.component
-    return replace(
-        verified,
-        name=f"chain:{component.spec.name}.{side}",
-        stage="chain",
-        arguments=ChainParams(
-            component=component.spec.name,
-            precision=resolved.recipe.name,
+    def resolved(self, component: str) -> ResolvedPrecision:
+        """Return the component in this precision."""
+        return self.model.built[component][self.precision]
+
+    def network(self, component: str) -> NetworkParams:
+        """Return what runs a component."""
+        resolved = self.resolved(component)
+        target = resolved.targets[self.target] if self.target else None
+        return NetworkParams(
+            component=component,
+            precision=self.precision,
             backend=target.backend.name if target else None,
             options=target.options if target else {},
             profiles=target.profiles if target else (),
-            row_dim=component.row_dim if target and target.backend.uses_profiles else None,
-            inputs=tuple(tensor.name for tensor in component.spec.inputs),
-            feeds=component.feeds,
+            row_dim=resolved.component.row_dim if target and target.backend.uses_profiles else None,
+        )
+
+    def computed(self, name: str) -> Input:
+        """Return what holds the outputs of a step on this side; of one that is not built, PyTorch's."""
+        step = self.pipeline.steps[name]
+        if not step.is_built:
+            return Input(step.reference)
+        if isinstance(step.step, Loop) or step.before:
+            return Input(f"chain:{name}.{self.name}{step.suffix}")
+        recordings = self.model.components[name].recordings
+        (suffix,) = (r.suffix for r in recordings if r.pipeline == self.pipeline.spec.name)
+        return Input(f"verify:{name}.{self.name}{suffix}")
+
+
+def pipelines(model: ResolvedModel, verified: Mapping[str, Action]) -> Iterator[Action]:
+    """Yield the actions of each pipeline in each precision, on ONNX Runtime's CPU and on each target that runs here.
+
+    verified: the actions that verify components, by name
+    """
+    for pipeline in model.pipelines:
+        if not pipeline.is_compared:
+            continue
+        one = next(iter(pipeline.built(model)))
+        for resolved in model.built[one].values():
+            for target in (None, *(target.name for target in resolved.targets.values() if target.runs_here)):
+                side = _Side(model, pipeline, resolved.recipe.name, target)
+                for step in pipeline.steps.values():
+                    if isinstance(step.step, Loop):
+                        yield _loop(side, step, step.step, verified)
+                    elif step.before and step.is_built:
+                        yield _chain(side, step, step.step, verified)
+                yield _compare(side)
+
+
+def _chain(side: _Side, resolved: ResolvedStep, step: Step, verified: Mapping[str, Action]) -> Action:
+    """Return the action that runs a component on what those before it computed: as `verify` runs it on recordings."""
+    like, spec = _verify(side, step.component, verified), side.model.components[step.component].spec
+    network = side.network(step.component)
+    return replace(
+        like,
+        name=f"chain:{step.name}.{side.name}{resolved.suffix}",
+        stage="chain",
+        arguments=ChainParams(
+            component=network.component,
+            precision=network.precision,
+            backend=network.backend,
+            options=network.options,
+            profiles=network.profiles,
+            row_dim=network.row_dim,
+            inputs=tuple(tensor.name for tensor in spec.inputs),
+            feeds=step.feeds,
+            per=step.per,
         ),
-        inputs={role: source for role, source in verified.inputs.items() if role in ("onnx", "built")}
-        | {chain.GIVEN: Input(SAMPLES)}
-        | {name: _computed(model, name, side) for name in component.upstream},
-        recipe=("stages.chain", *(name for name in verified.recipe if name != "stages.verify")),
+        inputs={role: like.inputs[role] for role in FILES if role in like.inputs} | _given(side, resolved),
+        recipe=("stages.chain", *(name for name in like.recipe if name != "stages.verify")),
     )
 
 
-def _compare(model: ResolvedModel, resolved: ResolvedPrecision, target: ResolvedTarget | None, side: str) -> Action:
-    """Return the action that compares what is found in the pictures."""
-    family, result = model.family.name, resolved.component.spec.name
+def _loop(side: _Side, resolved: ResolvedStep, loop: Loop, verified: Mapping[str, Action]) -> Action:
+    """Return the action that runs a loop with all its components on one side, in one worker."""
+    family, likes = side.model.family.name, {name: _verify(side, name, verified) for name in loop.components}
+    like = likes[loop.components[0]]
+    files = {
+        f"{role}_{name}": source
+        for name, action in likes.items()
+        for role, source in action.inputs.items()
+        if role in FILES
+    }
+    recipe = (name for action in likes.values() for name in action.recipe if name != "stages.verify")
+    return replace(
+        like,
+        name=f"chain:{loop.name}.{side.name}{resolved.suffix}",
+        stage="chain_loop",
+        arguments=LoopChainParams(
+            family=family, loop=loop_params(loop), networks=tuple(side.network(name) for name in loop.components)
+        ),
+        inputs=files | _given(side, resolved),
+        recipe=tuple(dict.fromkeys(("stages.chain_loop", f"families.{family}.{LOOPS}", *recipe))),
+    )
+
+
+def _verify(side: _Side, component: str, verified: Mapping[str, Action]) -> Action:
+    """Return the first action that verifies a component on a side: it says what runs it, and where."""
+    return verified[f"verify:{component}.{side.name}"]
+
+
+def _given(side: _Side, resolved: ResolvedStep) -> dict[str, Input]:
+    """Return the cases, and what the steps before one computed of them."""
+    given = Input(side.pipeline.samples_action)
+    return {chain.GIVEN: given} | {name: side.computed(name) for name in resolved.before}
+
+
+def _compare(side: _Side) -> Action:
+    """Return the action that compares results."""
+    model, pipeline, result = side.model, side.pipeline, side.pipeline.result
+    assert result is not None
+    family = model.family.name
+    resolved = side.resolved(next(iter(pipeline.built(model))))
+    target = resolved.targets[side.target] if side.target else None
     return Action(
-        name=f"compare:{side}",
+        name=f"compare:{side.name}{pipeline.suffix}",
         stage="compare",
         arguments=CompareParams(
             family=family,
-            precision=resolved.recipe.name,
+            precision=side.precision,
             # The backend, and not the target's name: two names for one thing are one key.
-            target=f"{target.backend.name if target else GRAPH} {resolved.recipe.name}",
+            target=f"{target.backend.name if target else GRAPH} {side.precision}",
             parity=resolved.parity(target),
             score_threshold=model.score_threshold,
-            samples=model.samples,
+            samples=pipeline.samples,
         ),
         inputs={
-            SAMPLES: Input(SAMPLES),
-            "reference": Input(f"reference:{result}"),
-            "actual": _computed(model, result, side),
+            SAMPLES: Input(pipeline.samples_action),
+            "reference": Input(result.reference),
+            "actual": side.computed(result.name),
         },
-        files=model.pictures,
+        files=pipeline.files,
         recipe=("stages.compare", f"families.{family}.instances"),
         tools=registry.stage("compare").tools,
-        view={SHEET: f"{PIPELINE}/overlay.{side}.png"},
+        view={SHEET: f"{pipeline.label}/overlay.{side.name}.png"},
     )
-
-
-def _computed(model: ResolvedModel, name: str, side: str) -> Input:
-    """Return what holds the outputs of a component on one side; of one that is not built, PyTorch's."""
-    if name not in model.built:
-        return Input(f"reference:{name}")
-    return Input(f"{'chain' if model.components[name].upstream else 'verify'}:{name}.{side}")

@@ -1,23 +1,31 @@
 """What PyTorch does in a plan: takes a resolved model, returns the actions that read weights or samples. Pure.
 
 checkpoint, samples -> reference:<component>, export:<component>
-                       reference -> contrast:<component>.<reference>
+                       reference -> reference_gap:<component>.<reference>
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
 from sam3_build import registry
 from sam3_build.params import (
     CheckpointParams,
-    ContrastParams,
     ExportParams,
     InterfaceParams,
+    LoopParams,
+    LoopReferenceParams,
+    ReferenceGapParams,
     ReferenceParams,
     SamplesParams,
     TorchParams,
 )
-from sam3_build.plan.resolved import ResolvedComponent, ResolvedGap, ResolvedModel
-from sam3_build.spec import SAMPLES, Action, ComponentSpec, Contrast, Input
+from sam3_build.plan.resolved import ResolvedComponent, ResolvedGap, ResolvedModel, ResolvedPipeline, ResolvedStep
+from sam3_build.spec import SAMPLES, Action, Input, Json, Loop
+
+# The modules of a family that build networks, and the one that runs its loops.
+TORCH, LOOPS = ("forward", "weights"), "loops"
 
 
 def checkpoint(model: ResolvedModel) -> Action:
@@ -31,83 +39,111 @@ def checkpoint(model: ResolvedModel) -> Action:
         name="checkpoint",
         stage="checkpoint",
         arguments=CheckpointParams(family=family.name, layout=family.layout, source=source),
-        uses=tuple(component.spec.name for component in model.recorded),
+        uses=model.recorded,
         files=declared.files,
         recipe=("stages.checkpoint", f"families.{family.name}.weights"),
         tools=registry.stage("checkpoint").tools,
     )
 
 
-def samples(model: ResolvedModel) -> Action:
-    """Return the action that turns samples into inputs."""
+def samples(model: ResolvedModel, pipeline: ResolvedPipeline) -> Action:
+    """Return the action that turns a pipeline's samples into inputs."""
     tokenizer = model.tokenizer
     return Action(
-        name=SAMPLES,
+        name=pipeline.samples_action,
         stage="samples",
         arguments=SamplesParams(
             family=model.family.name,
             layout=model.family.layout,
+            pipeline=pipeline.spec.name,
             reference=model.reference,
-            samples=model.samples,
+            samples=pipeline.samples,
             padding=model.padding,
         ),
         inputs={
             "config": Input("checkpoint", "config.json"),
             **({} if tokenizer else {"tokenizer": Input("checkpoint", "tokenizer.json")}),
         },
-        files={**({"tokenizer": tokenizer} if tokenizer else {}), **model.pictures},
+        files={**({"tokenizer": tokenizer} if tokenizer else {}), **pipeline.files},
         recipe=("stages.samples", f"families.{model.family.name}.prompts"),
         tools=registry.stage("samples").tools,
     )
 
 
-def reference(model: ResolvedModel, component: ResolvedComponent) -> Action:
-    """Return the action that records a component's inputs and outputs in PyTorch."""
-    params = ReferenceParams(
+def reference(model: ResolvedModel, pipeline: ResolvedPipeline, resolved: ResolvedStep) -> Action:
+    """Return the action that records what a step or loop of a pipeline computes in PyTorch."""
+    step = resolved.step
+    inputs = {SAMPLES: Input(pipeline.samples_action), **_recorded(pipeline, resolved.before)}
+    if isinstance(step, Loop):
+        return _loop(model, resolved, step, inputs)
+    params = ReferenceParams(**_torch(model, model.components[step.component]), feeds=step.feeds, per=step.per)
+    return _action(model, "reference", params, inputs, side=resolved.suffix)
+
+
+def _loop(model: ResolvedModel, resolved: ResolvedStep, loop: Loop, inputs: dict[str, Input]) -> Action:
+    family, components = f"families.{model.family.name}", [model.components[name] for name in loop.components]
+    params = LoopReferenceParams(
         family=model.family.name,
-        component=component.spec.name,
-        network=component.network,
-        source=model.source,
-        spec=_interface(component.spec),
-        feeds=component.feeds,
+        loop=loop_params(loop),
+        networks=tuple(TorchParams(**_torch(model, component)) for component in components),
     )
-    return _action(model, "reference", params, {SAMPLES: Input(SAMPLES), **_recorded(component)})
+    tensors = {f"tensors_{name}": Input("checkpoint", f"{name}.json") for name in loop.components}
+    return Action(
+        name=resolved.reference,
+        stage="reference_loop",
+        arguments=params,
+        inputs={"config": Input("checkpoint", "config.json"), **tensors, **inputs},
+        reads=model.reads,
+        recipe=("stages.reference_loop", *(f"{family}.{module}" for module in (*TORCH, LOOPS))),
+        tools=registry.stage("reference_loop").tools,
+    )
+
+
+def loop_params(loop: Loop) -> LoopParams:
+    """Return what stages get of a loop."""
+    return LoopParams(name=loop.name, given=loop.given, feeds=loop.feeds, frames=loop.frames)
 
 
 def export(model: ResolvedModel, component: ResolvedComponent) -> Action:
     """Return the action that writes a component as ONNX, open in those of the family's dynamic dims that it has."""
-    params = ExportParams(
-        family=model.family.name,
-        component=component.spec.name,
-        network=component.network,
-        source=model.source,
-        spec=_interface(component.spec),
-        opset=component.opset,
-        dynamic_dims=component.dynamic_dims,
-    )
-    return _action(model, "export", params, {}, after=(SAMPLES,))
+    params = ExportParams(**_torch(model, component), opset=component.opset, dynamic_dims=component.dynamic_dims)
+    return _action(model, "export", params, {}, after=model.after_samples)
 
 
-def contrast(model: ResolvedModel, gap: ResolvedGap) -> tuple[Action, Contrast]:
-    """Return what measures, for text-only samples, another reference."""
-    component, spec = gap.component, gap.component.spec
-    params = ContrastParams(
-        family=model.family.name,
-        component=spec.name,
-        network=component.network,
-        source=model.source,
-        spec=_interface(spec),
-        feeds=component.feeds,
-        text_only=gap.text_only,
+def gap(model: ResolvedModel, found: ResolvedGap) -> Action:
+    """Return what measures, for the samples that another reference feeds differently, how much that changes."""
+    spec, pipeline = found.component.spec, found.pipeline
+    params = ReferenceGapParams(
+        **_torch(model, found.component), feeds=found.feeds, samples=found.samples, absent=found.absent
     )
+    before = tuple(dict.fromkeys(source for feed in found.feeds for source, _ in feed.sources))
     inputs = {
-        SAMPLES: Input(SAMPLES),
-        "recorded": Input(f"reference:{spec.name}"),
-        **_recorded(component),
-        **{f"tensors_{name}": Input("checkpoint", f"{name}.json") for name in gap.owners},
+        SAMPLES: Input(pipeline.samples_action),
+        "recorded": Input(pipeline.steps[spec.name].reference),
+        **_recorded(pipeline, before),
+        **{f"tensors_{name}": Input("checkpoint", f"{name}.json") for name in found.owners},
     }
-    action = _action(model, "contrast", params, inputs, side=f".{gap.name}")
-    return action, Contrast(spec.name, *gap.codes, action.name)
+    return _action(model, "reference_gap", params, inputs, side=f".{found.name}")
+
+
+class _Torch(TypedDict):
+    family: str
+    component: str
+    network: str
+    source: Mapping[str, Json]
+    spec: InterfaceParams
+
+
+def _torch(model: ResolvedModel, component: ResolvedComponent) -> _Torch:
+    """Return the parameters of whatever runs a component in PyTorch."""
+    spec = component.spec
+    return {
+        "family": model.family.name,
+        "component": spec.name,
+        "network": component.network,
+        "source": model.source,
+        "spec": InterfaceParams(inputs=spec.inputs, outputs=spec.outputs),
+    }
 
 
 def _action(
@@ -127,14 +163,10 @@ def _action(
         inputs={"config": Input("checkpoint", "config.json"), "tensors": tensors, **inputs},
         reads=model.reads,
         after=after,
-        recipe=(f"stages.{stage}", f"{family}.forward", f"{family}.weights"),
+        recipe=(f"stages.{stage}", *(f"{family}.{module}" for module in TORCH)),
         tools=registry.stage(stage).tools,
     )
 
 
-def _recorded(component: ResolvedComponent) -> dict[str, Input]:
-    return {name: Input(f"reference:{name}") for name in component.upstream}
-
-
-def _interface(spec: ComponentSpec) -> InterfaceParams:
-    return InterfaceParams(inputs=spec.inputs, outputs=spec.outputs)
+def _recorded(pipeline: ResolvedPipeline, steps: Iterable[str]) -> dict[str, Input]:
+    return {name: Input(pipeline.steps[name].reference) for name in steps}

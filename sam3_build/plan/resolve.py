@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sam3_build import registry
 from sam3_build.digest import canonical
+from sam3_build.documents import value_of
 from sam3_build.manifest.samples import as_params
 from sam3_build.manifest.types import Manifest
+from sam3_build.params import SampleParams
 from sam3_build.pipeline.profiles import restricted
-from sam3_build.plan.resolved import ResolvedComponent, ResolvedGap, ResolvedModel, ResolvedPrecision, ResolvedTarget
+from sam3_build.plan.resolved import (
+    Recording,
+    ResolvedComponent,
+    ResolvedGap,
+    ResolvedModel,
+    ResolvedPipeline,
+    ResolvedPrecision,
+    ResolvedStep,
+    ResolvedTarget,
+)
 from sam3_build.plugins import Backend, Precision
-from sam3_build.spec import BASELINE, INSTANCES, PIPELINE, ComponentSpec, DeviceFingerprint, Input, Json, ModelFamily
+from sam3_build.spec import (
+    BASELINE,
+    INSTANCES,
+    ComponentSpec,
+    DeviceFingerprint,
+    Input,
+    Json,
+    Loop,
+    ModelFamily,
+    Pipeline,
+    Step,
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +66,8 @@ def wants_device(manifest: Manifest) -> bool:
 def resolve(manifest: Manifest, machine: Machine) -> ResolvedModel:
     """Return the model of a checked manifest on this machine. Reads no file and asks no device."""
     family = registry.family(manifest.family).laid_out(manifest.layout)
-    has_pipeline = family.components[-1].name in manifest.components and registry.finds_instances(family.name)
-    samples, pictures = as_params(manifest.samples)
-    components = {spec.name: _component(manifest, family, spec, has_pipeline) for spec in family.components}
+    pipelines = tuple(_pipelines(manifest, family))
+    components = {spec.name: _component(manifest, family, spec, pipelines) for spec in family.components}
     recipes = [registry.precision(name) for name in dict.fromkeys((BASELINE, *manifest.precisions))]
     targets = list(_targets(manifest, machine))
     return ResolvedModel(
@@ -58,18 +79,14 @@ def resolve(manifest: Manifest, machine: Machine) -> ResolvedModel:
         score_threshold=manifest.score_threshold,
         source=_source(manifest),
         reads=_reads(manifest),
-        samples=samples,
-        pictures=pictures,
         components=components,
-        recorded=tuple(_recorded(manifest, components)),
+        pipelines=pipelines,
         built={
             name: {r.name: _precision(manifest, r, component, targets) for r in recipes}
             for name, component in components.items()
             if name in manifest.components
         },
-        result=family.components[-1].name if has_pipeline else None,
-        gaps=tuple(_gaps(manifest, family)),
-        result_tolerances={name: of.get(PIPELINE, {}).get(INSTANCES, {}) for name, of in manifest.tolerances.items()},
+        gaps=tuple(_gaps(manifest, family, components, pipelines)),
     )
 
 
@@ -87,31 +104,88 @@ def _reads(manifest: Manifest) -> Mapping[str, Path | Input]:
     return {"weights": checkpoint.files["weights"]} if checkpoint.path else {}
 
 
+def _pipelines(manifest: Manifest, family: ModelFamily) -> Iterator[ResolvedPipeline]:
+    """Yield the pipelines that have samples. What the first of several runs has plain names."""
+    listed, files = as_params(manifest.samples)
+    named: set[str] = set()
+    for pipeline in family.pipelines:
+        samples = tuple(sample for name, sample in listed if name == pipeline.name)
+        if not samples:
+            continue
+        after = f"@{pipeline.name}"
+        steps = {
+            step.name: ResolvedStep(
+                step,
+                after if step.name in named else "",
+                pipeline.before(step.name),
+                all(name in manifest.components for name in step.components),
+            )
+            for step in _wanted(pipeline, manifest.components)
+        }
+        last, label = pipeline.steps[-1], family.label(pipeline.name)
+        result = steps.get(last.name) if pipeline.result else None
+        if result and isinstance(last, Step) and not result.is_built:
+            result = None
+        loops = [step for step in pipeline.steps if isinstance(step, Loop)]
+        yield ResolvedPipeline(
+            spec=pipeline,
+            label=label,
+            suffix=after if named else "",
+            samples=samples,
+            files=_files_of(samples, files),
+            steps=steps,
+            result=result,
+            missing=tuple(n for loop in loops for n in loop.components if n not in manifest.components),
+            tolerances={name: of.get(label, {}).get(INSTANCES, {}) for name, of in manifest.tolerances.items()},
+        )
+        named.update(steps)
+
+
+def _files_of(samples: Iterable[SampleParams], files: Mapping[str, Path]) -> Mapping[str, Path]:
+    """Return the files whose roles stand in the samples, as pictures or in prompts."""
+    used = {role for sample in samples for role in sample.pictures}
+    written = canonical([sample.prompts for sample in samples]).decode()
+    return {role: path for role, path in files.items() if role in used or f'"{role}"' in written}
+
+
+def _wanted(pipeline: Pipeline, built: Collection[str]) -> list[Step | Loop]:
+    """Return the steps that PyTorch must run: those with a component that is built, and all that feed them."""
+    wanted = {step.name for step in pipeline.steps if any(name in built for name in step.components)}
+    for step in reversed(pipeline.steps):
+        if step.name in wanted:
+            wanted.update(pipeline.before(step.name))
+    return [step for step in pipeline.steps if step.name in wanted]
+
+
 def _component(
-    manifest: Manifest, family: ModelFamily, spec: ComponentSpec, has_pipeline: bool = False
+    manifest: Manifest, family: ModelFamily, spec: ComponentSpec, pipelines: Sequence[ResolvedPipeline] = ()
 ) -> ResolvedComponent:
-    own, upstream = manifest.components.get(spec.name), family.upstream(spec.name)
-    feeds_others = any(spec.name == source for feed in family.feeds for source, _ in feed.sources)
+    own = manifest.components.get(spec.name)
+    recordings: list[Recording] = []
+    for pipeline in pipelines:
+        for step in pipeline.steps.values():
+            if spec.name in step.step.components:
+                suffix = f"@{pipeline.spec.name}" if recordings else ""
+                folder = spec.name if isinstance(step.step, Loop) else None
+                source = Input(step.reference, folder=folder)
+                recordings.append(Recording(pipeline.spec.name, suffix, source, _goes_on(pipeline, step)))
     return ResolvedComponent(
         spec=spec,
         network=spec.network(manifest.reference),
-        upstream=upstream,
-        feeds=tuple(feed for feed in family.feeds if feed.component == spec.name),
         row_dim=family.row_dim(spec),
         dynamic_dims=tuple(dim for dim in family.dynamic_dims if dim in spec.symbolic_dims),
         opset=(own and own.opset) or manifest.opset,
         patches=own.patches if own else (),
-        starts_pipeline=has_pipeline and feeds_others and not upstream,
+        recordings=tuple(recordings),
     )
 
 
-def _recorded(manifest: Manifest, components: Mapping[str, ResolvedComponent]) -> list[ResolvedComponent]:
-    """Return the components that PyTorch must run: those that are built, and all that feed them."""
-    wanted = set(manifest.components)
-    for name, component in reversed(list(components.items())):
-        if name in wanted:
-            wanted.update(component.upstream)
-    return [component for name, component in components.items() if name in wanted]
+def _goes_on(pipeline: ResolvedPipeline, step: ResolvedStep) -> bool:
+    """Whether a compared pipeline reads what `verify` computes of a step: of one that nothing feeds."""
+    read = {name for other in pipeline.steps.values() for name in other.before} | {
+        pipeline.result.name if pipeline.result else ""
+    }
+    return pipeline.is_compared and isinstance(step.step, Step) and not step.before and step.name in read
 
 
 def _targets(manifest: Manifest, machine: Machine) -> Iterator[ResolvedTarget]:
@@ -150,20 +224,38 @@ def _precision(
     )
 
 
-def _gaps(manifest: Manifest, family: ModelFamily) -> Iterator[ResolvedGap]:
-    """Yield, where there are text-only samples, the references that are not the manifest's.
+def _gaps(
+    manifest: Manifest,
+    family: ModelFamily,
+    components: Mapping[str, ResolvedComponent],
+    pipelines: Sequence[ResolvedPipeline],
+) -> Iterator[ResolvedGap]:
+    """Yield, where there are samples that references feed differently, the references that are not the manifest's.
 
-    Any layout's component that feeds itself can measure that for the component of its name: its sources are upstream of
-    that one too, and its weights are those of the components that own its modules.
+    A component of any layout that feeds itself measures that for the component of its name: its sources run in this
+    layout too, and its weights are those of the components that own its modules.
     """
-    text_only = tuple(i for i, sample in enumerate(manifest.samples) if not sample.boxes)
-    able = [(family.laid_out(name), c) for name, cut in family.layouts.items() for c in cut.components if c.networks]
-    if not able or not text_only or able[0][1].name not in manifest.components:
+    if family.gap is None:
         return
-    layout, spec = able[0]
-    component = _component(manifest, layout, spec)
-    owners = tuple(c.name for c in family.components if c.name != spec.name and set(c.modules) & set(spec.modules))
-    for name in family.references:
-        if name != manifest.reference:
-            codes = family.references[manifest.reference], family.references[name]
-            yield ResolvedGap(name, replace(component, network=spec.network(name)), owners, text_only, codes)
+    layout, name = family.gap.network
+    cut = family.laid_out(layout)
+    spec, feeds = cut.component(name), cut.pipelines[0].step(name).feeds
+    if name not in components or name not in manifest.components:
+        return
+    (pipeline,) = (p for p in pipelines if p.spec.name == cut.pipelines[0].name)
+    prompts: list[object] = [value_of(pipeline.spec.prompts, sample.prompts) for sample in pipeline.samples]
+    concerned = tuple(i for i, given in enumerate(prompts) if family.gap.concerns(given))
+    owners = tuple(c.name for c in family.components if c.name != name and set(c.modules) & set(spec.modules))
+    for other in family.references if concerned else ():
+        if other != manifest.reference:
+            usual, code = family.references[manifest.reference], family.references[other]
+            yield ResolvedGap(
+                name=other,
+                pipeline=pipeline,
+                component=replace(_component(manifest, cut, spec), network=spec.network(other)),
+                feeds=feeds,
+                absent=family.gap.absent,
+                owners=owners,
+                samples=concerned,
+                title=f"{family.gap.prompts} fed as {code} does instead of as {usual} does",
+            )

@@ -14,7 +14,20 @@ from sam3_build.graph.emulation import emulates
 from sam3_build.manifest.types import Checkpoint, Lock
 from sam3_build.params import SampleParams
 from sam3_build.plugins import Backend, Precision
-from sam3_build.spec import BASELINE, ComponentSpec, DeviceFingerprint, Feed, Input, Json, ModelFamily, Profile
+from sam3_build.spec import (
+    BASELINE,
+    SAMPLES,
+    ComponentSpec,
+    DeviceFingerprint,
+    Feed,
+    Input,
+    Json,
+    Loop,
+    ModelFamily,
+    Pipeline,
+    Profile,
+    Step,
+)
 
 # What runs a graph that no target names.
 GRAPH = "onnxruntime"
@@ -96,39 +109,116 @@ class ResolvedPrecision:
 
 
 @dataclass(frozen=True)
+class Recording:
+    """What PyTorch recorded of a component in one pipeline: the cases that it is measured on.
+
+    suffix: of the names of what is measured on it; empty for the first pipeline that runs the component
+    keep_outputs: whether the pipeline goes on with what the component computes of it
+    """
+
+    pipeline: str
+    suffix: str
+    source: Input
+    keep_outputs: bool
+
+
+@dataclass(frozen=True)
 class ResolvedComponent:
     """One component, whatever its precision. `network` is what the family's forward code calls it.
 
-    upstream: the components that feed it; feeds: how
-    row_dim:  the open dim that comes first in all its inputs and outputs, if there is one
-    starts_pipeline: whether it runs on samples alone, in a pipeline that reads its outputs
+    row_dim:  the open dim whose rows are independent, if there is one
+    recordings: one for each pipeline that has samples and runs it
     """
 
     spec: ComponentSpec
     network: str
-    upstream: tuple[str, ...]
-    feeds: tuple[Feed, ...]
     row_dim: str | None
     dynamic_dims: tuple[str, ...]
     opset: int
     patches: tuple[str, ...]
-    starts_pipeline: bool
+    recordings: tuple[Recording, ...]
+
+
+@dataclass(frozen=True)
+class ResolvedStep:
+    """A step or loop of a pipeline.
+
+    suffix:  of the names of its actions; empty for the first pipeline that has it
+    before:  the steps whose outputs feed it
+    is_built: whether the manifest builds all its components
+    """
+
+    step: Step | Loop
+    suffix: str
+    before: tuple[str, ...]
+    is_built: bool
+
+    @property
+    def name(self) -> str:
+        """Its component, or the loop's name."""
+        return self.step.name
+
+    @property
+    def reference(self) -> str:
+        """The action that runs it in PyTorch."""
+        return f"reference:{self.name}{self.suffix}"
+
+
+@dataclass(frozen=True)
+class ResolvedPipeline:
+    """A pipeline that the manifest has samples for.
+
+    label:    what comparisons, tolerances and files of the view call it
+    suffix:   of the names of its actions; empty for the first one
+    steps:    those that PyTorch runs: all that lead to a component that is built
+    result:   the step whose outputs the result is made of; None where nothing is compared
+    missing:  components that a result needs and the manifest does not build: those of loops
+    tolerances: precision -> metric -> threshold, put over the default gates of its result
+    """
+
+    spec: Pipeline
+    label: str
+    suffix: str
+    samples: tuple[SampleParams, ...]
+    files: Mapping[str, Path]
+    steps: Mapping[str, ResolvedStep]
+    result: ResolvedStep | None
+    missing: tuple[str, ...]
+    tolerances: Mapping[str, Mapping[str, float | tuple[float, float]]]
+
+    @property
+    def samples_action(self) -> str:
+        """The action that makes cases of its samples."""
+        return f"{SAMPLES}{self.suffix}"
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether its result is compared."""
+        return self.result is not None and not self.missing
+
+    def built(self, model: ResolvedModel) -> tuple[str, ...]:
+        """Return the components of the model that it runs and that are built."""
+        return tuple(name for name in dict.fromkeys(self.spec.components) if name in model.built)
 
 
 @dataclass(frozen=True)
 class ResolvedGap:
-    """What is measured between two references: `network` feeds text-only samples as `name` does.
+    """What is measured between two references: `component` feeds some samples as `name` does.
 
-    component: of any layout, one whose networks feed themselves
+    component: of any layout, one whose networks feed themselves; feeds: of its step there
     owners:    the components that have the other weights of its modules
-    codes:     the code bases, the manifest's reference first
+    samples:   positions of the pipeline's samples that are concerned
+    title:     what is compared, in words
     """
 
     name: str
+    pipeline: ResolvedPipeline
     component: ResolvedComponent
+    feeds: tuple[Feed, ...]
+    absent: Mapping[str, Json]
     owners: tuple[str, ...]
-    text_only: tuple[int, ...]
-    codes: tuple[str, str]
+    samples: tuple[int, ...]
+    title: str
 
 
 @dataclass(frozen=True)
@@ -137,11 +227,9 @@ class ResolvedModel:
 
     source, reads:  what its weights are in keys, and what they are read from
     components: all of the family, in its order
-    recorded:  the components that PyTorch runs: those that are built, and all that feed them
+    pipelines: those that have samples, in the layout's order
     built:     component -> precision -> how
-    result:    the component whose outputs a pipeline's result is made of; None where there is no pipeline to run
     gaps:      the other references
-    result_tolerances: precision -> metric -> threshold, put over the default gates of a pipeline's result
     """
 
     family: ModelFamily
@@ -152,11 +240,18 @@ class ResolvedModel:
     score_threshold: float
     source: Mapping[str, Json]
     reads: Mapping[str, Path | Input]
-    samples: tuple[SampleParams, ...]
-    pictures: Mapping[str, Path]
     components: Mapping[str, ResolvedComponent]
-    recorded: tuple[ResolvedComponent, ...]
+    pipelines: tuple[ResolvedPipeline, ...]
     built: Mapping[str, Mapping[str, ResolvedPrecision]]
-    result: str | None
     gaps: tuple[ResolvedGap, ...]
-    result_tolerances: Mapping[str, Mapping[str, float | tuple[float, float]]]
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """The components that PyTorch runs: those that are built, and all that feed them."""
+        run = {name for p in self.pipelines for step in p.steps.values() for name in step.step.components}
+        return tuple(name for name in self.components if name in run or name in self.built)
+
+    @property
+    def after_samples(self) -> tuple[str, ...]:
+        """The actions that look into samples: a mistake in one is found before anything takes long."""
+        return tuple(pipeline.samples_action for pipeline in self.pipelines)

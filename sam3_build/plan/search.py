@@ -37,7 +37,7 @@ def ranges(plan: Plan, component: str, precision: str, cases: int | None) -> Act
         arguments=RangesParams(
             component=component, precision=precision, typed=PrecisionParams.of(typed.params), cases=cases
         ),
-        inputs={**typed.inputs, "reference": Input(f"reference:{component}")},
+        inputs={**typed.inputs, "reference": plan.action(f"verify:{component}.{precision}").inputs["reference"]},
         recipe=("stages.ranges", *typed.recipe),
         tools=_each_once(*registry.stage("ranges").tools, *typed.tools),
     )

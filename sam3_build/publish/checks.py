@@ -237,7 +237,7 @@ class Candidate:
                 assert isinstance(given, Mapping)
                 for role, source in action.inputs.items() if record else ():
                     before = self.record(source.action)
-                    present = before and (before.files[source.file].sha256 if source.file else before.object)
+                    present = before and before.content(source)
                     if given.get(role) != present:
                         broken.append((f"{action.name} reads as {role}", str(given.get(role)), str(present)))
                     elif source.action not in made_from:

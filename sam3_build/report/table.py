@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
-from sam3_build.compare import reference_gap
 from sam3_build.compare.dependencies import Judged, propagate_failures
 from sam3_build.compare.judge import RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, judge, outcome
 from sam3_build.errors import BuildError
@@ -49,18 +48,14 @@ class Counts:
 def report(plan: Plan, found: Judged, read: Callable[[str], Path | None], path: Path, out: TextIO) -> Counts:
     """Write the rows of `found`, what `judged` returned, to `path` when they changed; print the tables to `out`.
 
-    The plan's contrasts stand in both places, and count for nothing.
-
     read: action name -> the folder of its output, or None when there is none
     """
     rows = [row for _, judged_rows in found for row in judged_rows]
-    gaps = [(c, _statistics(c.action, read)) for c in plan.contrasts]
-    written = [*rows, *(row for c, statistics in gaps if statistics for row in reference_gap.rows(c, statistics))]
-    data = (json.dumps([asdict(row) for row in written], indent=1, allow_nan=False) + "\n").encode()
+    data = (json.dumps([asdict(row) for row in rows], indent=1, allow_nan=False) + "\n").encode()
     with writing(path):
         if not path.is_file() or path.read_bytes() != data:
             write_atomically(path, data)
-    out.write(render(found, [line for c, statistics in gaps for line in (*reference_gap.lines(c, statistics), "")]))
+    out.write(render(found))
     return count(rows)
 
 
@@ -102,11 +97,8 @@ def _line(row: Row) -> tuple[str, str, str]:
 # ------------------------------------------------------------------ the tables
 
 
-def render(found: Judged, information: Sequence[str] = ()) -> str:
-    """Return the verdicts as text: a table per label, a line per output, why one failed; last, the counts.
-
-    Lines of `information` stand above the counts, which leave it out.
-    """
+def render(found: Judged) -> str:
+    """Return the verdicts as text: a table per label, a line per output, why one failed; last, the counts."""
     rows = [row for _, judged_rows in found for row in judged_rows]
     measured = {_line(row) for row in rows if row.verdict != Verdict.NOT_RUN}
     ran = [(c, own) for c, judged_rows in found if (own := [row for row in judged_rows if _line(row) in measured])]
@@ -122,7 +114,7 @@ def render(found: Judged, information: Sequence[str] = ()) -> str:
     not_run = [row for row in rows if _line(row) not in measured]
     for reason in dict.fromkeys(row.reason for row in not_run):
         lines += [*_not_run(reason, [row for row in not_run if row.reason == reason]), ""]
-    return "\n".join([*lines, *information, str(count(rows))]) + "\n"
+    return "\n".join([*lines, str(count(rows))]) + "\n"
 
 
 def _drawn(shown: Table) -> list[str]:

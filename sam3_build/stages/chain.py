@@ -6,7 +6,6 @@ get: outputs of the same precision and runtime, errors and all.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from sam3_build.digest import canonical
 from sam3_build.params import ChainParams
 from sam3_build.pipeline import chain
-from sam3_build.pipeline.cases import skipped_in, write_skipped
+from sam3_build.pipeline.cases import CASES, listed_cases, skipped_in, write_skipped
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.stages._networks import open_network, refusals
@@ -35,19 +34,19 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     # What one before it was not fed, nothing further on can be: a join would take it for one that does not run.
     skipped = {case: why for folder in inputs.values() for case, why in skipped_in(folder).items()}
     with refusals(params), open_network(params, inputs) as network:
-        for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
-            name, file = str(case["name"]), f"{case['name']}.npz"
-            feed = None if name in skipped else chain.gather(params.inputs, params.feeds, chain.in_files(inputs, file))
+        for name, files in (run for case in listed_cases(inputs[chain.GIVEN]) for run in case.runs(params.per)):
+            find = chain.in_files(inputs, *files)
+            feed = None if skipped.keys() & set(files) else chain.gather(params.inputs, params.feeds, find)
             if feed is None:
                 continue
             if why := network.misfit(feed):
                 skipped[name] = why
                 continue
             outputs = network.run(feed, name)
-            np.savez(out / file, allow_pickle=False, **dict(outputs.items()))
+            np.savez(out / f"{name}.npz", allow_pickle=False, **dict(outputs.items()))
             logging.getLogger(__name__).info("%s: %s", name, {n: list(a.shape) for n, a in outputs.items()})
             ran.append(name)
-    (out / "cases.json").write_bytes(canonical(sorted(ran)))
+    (out / CASES).write_bytes(canonical(sorted(ran)))
     write_skipped(out, skipped)
     return {"cases": len(ran)}
 

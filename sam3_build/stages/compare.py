@@ -10,14 +10,15 @@ import logging
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from sam3_build.compare.instances import InstanceStatistics, PictureRow
 from sam3_build.drawing import captions
 from sam3_build.drawing.overlay import panels, write_overlay
 from sam3_build.drawing.sheet import SHEET, WIDTH, Entry, Sheet
 from sam3_build.params import CompareParams, SampleParams
-from sam3_build.pipeline.cases import outputs_of, skipped_in
+from sam3_build.pipeline import prompts
+from sam3_build.pipeline.cases import listed_cases, outputs_of, skipped_in
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import INSTANCES, PIPELINE, Json
 
@@ -45,22 +46,22 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     statistics = InstanceStatistics(threshold)
     sheet, on_sheet = Sheet(f"PyTorch fp32 against {params.target}{params.parity}", params.target), set()
     skipped = skipped_in(inputs["actual"])
-    for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
-        name = str(case["name"])
+    for case in listed_cases(inputs["samples"]):
+        name = case.name
         if name in skipped:
             continue
         expected, actual = (outputs_of(inputs[side] / f"{name}.npz") for side in ("reference", "actual"))
-        for row, sample in enumerate(case["samples"]):
+        for row, sample in enumerate(case.samples):
             position = PictureRow(name, row, sample)
             sides = _row(expected, row), _row(actual, row)
             comparable = statistics.comparable(position, *sides)
             if not comparable and sample in on_sheet:
                 continue
-            picture = family.read_picture(inputs[samples[sample].image])
+            picture = family.read_picture(inputs[samples[sample].pictures[0]])
             expected_instances = family.find(sides[0], picture.shape[:2], threshold)
             actual_instances = family.find(sides[1], picture.shape[:2], threshold) if comparable else None
             pairs = statistics.add(position, expected_instances, actual_instances) if actual_instances else ()
-            boxes = samples[sample].boxes
+            boxes = prompts.boxes_of(samples[sample].prompts)
             if comparable:
                 write_overlay(
                     out / f"overlay.{name}.{row}.png",
@@ -84,7 +85,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
 def _entry(sample: SampleParams, row: Mapping[str, Json], drawn: Panels) -> Entry:
     """Return one sample as the sheet shows it; `row` is what was measured of it."""
-    prompt = captions.prompt(sample.text, [cast(int, box["label"]) for box in sample.boxes])
+    prompt = captions.prompt(sample.prompts)
     return Entry(prompt, captions.result(row), captions.differences(row), drawn)
 
 

@@ -13,6 +13,7 @@ from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
 from sam3_build.params import ReferenceParams
 from sam3_build.pipeline import chain
+from sam3_build.pipeline.cases import CASES, listed_cases, write_recorded
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.weights import hub
@@ -33,7 +34,6 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
     document: ReferenceParams
     """
-    import numpy as np
     import torch
 
     params = ReferenceParams.of(document)
@@ -46,22 +46,20 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
     names, results = ([t.name for t in tensors] for tensors in (params.spec.inputs, params.spec.outputs))
     recorded: list[str] = []
-    for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
-        file = f"{case['name']}.npz"
-        arrays = chain.gather(names, params.feeds, chain.in_files(inputs, file))
+    cases = (run for case in listed_cases(inputs[chain.GIVEN]) for run in case.runs(params.per))
+    for name, files in cases:
+        arrays = chain.gather(names, params.feeds, chain.in_files(inputs, *files))
         if arrays is None:
-            logging.getLogger(__name__).info("%s: does not run %s", case["name"], params.component)
+            logging.getLogger(__name__).info("%s: does not run %s", name, params.component)
             continue
         with torch.no_grad():
             computed = model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
         outputs: dict[str, Array] = {n: r.numpy() for n, r in zip(results, computed, strict=True)}
-        require_finite(case["name"], outputs)
-        with (out / file).open("xb") as stream:
-            record = {f"inputs/{n}": a for n, a in arrays.items()} | {f"outputs/{n}": a for n, a in outputs.items()}
-            np.savez(stream, allow_pickle=False, **record)
-        logging.getLogger(__name__).info("%s: %s", case["name"], {n: list(a.shape) for n, a in outputs.items()})
-        recorded.append(case["name"])
-    (out / "cases.json").write_bytes(canonical(sorted(recorded)))
+        require_finite(name, outputs)
+        write_recorded(out / f"{name}.npz", arrays, outputs)
+        logging.getLogger(__name__).info("%s: %s", name, {n: list(a.shape) for n, a in outputs.items()})
+        recorded.append(name)
+    (out / CASES).write_bytes(canonical(sorted(recorded)))
     return {"cases": sorted(recorded)}
 
 

@@ -8,38 +8,34 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
-from sam3_build.digest import canonical
 from sam3_build.params import SamplesParams
+from sam3_build.pipeline.cases import PromptRequest, write_cases
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 
 
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
-    """Write `cases.json`, a list of `{"name", "samples"}`, and `<case>.npz` with its input arrays.
+    """Write the cases of one pipeline, as `pipeline/cases.py` says.
 
     document: SamplesParams
+    inputs: config, tokenizer where the family has one, and the samples' files by role
     """
-    import numpy as np
-
     params = SamplesParams.of(document)
     family = import_module(f"sam3_build.families.{params.family}.prompts")
-    config = json.loads(inputs["config"].read_bytes())
-    cases = family.make_cases(
-        params.reference,
-        [sample.document() for sample in params.samples],
-        inputs["tokenizer"],
-        inputs,
-        config,
-        params.layout,
-        params.padding,
+    request = PromptRequest(
+        layout=params.layout,
+        pipeline=params.pipeline,
+        reference=params.reference,
+        samples=params.samples,
+        tokenizer=inputs.get("tokenizer"),
+        files=inputs,
+        config=json.loads(inputs["config"].read_bytes()),
+        padding=params.padding,
     )
-    for case in cases:
-        np.savez(out / f"{case.name}.npz", **case.arrays)
-        shapes = {name: list(array.shape) for name, array in case.arrays.items()}
-        logging.getLogger(__name__).info("%s: samples %s, %s", case.name, list(case.samples), shapes)
-    listed: list[Json] = [{"name": case.name, "samples": list(case.samples)} for case in cases]
-    (out / "cases.json").write_bytes(canonical(listed))
-    return {"cases": [case.name for case in cases], "rows": max((len(case.samples) for case in cases), default=0)}
+    listed = write_cases(family.make_cases(request), out)
+    for case in listed:
+        logging.getLogger(__name__).info("%s: samples %s, %s frames", case.name, list(case.samples), case.frames)
+    return {"cases": [case.name for case in listed], "rows": max((len(case.samples) for case in listed), default=0)}
 
 
 STAGE = Stage(

@@ -28,7 +28,7 @@ from sam3_build.digest import DigestCache, canonical, digest, file_digest
 from sam3_build.errors import DeniedError, StoreError
 from sam3_build.folders import is_shared, make_folder, share, sync_folder, write_atomically
 from sam3_build.machine.locks import NO_LOCKS, open_lock, take
-from sam3_build.spec import Json
+from sam3_build.spec import Input, Json
 
 HISTORY = 8
 
@@ -61,6 +61,14 @@ class Record:
     def size(self) -> int:
         """Bytes of the whole object."""
         return sum(f.size for f in self.files.values())
+
+    def content(self, source: Input) -> str | None:
+        """Return the digest of what an input reads of this output; None where it has no such file."""
+        if source.folder:
+            return digest({n: f.sha256 for n, f in self.files.items() if n.startswith(f"{source.folder}/")})
+        if source.file:
+            return self.files[source.file].sha256 if source.file in self.files else None
+        return self.object
 
 
 class Store:
@@ -194,11 +202,12 @@ class Store:
     ) -> Record:
         """Make the folder `out` an object, then write the record of `key`. The caller holds the lock of `key`."""
         with self._writing(out):
-            files = {p.name: self._seal(p) for p in sorted(out.iterdir())}
+            files = {str(p.relative_to(out)): self._seal(p) for p in _plain_files(out)}
             if not files:
                 raise StoreError(f"{action}: produced no file")
-            share(out, self.root)
-            sync_folder(out)
+            for folder in (*(p for p in out.iterdir() if p.is_dir()), out):
+                share(folder, self.root)
+                sync_folder(folder)
             content = digest({name: fact.sha256 for name, fact in files.items()})
             self._adopt(out, self.object_path(content), files)
             record = Record(key, action, document, content, files, facts, provenance)
@@ -207,8 +216,6 @@ class Store:
         return record
 
     def _seal(self, path: Path) -> FileFact:
-        if not path.is_file() or path.is_symlink():
-            raise StoreError(f"{path.name}: an action's output is a flat folder of plain files")
         path.chmod(0o444)
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -332,6 +339,19 @@ def _where(error: OSError, path: Path) -> Path:
             if not os.access(existing, os.W_OK):
                 return existing
     return named[-1]
+
+
+def _plain_files(out: Path) -> list[Path]:
+    """Return the files of an output, which may have one level of subfolders. StoreError for anything else."""
+    entries = sorted(p for top in out.iterdir() for p in (top.iterdir() if _is_folder(top) else (top,)))
+    for path in entries:
+        if not path.is_file() or path.is_symlink():
+            raise StoreError(f"{path.relative_to(out)}: an action's output is plain files, in one level of subfolders")
+    return entries
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _folders(path: Path) -> list[Path]:

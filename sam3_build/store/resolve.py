@@ -85,8 +85,12 @@ class Resolver:
             if record is None:
                 raise BuildError(f"{action.name}: its input {source.action} is not built")
             folder = self.folder(record)
-            paths[role] = folder / source.file if source.file else folder
+            paths[role] = folder / (source.file or source.folder or "")
         return paths
+
+    def of_stage(self, stage: str) -> tuple[str, ...]:
+        """Return the names of the plan's actions of a stage."""
+        return tuple(name for name, action in self._actions.items() if action.stage == stage)
 
     def folder(self, record: Record) -> Path:
         """Return the folder of what an action wrote."""
@@ -95,10 +99,11 @@ class Resolver:
     def _document(self, action: Action, records: Mapping[str, Record]) -> dict[str, Json]:
         inputs: dict[str, Json] = {}
         for role, record in records.items():
-            file = action.inputs[role].file
-            if file is not None and file not in record.files:
-                raise BuildError(f"{action.name}: {record.action} has no file {file!r}, only {', '.join(record.files)}")
-            inputs[role] = record.files[file].sha256 if file else record.object
+            source = action.inputs[role]
+            inputs[role] = found = record.content(source)
+            if found is None:
+                have = ", ".join(record.files)
+                raise BuildError(f"{action.name}: {record.action} has no file {source.file!r}, only {have}")
         return {
             "version": KEY_VERSION,
             "stage": action.stage,

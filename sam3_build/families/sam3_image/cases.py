@@ -1,11 +1,22 @@
-"""Which samples run together as one case, and at which sizes, by the number of their boxes. No files, no arrays."""
+"""What may be asked of a picture; which samples run together as one case, and at which sizes. No files, no arrays."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from sam3_build.pipeline.prompts import Box
 from sam3_build.spec import CaseRequest, CaseShape
 
 # A batched case holds this many samples at most: at full size each costs as much as a case of its own.
 LARGEST_BATCH = 4
+
+
+@dataclass(frozen=True)
+class ImagePrompts:
+    """What may be asked of a picture. Boxes without a text mean what they show."""
+
+    text: str | None = None
+    boxes: tuple[Box, ...] = ()
 
 
 def case_shapes(request: CaseRequest) -> tuple[CaseShape, ...]:
@@ -16,11 +27,14 @@ def case_shapes(request: CaseRequest) -> tuple[CaseShape, ...]:
     each. In layout v2 the encoder is part of the decoder, which gets that ignored box in any case. A batch has
     `padding` boxes more than any of its samples, ignored ones, and never fewer than two rows.
     """
-    boxes = request.boxes
+    boxes = [len(prompts.boxes) for prompts in request.prompts if isinstance(prompts, ImagePrompts)]
     always = request.reference == "meta" or request.layout == "v2"
     with_boxes = [i for i, count in enumerate(boxes) if count or always]
     without = [i for i in range(len(boxes)) if i not in with_boxes]
-    cases = [_case(request, f"sample{i}", [i], max(count, int(i in with_boxes))) for i, count in enumerate(boxes)]
+    cases = [
+        _case(request, f"sample{request.numbers[i]}", [i], max(count, int(i in with_boxes)))
+        for i, count in enumerate(boxes)
+    ]
     for name, group in (("batch", with_boxes), ("batch_without_boxes", without)):
         if group:
             together = (group * 2)[: max(2, min(len(group), LARGEST_BATCH))]

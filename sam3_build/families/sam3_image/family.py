@@ -8,8 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image.cases import case_shapes
-from sam3_build.spec import ComponentSpec, Feed, Json, Layout, ModelFamily, TensorSpec
+from sam3_build.families.sam3_image.cases import ImagePrompts, case_shapes
+from sam3_build.spec import (
+    ComponentSpec,
+    Feed,
+    Json,
+    Layout,
+    ModelFamily,
+    Pipeline,
+    ReferenceGap,
+    Step,
+    TensorSpec,
+)
 
 FEATURES = tuple(
     TensorSpec(f"fpn_feat_{level}", "float32", ("batch", "hidden_size", f"feat_{level}_size", f"feat_{level}_size"))
@@ -129,11 +139,25 @@ WHOLE_DECODER = ComponentSpec(
 )
 
 
-def _feed(component: ComponentSpec, *sources: ComponentSpec) -> tuple[Feed, ...]:
-    """Return a feed for each output of `sources` that is an input of `component` under the same name."""
+def _step(component: ComponentSpec, *feeds: Feed) -> Step:
+    """Return a step whose inputs are outputs of an encoder, where they have its names, and made of `feeds`."""
     inputs = {tensor.name for tensor in component.inputs}
-    outputs = ((source.name, tensor.name) for source in sources for tensor in source.outputs)
-    return tuple(Feed(component.name, name, ((source, name),)) for source, name in outputs if name in inputs)
+    own = [
+        Feed(tensor.name, ((source.name, tensor.name),))
+        for source in (VISION_ENCODER, TEXT_ENCODER)
+        for tensor in source.outputs
+        if tensor.name in inputs
+    ]
+    return Step(component.name, (*own, *feeds))
+
+
+def _pipeline(*steps: Step) -> Pipeline:
+    given = (*VISION_ENCODER.inputs, *TEXT_ENCODER.inputs, *BOXES)
+    return Pipeline("image", ImagePrompts, tuple(tensor.name for tensor in given), steps, result="instances")
+
+
+def _has_no_boxes(prompts: object) -> bool:
+    return isinstance(prompts, ImagePrompts) and not prompts.boxes
 
 
 FAMILY = ModelFamily(
@@ -141,25 +165,39 @@ FAMILY = ModelFamily(
     layouts={
         "v1": Layout(
             components=(VISION_ENCODER, TEXT_ENCODER, GEOMETRY_ENCODER, DECODER),
-            feeds=(
-                *_feed(GEOMETRY_ENCODER, VISION_ENCODER),
-                *_feed(DECODER, VISION_ENCODER),
-                Feed(
-                    "decoder",
-                    "prompt_features",
-                    (("text_encoder", "text_features"), ("geometry_encoder", "geometry_features")),
+            pipelines=(
+                _pipeline(
+                    Step("vision_encoder"),
+                    Step("text_encoder"),
+                    _step(GEOMETRY_ENCODER),
+                    _step(
+                        DECODER,
+                        Feed(
+                            "prompt_features",
+                            (("text_encoder", "text_features"), ("geometry_encoder", "geometry_features")),
+                        ),
+                        Feed(
+                            "prompt_mask",
+                            (("text_encoder", "text_mask"), ("geometry_encoder", "geometry_mask")),
+                        ),
+                    ),
                 ),
-                Feed("decoder", "prompt_mask", (("text_encoder", "text_mask"), ("geometry_encoder", "geometry_mask"))),
             ),
             dynamic_dims=("batch", "num_boxes", "prompt_len"),
         ),
         "v2": Layout(
             components=(VISION_ENCODER, TEXT_ENCODER, WHOLE_DECODER),
-            feeds=_feed(WHOLE_DECODER, VISION_ENCODER, TEXT_ENCODER),
+            pipelines=(_pipeline(Step("vision_encoder"), Step("text_encoder"), _step(WHOLE_DECODER)),),
             dynamic_dims=("batch", "num_boxes"),
         ),
     },
     references={"meta": "Meta's code", "hf": "transformers"},
+    gap=ReferenceGap(
+        prompts="text-only prompts",
+        concerns=_has_no_boxes,
+        network=("v2", "decoder"),
+        absent={"input_boxes": ((0.0, 0.0, 0.0, 0.0),), "input_boxes_labels": (IGNORED_LABEL,)},
+    ),
     static_dims=static_dims,
     largest_tensor=largest_tensor,
     cases=case_shapes,

@@ -11,13 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
+from sam3_build.documents import value_of
 from sam3_build.errors import BuildError, InputError, Keys, did_you_mean
 from sam3_build.families.sam3_image import pictures
-from sam3_build.families.sam3_image.cases import case_shapes
+from sam3_build.families.sam3_image.cases import ImagePrompts, case_shapes
 from sam3_build.families.sam3_image.family import FAMILY, IGNORED_LABEL
-from sam3_build.spec import USUAL_LAYOUT, CaseRequest, CaseShape, Json
+from sam3_build.params import SampleParams
+from sam3_build.pipeline.cases import Case, PromptRequest
+from sam3_build.pipeline.prompts import Box
+from sam3_build.spec import CaseRequest, CaseShape, Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,77 +38,67 @@ TEXT_OF_BOXES = "visual"
 LONGEST_QUOTE = 60
 
 
-class BoxPrompt(TypedDict):
-    """A box prompt: label 1 or 0, and x, y, width, height in pixels of the original picture, as viewers show it."""
-
-    label: int
-    xywh: tuple[float, float, float, float]
-
-
-class SamplePrompt(TypedDict):
-    """The role of a picture among the input files, a text or None, and boxes."""
-
-    image: str
-    text: str | None
-    boxes: Sequence[BoxPrompt]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One run of the whole model: which samples it holds, and its inputs by name, batch first."""
-
-    name: str
-    samples: tuple[int, ...]
-    arrays: Mapping[str, Array]
-
-
-def make_cases(
-    reference: str,
-    samples: Sequence[SamplePrompt],
-    tokenizer: Path,
-    images: Mapping[str, Path],
-    config: Mapping[str, Json],
-    layout: str = USUAL_LAYOUT,
-    padding: int = 1,
-) -> list[Case]:
-    """Return the cases of `case_shapes` as arrays: every sample alone, then in batches with `padding` ignored boxes.
+def make_cases(request: PromptRequest) -> Iterator[Case]:
+    """Yield the cases of `case_shapes` as arrays: every sample alone, then in batches with `padding` ignored boxes.
 
     InputError when `problems` finds any.
     """
-    if reference not in FAMILY.references:
-        raise BuildError(f"no reference named {reference!r}{did_you_mean(reference, FAMILY.references)}")
-    if faults := problems(samples, tokenizer, images, config):
+    if request.reference not in FAMILY.references:
+        raise BuildError(
+            f"no reference named {request.reference!r}{did_you_mean(request.reference, FAMILY.references)}"
+        )
+    if faults := problems(
+        [(request.pipeline, s) for s in request.samples], request.tokenizer, request.files, request.config
+    ):
         raise InputError(faults)
-    reader, dims = _reader(tokenizer), FAMILY.static_dims(config)
-    rows = [_row(sample, reader, images, dims) for sample in samples]
-    request = CaseRequest(layout, reference, [len(row.labels) for row in rows], padding, dims)
-    return [_case(shape, rows) for shape in case_shapes(request)]
+    assert request.tokenizer is not None
+    reader, dims = _reader(request.tokenizer), FAMILY.static_dims(request.config)
+    asked = [value_of(ImagePrompts, sample.prompts) for sample in request.samples]
+    rows = [
+        _row(prompts, request.files[sample.pictures[0]], reader, dims)
+        for sample, prompts in zip(request.samples, asked, strict=True)
+    ]
+    shapes = case_shapes(
+        CaseRequest(
+            request.layout,
+            request.pipeline,
+            request.reference,
+            asked,
+            [sample.number for sample in request.samples],
+            request.padding,
+            dims,
+        )
+    )
+    return (_case(shape, rows) for shape in shapes)
 
 
 def problems(
-    samples: Sequence[SamplePrompt],
+    samples: Sequence[tuple[str, SampleParams]],
     tokenizer: Path | None,
-    images: Mapping[str, Path],
+    files: Mapping[str, Path],
     config: Mapping[str, Json] | None,
 ) -> list[tuple[Keys, str]]:
     """Return all that is wrong with texts, pictures and boxes, and where: `("samples", 1, "boxes")`, `("tokenizer",)`.
 
     What is not known is not judged: words without a tokenizer, a text's length without a config that says the longest.
+
+    samples: the pipeline of each, and the sample
     """
     faults: list[tuple[Keys, str]] = []
     reader, longest = None, _text_len(config)
     with _collecting(faults, "tokenizer"):
         reader = _reader(tokenizer) if tokenizer else None
-    size = cache(lambda role: _picture(images[role]).size)
-    for i, sample in enumerate(samples):
-        with _collecting(faults, "samples", i, "text"):
+    size = cache(lambda role: _picture(files[role]).size)
+    for _, sample in samples:
+        prompts, (picture,) = value_of(ImagePrompts, sample.prompts), sample.pictures
+        with _collecting(faults, "samples", sample.number, "text"):
             if reader:
-                _tokens(_text(sample), reader, longest)
-        with _collecting(faults, "samples", i, "image"):
-            size(sample["image"])
-            for box in sample["boxes"]:
-                with _collecting(faults, "samples", i, "boxes"):
-                    _relative(box, size(sample["image"]), images[sample["image"]].name)
+                _tokens(_text(prompts), reader, longest)
+        with _collecting(faults, "samples", sample.number, "image"):
+            size(picture)
+            for box in prompts.boxes:
+                with _collecting(faults, "samples", sample.number, "boxes"):
+                    _relative(box, size(picture), files[picture].name)
     return faults
 
 
@@ -136,17 +130,16 @@ class SampleArrays:
     labels: Sequence[int]
 
 
-def _row(sample: SamplePrompt, reader: Tokenizer, images: Mapping[str, Path], dims: Mapping[str, int]) -> SampleArrays:
-    file = images[sample["image"]]
-    ids, mask = _tokens(_text(sample), reader, dims["text_len"])
+def _row(prompts: ImagePrompts, file: Path, reader: Tokenizer, dims: Mapping[str, int]) -> SampleArrays:
+    ids, mask = _tokens(_text(prompts), reader, dims["text_len"])
     picture = _picture(file)
-    boxes = [_relative(box, picture.size, file.name) for box in sample["boxes"]]
+    boxes = [_relative(box, picture.size, file.name) for box in prompts.boxes]
     pixels = pictures.preprocess(picture, dims["image_size"])
-    return SampleArrays(pixels, ids, mask, boxes, [box["label"] for box in sample["boxes"]])
+    return SampleArrays(pixels, ids, mask, boxes, [box.label for box in prompts.boxes])
 
 
-def _text(sample: SamplePrompt) -> str:
-    return TEXT_OF_BOXES if sample["text"] is None else sample["text"]
+def _text(prompts: ImagePrompts) -> str:
+    return TEXT_OF_BOXES if prompts.text is None else prompts.text
 
 
 def _picture(file: Path) -> Image.Image:
@@ -156,9 +149,9 @@ def _picture(file: Path) -> Image.Image:
         raise BuildError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def _relative(box: BoxPrompt, size: tuple[int, int], picture: str) -> tuple[float, float, float, float]:
+def _relative(box: Box, size: tuple[int, int], picture: str) -> tuple[float, float, float, float]:
     """Return the box as centre and size relative to its picture; it may leave the picture, but not lie outside."""
-    (x, y, w, h), (width, height) = box["xywh"], size
+    (x, y, w, h), (width, height) = (box.x, box.y, box.w, box.h), size
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         raise BuildError(
             f"the box {x:g},{y:g},{w:g},{h:g} lies outside {picture}, which is {width} x {height} pixels; "

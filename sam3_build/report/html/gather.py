@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sam3_build.compare import reference_gap
 from sam3_build.compare.dependencies import ALSO_FAILED, Judged
 from sam3_build.compare.judge import RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, outcome, worst
 from sam3_build.report.html.artifacts import Artifacts, artifacts
@@ -93,7 +92,6 @@ class Page:
     range_parity: str
     gates: tuple[GateUse, ...]
     told: tuple[tuple[str, str], ...]
-    contrasts: tuple[tuple[str, ...], ...]
     artifacts: Artifacts
     verify: str
     command: Callable[[Comparison], str]
@@ -132,10 +130,6 @@ def gather(known: Sources, found: Judged) -> Page:
         range_parity=RANGE_PARITY_NOTE if any(RANGE_PARITY in p.comparison.label for p in measured) else "",
         gates=tuple(gate_uses(found)),
         told=tuple(told_because(found)),
-        contrasts=tuple(
-            tuple(reference_gap.lines(c, known.read_json(c.action, "statistics.json") or None))
-            for c in known.plan.contrasts
-        ),
         artifacts=artifacts(known),
         verify=f"{known.call} verify",
         command=known.command,

@@ -73,7 +73,7 @@ def _picture(known: Sources, comparison: Comparison, verdict: Verdict, file: str
     sample = row.get("sample")
     if isinstance(sample, int) and sample < len(known.manifest.samples):
         one = known.manifest.samples[sample]
-        asked = captions.prompt(one.text, [box.label for box in one.boxes])
+        asked = captions.prompt(one.prompts)
         title = f"sample {sample}: {asked}" + ("" if case == f"sample{sample}" else f" ({title})")
     source = f"data:image/png;base64,{data}"
     said = "; ".join(part for part in (*captions.differences(row), captions.result(row)) if part)

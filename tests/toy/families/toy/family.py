@@ -1,6 +1,18 @@
 """A family of two components that exist as text only, so that the build system can be tried in a second."""
 
-from sam3_build.spec import ComponentSpec, Feed, Layout, ModelFamily, TensorSpec
+from dataclasses import dataclass
+
+from sam3_build.pipeline.prompts import Box
+from sam3_build.spec import ComponentSpec, Feed, Layout, ModelFamily, Pipeline, Step, TensorSpec
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What may be asked."""
+
+    text: str | None = None
+    boxes: tuple[Box, ...] = ()
+
 
 FAMILY = ModelFamily(
     name="toy",
@@ -23,7 +35,11 @@ FAMILY = ModelFamily(
                     modules=("head",),
                 ),
             ),
-            feeds=(Feed("head", "y", (("encoder", "y"),)),),
+            pipelines=(
+                Pipeline(
+                    "image", Prompts, ("x", "p"), (Step("encoder"), Step("head", (Feed("y", (("encoder", "y"),)),)))
+                ),
+            ),
             dynamic_dims=("batch", "num_boxes"),
         )
     },

@@ -1,6 +1,6 @@
-"""Takes text-only cases as recorded, returns how far off their outputs are when they are fed as another reference does.
+"""Takes recorded cases, returns how far off their outputs are when they are fed as another reference does.
 
-No gate judges it. Code bases feed a prompt without boxes differently, and by how much that matters is worth knowing.
+No gate judges it. Code bases feed some prompts differently, and by how much that matters is worth knowing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
-from sam3_build.params import ContrastParams
+from sam3_build.params import ReferenceGapParams
 from sam3_build.pipeline import chain
-from sam3_build.pipeline.cases import OUTPUTS, opened
+from sam3_build.pipeline.cases import OUTPUTS, listed_cases, opened
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.stages.reference import require_finite
@@ -23,41 +23,43 @@ from sam3_build.weights import hub
 
 
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
-    """Write `statistics.json`, per output over all cases that hold one of the text-only samples and nothing else.
+    """Write `statistics.json`, per output over all cases that hold one of the samples concerned and nothing else.
 
-    document: ContrastParams. The network feeds itself as the other reference does; spec and feeds are that network's
+    document: ReferenceGapParams. The network feeds itself as the other reference does; spec and feeds are its own
     inputs: config, samples, an upstream reference for each feed, recorded: this component's own reference, and
             tensors*: the inventories of all components whose weights the network takes
     """
+    import numpy as np
     import torch
 
-    params = ContrastParams.of(document)
+    params = ReferenceGapParams.of(document)
     package = f"sam3_build.families.{params.family}"
     forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
     config, listed = json.loads(inputs["config"].read_bytes()), _listed(inputs)
     tensors = weights.load(params.network, params.source, config, hub.locate(inputs.get("weights")), listed)
     model: torch.nn.Module = forward.assemble(params.network, config, tensors)
     names, results = ([t.name for t in tensors] for tensors in (params.spec.inputs, params.spec.outputs))
-    absent = {name: tensor.numpy() for name, tensor in forward.no_boxes(1).items()}
+    dtypes = {tensor.name: tensor.dtype for tensor in params.spec.inputs}
+    absent = {name: np.array([row], dtypes[name]) for name, row in params.absent.items()}
 
     statistics = {tensor.name: OutputStatistics(tensor.dtype) for tensor in params.spec.outputs}
     cases: list[Json] = []
-    for case in json.loads((inputs["samples"] / "cases.json").read_bytes()):
-        if len(case["samples"]) != 1 or case["samples"][0] not in params.text_only:
+    for case in listed_cases(inputs[chain.GIVEN]):
+        if len(case.samples) != 1 or case.samples[0] not in params.samples:
             continue
-        name, file = str(case["name"]), f"{case['name']}.npz"
-        arrays = chain.gather(names, params.feeds, chain.in_files(inputs, file), absent)
+        name = case.name
+        arrays = chain.gather(names, params.feeds, chain.in_files(inputs, name), absent)
         assert arrays is not None, f"{name} lacks an input of {params.network}"
         with torch.no_grad():
             computed = model(**{key: torch.from_numpy(array) for key, array in arrays.items()})
         outputs = {key: result.numpy() for key, result in zip(results, computed, strict=True)}
         require_finite(name, outputs)
-        with opened(inputs["recorded"] / file) as recorded:
+        with opened(inputs["recorded"] / f"{name}.npz") as recorded:
             for key, array in outputs.items():
                 statistics[key].add(name, array, recorded[f"{OUTPUTS}{key}"])
         cases.append(name)
     if not cases:
-        raise BuildError("no case holds a text-only sample alone, so there is nothing to contrast")
+        raise BuildError("no case holds one of the samples concerned alone, so there is nothing to measure")
     measured: dict[str, Json] = {name: found.summary() for name, found in statistics.items()}
     summary: dict[str, Json] = {"component": params.component, "cases": cases, "outputs": measured}
     (out / "statistics.json").write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
@@ -75,7 +77,7 @@ def _listed(inputs: Mapping[str, Path]) -> dict[str, Json]:
 
 
 STAGE = Stage(
-    name="contrast",
+    name="reference_gap",
     summary="Measure what another reference changes",
     tools=("torch", "transformers", "numpy"),
     run=run,

@@ -23,6 +23,7 @@ class SampleParams(Params):
 
     number: where it stands among the manifest's samples
     frames: how many of a clip's frames are taken; 0 for a picture
+    is_reordered: whether it is the sample before it with its objects in another order, which must change nothing
     """
 
     number: int
@@ -30,6 +31,7 @@ class SampleParams(Params):
     prompts: Mapping[str, Json]
     frames: int = 0
     reverse: bool = False
+    is_reordered: bool = False
 
 
 class SamplesParams(Params):

@@ -14,6 +14,7 @@ from sam3_build import registry
 from sam3_build.errors import Keys
 from sam3_build.manifest.types import Sample
 from sam3_build.params import SampleParams
+from sam3_build.pipeline.prompts import reordered
 from sam3_build.spec import Json
 
 # What the names of pictures in a clip's folder end with.
@@ -40,20 +41,20 @@ def as_params(
     samples = list(samples)
     pictures = {path: f"image{i}" for i, path in enumerate(dict.fromkeys(p for s in samples for p in s.pictures))}
     masks = {path: f"mask{i}" for i, path in enumerate(dict.fromkeys(p for s in samples for p in s.masks.values()))}
-    listed = tuple(
-        (
-            s.pipeline,
-            SampleParams(
-                number=i,
-                pictures=tuple(pictures[path] for path in s.pictures),
-                prompts=_with_roles(s.prompts, {key: masks[path] for key, path in s.masks.items()}),
-                frames=s.frames,
-                reverse=s.reverse,
-            ),
+    listed = []
+    for i, s in zip(numbers or range(len(samples)), samples, strict=True):
+        sample = SampleParams(
+            number=i,
+            pictures=tuple(pictures[path] for path in s.pictures),
+            prompts=_with_roles(s.prompts, {key: masks[path] for key, path in s.masks.items()}),
+            frames=s.frames,
+            reverse=s.reverse,
         )
-        for i, s in zip(numbers or range(len(samples)), samples, strict=True)
-    )
-    return listed, {role: path for path, role in (*pictures.items(), *masks.items())}
+        listed.append((s.pipeline, sample))
+        if prompts := reordered(sample.prompts):
+            again = SampleParams.of({**sample.document(), "prompts": prompts, "is_reordered": True})
+            listed.append((s.pipeline, again))
+    return tuple(listed), {role: path for path, role in (*pictures.items(), *masks.items())}
 
 
 def _with_roles(document: Mapping[str, Json], roles: Mapping[str, str]) -> Mapping[str, Json]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build.digest import canonical
+from sam3_build.documents import document_of, value_of
 from sam3_build.errors import BuildError
 from sam3_build.params import SampleParams
 from sam3_build.spec import Json, Per
@@ -57,54 +58,68 @@ class Case:
     """One run of a pipeline: which samples its rows are, by their positions, and its inputs by name, batch first.
 
     frames: of a clip, what is given for each frame, made when it is asked for
+    like:   the case of the same clip whose frames it shares, with the same prompts in another order
     """
 
     name: str
     samples: tuple[int, ...]
     arrays: Mapping[str, Array]
     frames: Iterable[Mapping[str, Array]] = ()
+    like: str = ""
 
 
 @dataclass(frozen=True)
 class ListedCase:
-    """A case as the list has it. samples: positions among the pipeline's samples; frames: 0 of pictures."""
+    """A case as the list has it.
+
+    samples: positions among the pipeline's samples
+    frames:  how many it has; 0 of pictures
+    like:    the case whose frames it shares, where it has none of its own
+    """
 
     name: str
     samples: tuple[int, ...]
-    frames: int
+    frames: int = 0
+    like: str = ""
+
+    @property
+    def owner(self) -> str:
+        """The name of the case that the frames belong to."""
+        return self.like or self.name
+
+    def frame(self, position: int) -> str:
+        """Return the name of a frame."""
+        return f"{self.owner}.{position:05}"
 
     def runs(self, per: str = Per.CASE) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield what is run, once or for each frame: its name, and the files that may have what it is given."""
         if per == Per.CASE:
             yield self.name, (self.name,)
-            return
-        for frame in range(self.frames):
-            name = f"{self.name}.{frame:05}"
-            yield name, (name, self.name)
+        elif not self.like:
+            for name in map(self.frame, range(self.frames)):
+                yield name, (name, self.name)
 
 
 def write_cases(cases: Iterable[Case], out: Path) -> list[ListedCase]:
     """Write each case's arrays and the list of them; return the list."""
     import numpy as np
 
-    listed = []
+    listed: dict[str, ListedCase] = {}
     for case in cases:
         np.savez(out / f"{case.name}.npz", allow_pickle=False, **dict(case.arrays))
-        count = 0
-        for count, arrays in enumerate(case.frames, start=1):
-            np.savez(out / f"{case.name}.{count - 1:05}.npz", allow_pickle=False, **dict(arrays))
-        listed.append(ListedCase(case.name, case.samples, count))
-    documents: list[Json] = [
-        {"name": c.name, "samples": c.samples, **({"frames": c.frames} if c.frames else {})} for c in listed
-    ]
+        count = listed[case.like].frames if case.like else 0
+        for arrays in () if case.like else case.frames:
+            np.savez(out / f"{case.name}.{count:05}.npz", allow_pickle=False, **dict(arrays))
+            count += 1
+        listed[case.name] = ListedCase(case.name, case.samples, count, case.like)
+    documents: list[Json] = [document_of(case) for case in listed.values()]
     (out / CASES).write_bytes(canonical(documents))
-    return listed
+    return list(listed.values())
 
 
 def listed_cases(samples: Path) -> list[ListedCase]:
     """Return the cases that a `samples` action listed."""
-    documents = json.loads((samples / CASES).read_bytes())
-    return [ListedCase(d["name"], tuple(d["samples"]), d.get("frames", 0)) for d in documents]
+    return [value_of(ListedCase, document) for document in json.loads((samples / CASES).read_bytes())]
 
 
 def write_recorded(file: Path, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:

@@ -108,6 +108,25 @@ def taken(prompts: type) -> tuple[str, ...]:
     return tuple(key for key in FRAME_KEYS if key in names)
 
 
+def reordered(document: Mapping[str, Json]) -> Mapping[str, Json] | None:
+    """Return prompts on frames with the objects of each frame in the opposite order; None where none has two."""
+    given = document.get("prompts")
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        return None
+    on_frames = [prompt for prompt in given if isinstance(prompt, Mapping)]
+    frames = [prompt.get("frame") for prompt in on_frames]
+    turned = [
+        prompt
+        for frame in dict.fromkeys(frames)
+        for prompt in reversed([prompt for prompt in on_frames if prompt.get("frame") == frame])
+    ]
+    return (
+        {**document, "prompts": turned}
+        if [p.get("object") for p in turned] != [p.get("object") for p in on_frames]
+        else None
+    )
+
+
 def in_words(keys: tuple[str, ...]) -> str:
     """Return what a prompt may consist of: `text, boxes or both`."""
     what = [key for key in keys if key != "remove"]

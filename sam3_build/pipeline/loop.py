@@ -1,0 +1,132 @@
+"""Loops: what a family's host code gets, and which of its calls are recorded. No torch.
+
+A family's `loops.py` has a function for each loop, called like it:
+
+    def track(networks, given, frames): ...   -> arrays by name, what the pipeline's result is made of
+
+    networks: component -> what runs it, `networks["decoder"]({"x": ...}, kind="click")`; `kind` tells calls that differ
+              in what was prompted, so that one of each is recorded
+    given:    the arrays of the case's prompts that the loop declares (`Loop.given`) and the case has
+    frames:   a sequence of arrays by name (`Loop.frames`), each read when it is asked for
+
+The reference runs it on PyTorch's modules, the chain on what was built, and a user's program on what was published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sam3_build.errors import BuildError
+from sam3_build.params import LoopParams
+from sam3_build.pipeline import chain
+from sam3_build.pipeline.cases import ListedCase, write_recorded
+
+if TYPE_CHECKING:
+    from sam3_build.pipeline.chain import Arrays
+
+
+class LoopNetwork(Protocol):
+    """What runs a component inside a loop."""
+
+    def __call__(self, inputs: Arrays, /, kind: str = "") -> Arrays:
+        """Return the outputs by name."""
+
+
+LoopCode = Callable[[Mapping[str, LoopNetwork], "Arrays", "Frames"], "Arrays"]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of a case in order, read from the files of `samples` and of the steps before the loop."""
+
+    case: ListedCase
+    loop: LoopParams
+    folders: Mapping[str, Path]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return self.case.frames
+
+    def __iter__(self) -> Iterator[Arrays]:
+        """Yield each, read when it is due."""
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, position: int) -> Arrays:
+        """Return the arrays of a frame by name. BuildError when it lacks one; IndexError when there is none."""
+        if not 0 <= position < len(self):
+            raise IndexError(position)
+        name = self.case.frame(position)
+        arrays = chain.gather(self.loop.frames, self.loop.feeds, chain.in_files(self.folders, name, self.case.owner))
+        if arrays is None:
+            raise BuildError(f"frame {position} of case {self.case.name!r} lacks one of {', '.join(self.loop.frames)}")
+        return arrays
+
+
+def given(case: ListedCase, loop: LoopParams, folders: Mapping[str, Path]) -> Arrays:
+    """Return the arrays of a case that a loop declares; what its prompts do not give is left out."""
+    find = chain.in_files(folders, case.name)
+    arrays = {name: chain.gather([name], loop.feeds, find) for name in loop.given}
+    return {name: found[name] for name, found in arrays.items() if found}
+
+
+def checked(component: str, inputs: Arrays, names: Sequence[str]) -> None:
+    """Refuse a call that does not feed exactly the declared inputs: the family's host code is wrong."""
+    missing, unknown = sorted(set(names) - set(inputs)), sorted(set(inputs) - set(names))
+    if missing or unknown:
+        lacks = f" lacks {', '.join(missing)}" if missing else ""
+        more = f" has {', '.join(unknown)}, which the component does not take" if unknown else ""
+        raise BuildError(f"a loop's call of {component}{' and'.join(filter(None, (lacks, more)))}")
+
+
+# ------------------------------------------------------------------ which calls are recorded
+
+
+@dataclass
+class _Call:
+    number: int
+    inputs: Arrays
+    outputs: Arrays
+
+    @property
+    def size(self) -> int:
+        return sum(array.nbytes for array in self.inputs.values())
+
+
+@dataclass
+class Recorder:
+    """Runs a component and remembers, of a case: the first two calls, the last, the largest, one of each kind."""
+
+    component: str
+    run: Callable[[Arrays], Arrays]
+    count: int = 0
+    first: list[_Call] = field(default_factory=list)
+    last: _Call | None = None
+    largest: _Call | None = None
+    kinds: dict[str, _Call] = field(default_factory=dict)
+
+    def __call__(self, inputs: Arrays, /, kind: str = "") -> Arrays:
+        """Run the component. What it got is kept as it was: a loop may write into its arrays afterwards."""
+        outputs = self.run(inputs)
+        call = _Call(self.count, {n: a.copy() for n, a in inputs.items()}, {n: a.copy() for n, a in outputs.items()})
+        self.count += 1
+        if len(self.first) < 2:
+            self.first.append(call)
+        self.last = call
+        self.largest = call if self.largest is None or call.size > self.largest.size else self.largest
+        self.kinds.setdefault(kind, call)
+        return outputs
+
+    def write(self, folder: Path, case: str) -> list[str]:
+        """Write the calls of `case` as `<case>.<number>.npz`, and forget them; return the files' stems."""
+        kept = {call.number: call for call in (*self.first, self.last, self.largest, *self.kinds.values()) if call}
+        if kept:
+            folder.mkdir(exist_ok=True)
+        names = []
+        for number, call in sorted(kept.items()):
+            names.append(f"{case}.{number:05}")
+            write_recorded(folder / f"{names[-1]}.npz", call.inputs, call.outputs)
+        self.count, self.first, self.last, self.largest, self.kinds = 0, [], None, None, {}
+        return names

@@ -1,0 +1,84 @@
+"""Takes cases and what ran before a loop, returns what the loop gives in PyTorch, FP32, and calls of its components."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build.digest import canonical
+from sam3_build.params import LoopReferenceParams, TorchParams
+from sam3_build.pipeline import chain, loop
+from sam3_build.pipeline.cases import CASES, listed_cases, write_recorded
+from sam3_build.plugins import Memory, Stage
+from sam3_build.spec import Json
+from sam3_build.stages.reference import require_finite
+from sam3_build.weights import hub
+
+if TYPE_CHECKING:
+    import torch
+
+    from sam3_build.pipeline.chain import Arrays
+
+
+def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
+    """Write `<case>.npz` with arrays `outputs/<name>`, what the loop returns, and `cases.json`, the list of cases.
+
+    Of each component `<component>/<case>.<call>.npz`, with arrays `inputs/<name>` and `outputs/<name>` of some calls
+    (`pipeline/loop.Recorder`). A case that only has its objects in another order is not run: what was built is.
+
+    document: LoopReferenceParams
+    inputs: config, samples, tensors_<component>, and by name what each step before the loop computed
+    """
+    params = LoopReferenceParams.of(document)
+    code: loop.LoopCode = getattr(import_module(f"sam3_build.families.{params.family}.loops"), params.loop.name)
+    networks = {one.component: loop.Recorder(one.component, _network(one, inputs)) for one in params.networks}
+    cases, calls = [], dict.fromkeys(networks, 0)
+    for case in listed_cases(inputs[chain.GIVEN]):
+        if case.like:
+            continue
+        found = code(networks, loop.given(case, params.loop, inputs), loop.Frames(case, params.loop, inputs))
+        require_finite(case.name, found)
+        write_recorded(out / f"{case.name}.npz", {}, found)
+        for name, network in networks.items():
+            recorded = network.write(out / name, case.name)
+            calls[name] += len(recorded)
+        logging.getLogger(__name__).info("%s: %s", case.name, {n: list(a.shape) for n, a in found.items()})
+        cases.append(case.name)
+    (out / CASES).write_bytes(canonical(sorted(cases)))
+    return {"cases": sorted(cases), "calls": calls}
+
+
+def _network(params: TorchParams, inputs: Mapping[str, Path]) -> loop.LoopNetwork:
+    """Return what runs a component of the loop in PyTorch; its outputs are finite."""
+    import torch
+
+    package = f"sam3_build.families.{params.family}"
+    forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
+    config = json.loads(inputs["config"].read_bytes())
+    listed = json.loads(inputs[f"tensors_{params.component}"].read_bytes())["tensors"]
+    tensors = weights.load(params.network, params.source, config, hub.locate(inputs.get("weights")), listed)
+    model: torch.nn.Module = forward.assemble(params.network, config, tensors)
+    names, results = ([t.name for t in tensors] for tensors in (params.spec.inputs, params.spec.outputs))
+
+    def run(arrays: Arrays, kind: str = "") -> Arrays:
+        loop.checked(params.component, arrays, names)
+        with torch.no_grad():
+            computed = model(**{name: torch.from_numpy(arrays[name]) for name in names})
+        outputs = {name: result.numpy() for name, result in zip(results, computed, strict=True)}
+        require_finite(f"a call of {params.component}", outputs)
+        return outputs
+
+    return run
+
+
+STAGE = Stage(
+    name="reference_loop",
+    summary="Run a loop in PyTorch as the reference",
+    tools=("torch", "transformers", "numpy"),
+    run=run,
+    memory=Memory(base=900_000_000, weights=1.0, activations=2.2),
+)

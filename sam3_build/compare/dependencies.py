@@ -39,14 +39,21 @@ def of_component(
 
 
 def of_pipeline(
-    label: str, components: Iterable[tuple[str, str]], precision: str, target: str | None, *, fp32_engines: bool
+    label: str,
+    components: Iterable[tuple[str, str]],
+    precision: str,
+    target: str | None,
+    *,
+    fp32_engines: bool,
+    suffix: str = "",
 ) -> tuple[str, ...]:
     """Return the names of the comparisons that a pipeline's depends on: its components', then as for a component.
 
     components: each with the suffix of its comparisons in this pipeline
+    suffix:     of the pipeline's own
     """
     side = f"{precision}.{target}" if target else precision
-    own = of_component(label, precision, target, fp32_engines=fp32_engines)
+    own = of_component(label, precision, target, fp32_engines=fp32_engines, suffix=suffix)
     return (*(f"{component}.{side}{suffix}" for component, suffix in components), *own)
 
 

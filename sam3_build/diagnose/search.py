@@ -229,15 +229,24 @@ def _failing(rows: Sequence[Row]) -> list[Row]:
 
 
 def _require_that_it_passes(runs: _Runs, lock: Lock | None) -> None:
-    """Build and verify as `doit` will with this lock. BuildError when a gate fails."""
+    """Build and verify as `doit` will with this lock, in all pipelines. BuildError when a gate fails.
+
+    That is every comparison of the component's graph, then of the results of the pipelines that run it: nodes that its
+    tensors' gates allow to be low may still lose an instance.
+    """
     goal, plan = runs.goal, runs.plan(lock)
-    record = runs.fresh(plan, plan.action(f"verify:{goal.stem}"))
-    if wrong := _failing(judge(runs.comparison, runs.statistics(record))):
-        more = f"; it was found on {goal.cases} of the cases: search with more of them" if goal.cases else ""
-        raise BuildError(
-            f"{goal.stem}: what was found does not pass as it is built, and no lock was written: "
-            f"{wrong[0].output}: {wrong[0].reason}{more}"
-        )
+    own = [c for c in plan.comparisons if c.component == goal.component and c.kind == Kind.PARITY]
+    results = [c for c in plan.comparisons if c.kind == Kind.RESULT]
+    for comparison in (*own, *(c for c in results if {d.name for d in own} & set(c.depends_on))):
+        if comparison.action is None or (comparison.precision, comparison.target) != (goal.precision, None):
+            continue
+        record = runs.fresh(plan, plan.action(comparison.action))
+        if wrong := _failing(judge(comparison, runs.statistics(record))):
+            more = f"; it was found on {goal.cases} of the cases: search with more of them" if goal.cases else ""
+            raise BuildError(
+                f"{goal.stem}: what was found does not pass as it is built, and no lock was written: "
+                f"{comparison.label}: {wrong[0].output}: {wrong[0].reason}{more}"
+            )
 
 
 def _provenance(found: SearchResult, runs: _Runs) -> dict[str, Json]:

@@ -157,10 +157,16 @@ def _of_pipeline(
         gates={INSTANCES: instance_gates.gates(precision, pipeline.tolerances.get(precision, {}))},
         kind=Kind.RESULT,
         depends_on=dependencies.of_pipeline(
-            pipeline.label, components, precision, name, fp32_engines=resolved.fp32_engines
+            pipeline.label,
+            components,
+            precision,
+            name,
+            fp32_engines=resolved.fp32_engines,
+            suffix=pipeline.suffix,
         ),
         informs=dict.fromkeys(instance_gates.REDUCED, RANDOM) if random and not resolved.is_baseline else {},
         pipeline=pipeline.label,
+        suffix=pipeline.suffix,
     )
 
 

@@ -19,8 +19,9 @@ from sam3_build.compare.dependencies import Judged
 from sam3_build.compare.judge import Row, Verdict
 from sam3_build.execution.local import readable
 from sam3_build.execution.session import Session
+from sam3_build.manifest.types import Manifest
 from sam3_build.publish import lineage
-from sam3_build.spec import PIPELINE, Action, Comparison, Kind
+from sam3_build.spec import Action, Comparison, Kind, Pipeline
 from sam3_build.store.objects import Record
 from sam3_build.store.resolve import State
 from sam3_build.store.view import shown_as
@@ -63,12 +64,14 @@ class Reason:
 class Item:
     """One component in one precision for a target.
 
+    pipelines: labels of those that are published and run it
     source: the action whose files are published; `built` the one that built for the target, the same but for graphs
     own:   what compares exactly these files; `below`, what those comparisons depend on
     """
 
     component: str
     precision: str
+    pipelines: tuple[str, ...]
     source: Action
     built: Action
     own: Judged
@@ -80,9 +83,14 @@ class Item:
         return f"{self.component}.{self.precision}"
 
     @property
-    def names(self) -> tuple[str, str]:
-        """Return what the reasons that concern it are about: itself, and all components in its precision together."""
-        return self.name, f"{PIPELINE}.{self.precision}"
+    def together(self) -> tuple[str, ...]:
+        """Return what reasons call its pipelines in its precision: `pipeline.fp16`."""
+        return tuple(f"{label}.{self.precision}" for label in self.pipelines)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return what the reasons that concern it are about: itself, and its pipelines in its precision."""
+        return self.name, *self.together
 
     @property
     def is_graph(self) -> bool:
@@ -118,12 +126,19 @@ class _Lineage:
     broken: tuple[tuple[str, str, str], ...]
 
 
-class Candidate:
-    """A target of the manifest, as the store and `report.judged` have it now."""
+def pipelines_of(manifest: Manifest) -> tuple[Pipeline, ...]:
+    """Return the pipelines of the layout of which a component is built."""
+    family = registry.family(manifest.family).laid_out(manifest.layout)
+    return tuple(p for p in family.pipelines if set(p.components) & set(manifest.components))
 
-    def __init__(self, session: Session, found: Judged, target: str) -> None:
-        """Look at `target`; `found` is what `report.judged` returned."""
+
+class Candidate:
+    """A target of the manifest, as the store and `report.judged` have it now: all its pipelines, or some."""
+
+    def __init__(self, session: Session, found: Judged, target: str, pipelines: Sequence[Pipeline]) -> None:
+        """Look at `target` and what these pipelines run; `found` is what `report.judged` returned."""
         self.session = session
+        self.pipelines = tuple(pipelines)
         self.target = session.manifest.targets[target]
         self.name = target
         self._found = found
@@ -133,25 +148,34 @@ class Candidate:
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
-        """The components in the precisions that the manifest selects, in its order."""
+        """The components of the pipelines, in the precisions that the manifest selects, in its order."""
         manifest = self.session.manifest
-        return tuple(self._item(c, p) for c in manifest.components for p in manifest.precisions)
+        run = {name for pipeline in self.pipelines for name in pipeline.components}
+        return tuple(self._item(c, p) for c in manifest.components if c in run for p in manifest.precisions)
+
+    def label(self, pipeline: Pipeline) -> str:
+        """Return what comparisons call a pipeline."""
+        manifest = self.session.manifest
+        return registry.family(manifest.family).laid_out(manifest.layout).label(pipeline.name)
 
     def _item(self, component: str, precision: str) -> Item:
         backend = registry.backend(self.target.backend)
         side = self.name if backend.runs(self.target.options) else None
+        labels = tuple(self.label(pipeline) for pipeline in self.pipelines if component in pipeline.components)
         own = [
             (comparison, rows)
             for comparison, rows in self._found
             if (comparison.precision, comparison.target) == (precision, side)
-            and comparison.component in (component, PIPELINE)
+            and comparison.component in (component, *labels)
+            and comparison.kind != Kind.GAP
         ]
         below = {c.name: (c, rows) for comparison, _ in own for c, rows in self._dependencies(comparison)}
         mine = {comparison.name for comparison, _ in own}
         built = self._actions[f"build:{component}.{precision}.{self.name}"]
         # What only describes a graph (a session that opened) is nothing to take away: the graph itself is.
         source = self._actions[f"precision:{component}.{precision}"] if backend.extension == ".json" else built
-        return Item(component, precision, source, built, own, [b for name, b in below.items() if name not in mine])
+        others = [comparison for name, comparison in below.items() if name not in mine]
+        return Item(component, precision, labels, source, built, own, others)
 
     def record(self, action: str) -> Record | None:
         """Return the record of an action that is fresh, else None."""
@@ -185,14 +209,7 @@ class Candidate:
     def _judged(self, item: Item) -> Iterator[Reason]:
         if not any(comparison.component == item.component for comparison, _ in item.own):
             yield Reason(Cause.MISSING, item.name, "nothing compares it with anything")
-        if any(c.kind == Kind.RESULT for c, _ in self._found) and not any(c.kind == Kind.RESULT for c, _ in item.own):
-            yield Reason(Cause.MISSING, item.names[1], "nothing compares what it finds in pictures")
-        elif not any(c.kind == Kind.RESULT for c, _ in item.own) and registry.finds_instances(
-            self.session.manifest.family
-        ):
-            last = registry.family(self.session.manifest.family).components[-1].name
-            why = f"nothing judges what is found in pictures: the manifest does not build {last}"
-            yield Reason(Cause.NOT_MEASURED, item.names[1], why)
+        yield from self._uncompared(item)
         for comparison, rows in item.own:
             what = f"{comparison.component}.{comparison.precision}"
             if comparison.not_run is not None:
@@ -204,6 +221,24 @@ class Candidate:
             elif self.record(item.source.name):  # else it is not built, which is a reason of its own
                 yield Reason(Cause.MISSING, what, "not compared since its inputs changed: run `doit verify`")
             yield from self._failed_dependencies(item, comparison, what)
+
+    def _uncompared(self, item: Item) -> Iterator[Reason]:
+        """Yield the pipelines of an item whose results nothing compares: tensors alone prove no result."""
+        compared = {c.component for c, _ in item.own if c.kind == Kind.RESULT}
+        for pipeline in self.pipelines:
+            label = self.label(pipeline)
+            if label not in item.pipelines or label in compared or pipeline.result is None:
+                continue
+            what = f"{label}.{item.precision}"
+            if any(c.kind == Kind.RESULT and c.component == label for c, _ in self._found):
+                yield Reason(Cause.MISSING, what, "nothing compares its results")
+            elif not any(sample.pipeline == pipeline.name for sample in self.session.manifest.samples):
+                why = f"nothing judges its results: no sample of the manifest is one of pipeline {pipeline.name}"
+                yield Reason(Cause.NOT_MEASURED, what, why)
+            else:
+                last = pipeline.steps[-1].name
+                why = f"nothing judges its results: the manifest does not build {last}"
+                yield Reason(Cause.NOT_MEASURED, what, why)
 
     def _failed_dependencies(self, item: Item, comparison: Comparison, what: str) -> Iterator[Reason]:
         for other, rows in self._dependencies(comparison):

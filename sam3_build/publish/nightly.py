@@ -78,6 +78,7 @@ def night(session: Session, now: Callable[[], datetime], outcomes: dict[str, Out
 
 def _code(counts: Counts, done: list[Published]) -> int:
     refused = {reason.kind for p in done if p.is_refused for reason in p.reasons}
+    refused |= {reason.kind for p in done for reasons in p.withheld.values() for reason in reasons}
     return BAD_GATE if counts.failed or counts.not_judged or refused.difference(_LIMITS) else GOOD
 
 
@@ -147,4 +148,7 @@ def _target(p: Published) -> Json:
     holds = fine if not p.is_refused else ("an earlier state" if Path(p.folder).is_dir() else "nothing")
     holds = "what nobody judges" if p.state == Status.ORPHANED else holds
     reasons: list[Json] = [asdict(reason) for reason in p.reasons]
-    return {"target": p.target, "state": p.state, "holds": holds, "bytes": p.size, "reasons": reasons}
+    entry: dict[str, Json] = {"target": p.target, "state": p.state, "holds": holds, "bytes": p.size, "reasons": reasons}
+    if p.withheld:
+        entry["withheld"] = {label: [asdict(reason) for reason in found] for label, found in p.withheld.items()}
+    return entry

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from sam3_build.execution.session import Session
 from sam3_build.manifest.paths import doit_call
 from sam3_build.publish import folder
 from sam3_build.publish.card import GRAPH, UNVERIFIED, Subject, card
-from sam3_build.publish.checks import EXCUSABLE, Candidate, Cause, Item, Reason, shown
+from sam3_build.publish.checks import EXCUSABLE, Candidate, Cause, Item, Reason, pipelines_of, shown
 from sam3_build.report.text import wrapped
 from sam3_build.store.objects import Record, hold
 from sam3_build.store.sizes import readable_size
@@ -44,6 +44,7 @@ class Published:
 
     files, size, kind: how many graphs or engines are there as the manifest makes them, and their bytes
     reasons:     what stands against it; where it is published all the same, why it is UNVERIFIED
+    withheld:    pipelines that are left out, and the components that they alone run: what stands against each
     notes:       what else there is to say of its folder
     """
 
@@ -54,6 +55,7 @@ class Published:
     size: int = 0
     kind: str = ""
     reasons: tuple[Reason, ...] = ()
+    withheld: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -79,7 +81,7 @@ def publish(session: Session, found: Judged, targets: Sequence[str]) -> list[Pub
     lock = session.view.root.with_name(f".{session.view.root.name}.published.lock")
     session.ownership.claim()
     with session.store.using(), hold(lock, fcntl.LOCK_EX):
-        return [*(_publish(Candidate(session, found, name)) for name in targets), *_orphans(session)]
+        return [*(_publish(session, found, name) for name in targets), *_orphans(session)]
 
 
 def _orphans(session: Session) -> list[Published]:
@@ -95,13 +97,30 @@ def published_folder(session: Session, target: str) -> Path:
     return session.view.root / "published" / target
 
 
-def _publish(candidate: Candidate) -> Published:
+def _publish(session: Session, found: Judged, target: str) -> Published:
+    """Publish the pipelines that pass; a target with one pipeline is published whole or not at all."""
+    pipelines = pipelines_of(session.manifest)
+    whole = Candidate(session, found, target, pipelines)
+    each = {pipeline: Candidate(session, found, target, (pipeline,)).reasons() for pipeline in pipelines}
+    passing = [pipeline for pipeline, reasons in each.items() if not _stands_against(whole, reasons)]
+    if not passing or len(passing) == len(pipelines):
+        return _publish_all(whole)
+    withheld = {whole.label(pipeline): reasons for pipeline, reasons in each.items() if pipeline not in passing}
+    return replace(_publish_all(Candidate(session, found, target, passing)), withheld=withheld)
+
+
+def _stands_against(candidate: Candidate, reasons: Iterable[Reason]) -> bool:
+    """Whether something stands against publishing that the target does not excuse."""
+    excused = EXCUSABLE if candidate.target.allow_unverified else ()
+    return any(reason.kind not in excused for reason in reasons)
+
+
+def _publish_all(candidate: Candidate) -> Published:
     digests = candidate.session.store.digests
     reasons, place = candidate.reasons(), published_folder(candidate.session, candidate.name)
     folder.recover(place)
     published, unexpected = folder.listed(place), folder.unexpected_files(place, digests)
-    excused = EXCUSABLE if candidate.target.allow_unverified else ()
-    if any(reason.kind not in excused for reason in reasons):
+    if _stands_against(candidate, reasons):
         return _refuse(candidate, place, reasons, unexpected)
     content = _content(candidate, reasons)
     done = Published(
@@ -158,7 +177,7 @@ def _must_go(items: Sequence[Item], is_published: Callable[[Item], bool], reason
             return True
         if Cause.NOT_JUDGED in about and all(map(is_published, of_component)):
             return True
-    together = {item.names[1] for item in items}
+    together = {name for item in items for name in item.together}
     whole = any(reason.what in together and reason.kind in (Cause.FAILED, Cause.NOT_JUDGED) for reason in reasons)
     return whole and all(map(is_published, items))
 
@@ -253,18 +272,29 @@ def refusal(done: Sequence[Published]) -> str | None:
         if p.is_refused:
             refused.setdefault((p.state, p.reasons, p.notes), []).append(p.target)
     lines = [line for key, targets in refused.items() for line in _refused(*key, targets)]
+    withheld: dict[tuple[str, tuple[Reason, ...]], list[str]] = {}
+    for p in done:
+        for label, reasons in p.withheld.items():
+            withheld.setdefault((label, reasons), []).append(p.target)
+    for (label, reasons), targets in withheld.items():
+        lines += _reasons(f"withheld: pipeline {label} of {', '.join(targets)}", reasons)
     return "\n".join(lines) or None
 
 
 def _refused(state: Status, reasons: Sequence[Reason], notes: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
-    yield f"{state}: {', '.join(targets)}"
-    for kind, why in dict.fromkeys((reason.kind, reason.why) for reason in reasons):
-        yield from wrapped(f"{kind.words}: {why}", "  ", "    ")
-        what = dict.fromkeys(reason.what for reason in reasons if (reason.kind, reason.why) == (kind, why))
-        yield from wrapped(", ".join(what), "    ", "    ")
+    yield from _reasons(f"{state}: {', '.join(targets)}", reasons)
     for note in notes:
         yield from wrapped(note, "  ", "    ")
     if (kinds := {reason.kind for reason in reasons}) <= set(EXCUSABLE):
         elsewhere = "publish on a machine that runs them, or " if kinds == {Cause.NOT_RUN} else "do what that says, or "
         advice = f"{elsewhere}write `allow_unverified: true` in the target"
         yield from wrapped(f"{advice}: every card then says {UNVERIFIED}", "  ", "    ")
+
+
+def _reasons(title: str, reasons: Sequence[Reason]) -> Iterator[str]:
+    """Yield the title, and each reason with all that it is about."""
+    yield title
+    for kind, why in dict.fromkeys((reason.kind, reason.why) for reason in reasons):
+        yield from wrapped(f"{kind.words}: {why}", "  ", "    ")
+        what = dict.fromkeys(reason.what for reason in reasons if (reason.kind, reason.why) == (kind, why))
+        yield from wrapped(", ".join(what), "    ", "    ")

@@ -45,8 +45,8 @@ class Sources:
         if comparison.kind == Kind.FILE:
             return ""
         stage, name = "verify", comparison.name
-        if comparison.component == PIPELINE:
-            stage, name = "compare", name.removeprefix(f"{PIPELINE}.")
+        if comparison.kind == Kind.RESULT:
+            stage, name = "compare", name.removeprefix(f"{comparison.component}.")
         return f"{self.call} {comparison.action or f'{stage}:{name}'}"
 
 

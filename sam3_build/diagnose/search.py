@@ -147,6 +147,10 @@ class _Runs:
         if outcome.how != How.FRESH and action.stage != "trial":  # a trial is printed with its verdict
             self.say(f"  {outcome.how}  {action.name}  {outcome.seconds:.1f} s")
 
+    def judged(self, plan: Plan, comparison: Comparison) -> tuple[Row, ...]:
+        """Return the rows of a comparison of `plan`, after running what it needs."""
+        return judge(comparison, self.statistics(self.fresh(plan, plan.action(str(comparison.action)))))
+
     def read(self, record: Record, file: str) -> Mapping[str, Json]:
         """Return a JSON file of what an action wrote."""
         found = json.loads((self._session.store.object_path(record.object) / file).read_bytes())
@@ -235,13 +239,16 @@ def _require_that_it_passes(runs: _Runs, lock: Lock | None) -> None:
     tensors' gates allow to be low may still lose an instance.
     """
     goal, plan = runs.goal, runs.plan(lock)
-    own = [c for c in plan.comparisons if c.component == goal.component and c.kind == Kind.PARITY]
-    results = [c for c in plan.comparisons if c.kind == Kind.RESULT]
-    for comparison in (*own, *(c for c in results if {d.name for d in own} & set(c.depends_on))):
-        if comparison.action is None or (comparison.precision, comparison.target) != (goal.precision, None):
+    by_name = {c.name: c for c in plan.comparisons if c.action}
+    side = [c for c in by_name.values() if (c.precision, c.target) == (goal.precision, None)]
+    own = [c for c in side if c.component == goal.component and c.kind == Kind.PARITY]
+    results = [c for c in side if c.kind == Kind.RESULT and {one.name for one in own} & set(c.depends_on)]
+    for comparison in (*own, *results):
+        others = [by_name[name] for name in comparison.depends_on if name in by_name and by_name[name] not in own]
+        if failing := next((c for c in others if _failing(runs.judged(plan, c))), None):
+            runs.say(f"  {comparison.name} is not judged, since {failing.name} fails")
             continue
-        record = runs.fresh(plan, plan.action(comparison.action))
-        if wrong := _failing(judge(comparison, runs.statistics(record))):
+        if wrong := _failing(runs.judged(plan, comparison)):
             more = f"; it was found on {goal.cases} of the cases: search with more of them" if goal.cases else ""
             raise BuildError(
                 f"{goal.stem}: what was found does not pass as it is built, and no lock was written: "

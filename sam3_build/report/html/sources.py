@@ -12,7 +12,7 @@ from sam3_build.errors import BuildError
 from sam3_build.execution.session import Session
 from sam3_build.manifest.paths import doit_call
 from sam3_build.manifest.types import Manifest
-from sam3_build.spec import PIPELINE, Comparison, Json, Kind, Plan
+from sam3_build.spec import Comparison, Json, Kind, Plan
 from sam3_build.store.objects import Record
 
 # What a comparison without a target runs: the ONNX file, on ONNX Runtime's CPU.

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
+from sam3_build import family_checks
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.plugins import Backend, Patch, Precision, Stage
 from sam3_build.spec import ModelFamily
@@ -43,8 +44,11 @@ def _load(folder: str, name: str, constant: str, module: str, kind: type[Plugin]
 
 @cache
 def family(name: str) -> ModelFamily:
-    """Return the family declared in `families/<name>/family.py`."""
-    return _load("families", name, "FAMILY", f"families.{name}.family", ModelFamily)
+    """Return the family declared in `families/<name>/family.py`. BuildError lists what is wrong with it."""
+    found = _load("families", name, "FAMILY", f"families.{name}.family", ModelFamily)
+    if problems := family_checks.problems(found):
+        raise BuildError(f"sam3_build/families/{name}/family.py: " + "\n  ".join(problems))
+    return found
 
 
 @cache

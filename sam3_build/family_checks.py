@@ -1,0 +1,67 @@
+"""Takes a family's declaration, returns what is wrong with it: names that lead nowhere. Pure.
+
+A misspelt input would otherwise count as one that a case does not have, and its component as one that does not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sam3_build.errors import did_you_mean
+from sam3_build.spec import Layout, Loop, ModelFamily, Pipeline, Step
+
+
+def problems(family: ModelFamily) -> list[str]:
+    """Return all that is wrong, a sentence each; empty for a sound declaration."""
+    return [
+        f"layout {name}: {problem}"
+        for name, layout in family.layouts.items()
+        for problem in (*_names(layout), *(p for pipeline in layout.pipelines for p in _pipeline(layout, pipeline)))
+    ]
+
+
+def _names(layout: Layout) -> Iterator[str]:
+    """Yield names that two things have: components, loops and pipelines are told apart by them."""
+    loops = [step.name for p in layout.pipelines for step in p.steps if isinstance(step, Loop)]
+    names = [*(c.name for c in layout.components), *(p.name for p in layout.pipelines), *dict.fromkeys(loops)]
+    for name in dict.fromkeys(n for n in names if names.count(n) > 1):
+        yield f"two components, loops or pipelines are called {name!r}"
+
+
+def _pipeline(layout: Layout, pipeline: Pipeline) -> Iterator[str]:
+    known = {component.name: component for component in layout.components}
+    given, computed, loops = set(pipeline.gives), dict[str, set[str]](), set[str]()
+    for step in pipeline.steps:
+        where = f"pipeline {pipeline.name}, {step.name}"
+        if missing := [name for name in step.components if name not in known]:
+            yield f"{where}: no component named {missing[0]!r}{did_you_mean(missing[0], known)}"
+            continue
+        for feed in step.feeds:
+            for source, output in feed.sources:
+                if source not in computed and source not in loops:
+                    yield f"{where}: {feed.input!r} is fed by {source!r}{did_you_mean(source, [*computed, *loops])}"
+                elif source in computed and output not in computed[source]:
+                    hint = did_you_mean(output, computed[source])
+                    yield f"{where}: {feed.input!r} is fed by output {output!r} of {source}{hint}"
+        yield from _inputs(where, layout, step, given)
+        if isinstance(step, Loop):
+            loops.add(step.name)
+        else:
+            computed[step.name] = {tensor.name for tensor in known[step.component].outputs}
+
+
+def _inputs(where: str, layout: Layout, step: Step | Loop, given: set[str]) -> Iterator[str]:
+    """Yield the inputs of a step, or what a loop gets, that are neither fed nor given; and feeds of no input."""
+    fed = {feed.input for feed in step.feeds}
+    if isinstance(step, Loop):
+        taken = [*step.given, *step.frames]
+    else:
+        (component,) = (c for c in layout.components if c.name == step.component)
+        taken = [tensor.name for tensor in component.inputs]
+    for name in taken:
+        if name not in fed | given:
+            hint = did_you_mean(name, [*fed, *given])
+            yield f"{where}: input {name!r} is neither fed nor among what prompts give{hint}"
+    for name in fed:
+        if name not in taken:
+            yield f"{where}: {name!r} is fed, and nothing takes it{did_you_mean(name, taken)}"

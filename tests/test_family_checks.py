@@ -1,0 +1,72 @@
+"""A family's declaration is held against itself: a name that leads nowhere is an error when it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sam3_build import registry
+from sam3_build.family_checks import problems
+from sam3_build.spec import Feed, Layout, Loop, ModelFamily, Pipeline, Step
+
+
+def family(**changes: Step | Loop) -> ModelFamily:
+    """Return SAM 3's image family in layout v1, with steps of its pipeline replaced by name."""
+    whole = registry.family("sam3_image")
+    layout = whole.layouts["v1"]
+    (pipeline,) = layout.pipelines
+    steps = tuple(changes.get(step.name, step) for step in pipeline.steps)
+    return replace(whole, layouts={"v1": replace(layout, pipelines=(replace(pipeline, steps=steps),))})
+
+
+@pytest.mark.parametrize("name", registry.names("families"))
+def test_the_families_that_ship_are_sound(name: str) -> None:
+    assert problems(registry.family(name)) == []
+
+
+def test_an_input_that_is_neither_fed_nor_given_is_named_with_what_was_meant() -> None:
+    (wrong,) = problems(
+        family(text_encoder=Step("text_encoder", (Feed("input_id", (("vision_encoder", "fpn_pos_2"),)),)))
+    )
+    assert (
+        wrong
+        == "layout v1: pipeline image, text_encoder: 'input_id' is fed, and nothing takes it; did you mean 'input_ids'?"
+    )
+    whole = family()
+    (pipeline,) = whole.layouts["v1"].pipelines
+    given = replace(pipeline, gives=tuple(n for n in pipeline.gives if n != "input_ids"))
+    (wrong,) = problems(replace(whole, layouts={"v1": replace(whole.layouts["v1"], pipelines=(given,))}))
+    where = "layout v1: pipeline image, text_encoder"
+    assert wrong.startswith(f"{where}: input 'input_ids' is neither fed nor among what prompts give; did you mean")
+
+
+def test_a_feed_from_a_step_that_comes_later_or_has_no_such_output_is_named() -> None:
+    feeds = (
+        Feed("attention_mask", (("decoder", "pred_boxes"),)),
+        Feed("input_ids", (("vision_encoder", "fpn_pos_3"),)),
+    )
+    late, unknown = problems(family(text_encoder=Step("text_encoder", feeds)))
+    assert "'attention_mask' is fed by 'decoder'" in late
+    assert "output 'fpn_pos_3' of vision_encoder; did you mean 'fpn_pos_2'?" in unknown
+
+
+def test_components_loops_and_pipelines_have_names_of_their_own() -> None:
+    whole = registry.family("sam3_image")
+    layout = whole.layouts["v2"]
+    twice = Layout(layout.components, (*layout.pipelines, replace(layout.pipelines[0], name="decoder")), ())
+    assert problems(replace(whole, layouts={"v2": twice})) == [
+        "layout v2: two components, loops or pipelines are called 'decoder'"
+    ]
+
+
+def test_what_a_loop_gets_must_be_fed_or_given_and_its_components_exist() -> None:
+    component = registry.family("sam3_image").layouts["v1"].components[1]
+    loops = (Loop("track", ("text_encoder",), given=("points",), frames=("features",)), Loop("again", ("txt_encoder",)))
+    layout = Layout((component,), (Pipeline("video", object, ("point",), loops),), ())
+    found = problems(replace(registry.family("sam3_image"), layouts={"v1": layout}))
+    assert [text.partition(": ")[2] for text in found] == [
+        "pipeline video, track: input 'points' is neither fed nor among what prompts give; did you mean 'point'?",
+        "pipeline video, track: input 'features' is neither fed nor among what prompts give; known: point",
+        "pipeline video, again: no component named 'txt_encoder'; did you mean 'text_encoder'?",
+    ]

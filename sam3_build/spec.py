@@ -45,11 +45,16 @@ class TensorSpec:
     dtype: str
     dims: tuple[int | str, ...]
 
+    def row_axis(self, row_dim: str | None) -> int | None:
+        """Return the axis whose entries are rows; None where it has none, and every row gets the whole tensor."""
+        return self.dims.index(row_dim) if row_dim in self.dims else None
+
 
 @dataclass(frozen=True)
 class ComponentSpec:
     """One exported network: its tensors in order, the checkpoint prefixes it owns, and the nodes that stay FP32.
 
+    `row_dim` is the open dim whose rows do not depend on each other, where it is not the first dim of all outputs.
     `fp32_nodes` are `fnmatch` patterns on node names (coordinate arithmetic) that every reduced precision keeps.
     `networks` maps a reference to what the family's forward code calls the network that feeds itself that way; empty
     where the reference is a matter of feeding alone, and the network bears the component's name.
@@ -60,6 +65,7 @@ class ComponentSpec:
     outputs: tuple[TensorSpec, ...]
     modules: tuple[str, ...]
     fp32_nodes: tuple[str, ...] = ()
+    row_dim: str | None = None
     networks: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -280,9 +286,11 @@ class ModelFamily:
         return pipeline if len(self.pipelines) > 1 else PIPELINE
 
     def row_dim(self, component: ComponentSpec) -> str | None:
-        """Return the open dim that all outputs have, the rows of a batch; None without one."""
-        first = {tensor.dims[0] if tensor.dims else 0 for tensor in (*component.inputs, *component.outputs)}
-        return str(first.pop()) if len(first) == 1 and first <= set(self.dynamic_dims) else None
+        """Return the open dim whose rows do not depend on each other: all outputs have it, and an input; or None."""
+        first = {tensor.dims[0] if tensor.dims else 0 for tensor in component.outputs}
+        usual = str(first.pop()) if len(first) == 1 else None
+        found = component.row_dim or usual
+        return found if found in self.dynamic_dims and found in component.symbolic_dims else None
 
 
 # ------------------------------------------------------------------ devices

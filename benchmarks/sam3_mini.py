@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam3_build.commands.output import outlive_readers
-from sam3_build.compare import instances
-from sam3_build.compare.instance_gates import gates
-from sam3_build.compare.judge import condition, holds
+from sam3_build.compare.judge import condition, holds, result_gates
 from sam3_build.errors import BuildError
 from sam3_build.execution.session import Session, open_session
 from sam3_build.families.sam3_image.family import FAMILY
-from sam3_build.families.sam3_image.instances import find
+from sam3_build.families.sam3_image.results import find
 from sam3_build.params import VerifyParams
+from sam3_build.results.instances import statistics as instances
+from sam3_build.results.instances.result import RESULT
 from sam3_build.spec import BASELINE, Gate
 from sam3_build.stages._networks import open_runner
 from training.batches import Batch
@@ -134,7 +134,7 @@ def _gates(precision: str, expected: Remembered, actual: Remembered) -> Iterator
                 statistics.add(place, *(find(one, (SIDE, SIDE), THRESHOLD) for one in (expected_row, actual_row)))
     yield f"against PyTorch, {statistics.compared} questions, {statistics.expected} instances:"
     metrics = statistics.metrics()
-    for gate in gates(precision, {}):
+    for gate in result_gates(RESULT, precision, {}):
         value = metrics[gate.metric]
         good = value is not None and holds(gate, value)
         where = "" if good else _outside(statistics, gate)

@@ -21,7 +21,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("weights",),
     ("compare",),
     ("drawing",),
-    ("families", "patches", "precisions", "backends"),
+    ("families", "patches", "precisions", "backends", "results"),
     ("manifest",),
     ("store",),
     ("plan",),
@@ -40,6 +40,7 @@ PLUG_INS = {
     "patches": ("graph",),
     "precisions": ("graph",),
     "backends": ("folders",),
+    "results": ("compare", "drawing", "pipeline"),
 }
 
 # A change to one of these does not change what an action produces, so that an edit of the store does not rebuild the

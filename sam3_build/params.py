@@ -215,9 +215,13 @@ class LocalizeParams(NetworkParams):
 
 
 class CompareParams(Params):
-    """Stage `compare`. target: what computed it; parity: what agreement is called, as words that follow the target."""
+    """Stage `compare`. target: what computed it; parity: what agreement is called, as words that follow the target.
+
+    result: the kind of result
+    """
 
     family: str
+    result: str
     precision: str
     target: str
     parity: str

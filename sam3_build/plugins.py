@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sam3_build.spec import DeviceFingerprint, Json, Shapes
+from sam3_build.spec import DeviceFingerprint, Gate, Json, Shapes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+    Picture = NDArray[np.uint8]
 
 # What a stage's run() gets: parameters, then a path per input role, then the folder to write into; it returns facts.
 StageRun = Callable[[Mapping[str, Json], Mapping[str, Path], Path], Mapping[str, Json]]
@@ -171,3 +179,97 @@ class Stage:
     tools: tuple[str, ...]
     run: StageRun
     memory: Memory = Memory(base=1_000_000_000)
+
+
+# ------------------------------------------------------------------ what is measured and judged
+
+Threshold = float | tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a comparison measures of an output, and what gates on it ask for. Declared once, read by all.
+
+    title:    what tables call it
+    asks:     what its gate asks for, in words, with the unit
+    form:     how Python formats a value
+    at_least: whether the threshold is a lower limit; else it is an upper one
+    is_pair:  whether the threshold is a range
+    bounds:   lowest and highest threshold that means something (None: no highest): a gate that nothing can fail is no
+              gate
+    exact, reduced: the default thresholds, of FP32 and of every other precision; None where there is no default gate
+    """
+
+    name: str
+    title: str
+    asks: str = ""
+    form: str = ".3g"
+    at_least: bool = False
+    is_pair: bool = False
+    bounds: tuple[float, float | None] = (0, None)
+    exact: Threshold | None = None
+    reduced: Threshold | None = None
+
+    def gate(self, threshold: Threshold) -> Gate:
+        """Return the gate with this threshold."""
+        return Gate(self.name, threshold, self.at_least)
+
+
+@dataclass(frozen=True)
+class ComparedCase:
+    """A case that ran on both sides: the last component's outputs of PyTorch and of what is compared, by name.
+
+    samples: which sample of the manifest each row is
+    frames:  how many frames each sample has; 0 of pictures
+    like:    the case that it is with its objects in another order, which must change nothing
+    expected, actual: read the arrays, batch first; BuildError when the case is missing
+    """
+
+    name: str
+    samples: tuple[int, ...]
+    frames: int
+    like: str
+    expected: Callable[[], Arrays]
+    actual: Callable[[], Arrays]
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """What a kind of result compares: everything that it needs to know of a pipeline, and of no family.
+
+    samples: number in the manifest -> document (params.SampleParams); what prompts it has is the pipeline's business
+    picture: (sample, frame) -> [height, width, 3], RGB, upright; frame 0 of a picture
+    find:    (outputs, (height, width), score threshold) -> the result, of the kind's own class; the family's code
+    target:  what computed `actual`; parity: what agreement is called, as words that follow it
+    """
+
+    cases: Iterable[ComparedCase]
+    samples: Mapping[int, Mapping[str, Json]]
+    picture: Callable[[int, int], Picture]
+    find: Callable[[Arrays, tuple[int, int], float], object]
+    score_threshold: float
+    target: str
+    parity: str
+
+
+@dataclass(frozen=True)
+class ResultKind:
+    """What a pipeline gives, such as instances in pictures: how two results are paired, measured and drawn.
+
+    metrics: what `compare` measures, but for `nonfinite` and `incomparable`, which every comparison has; given by
+             keyword, they enter no key
+    compare: (request, out folder) -> what `statistics.json` holds of its output, in the shape of a tensor's statistics:
+             `metrics`, and where there is reason to, `not_run`, `where`, `problems`, `absent` (metrics that this family
+             does not have). Writes a sheet of all samples, an overlay of each picture, and the details for the report
+             (`drawing/sheet.SHEET`, `compare/details`)
+    """
+
+    name: str
+    summary: str
+    metrics: tuple[Metric, ...]
+    compare: Callable[[CompareRequest, Path], Mapping[str, Json]]
+
+    @property
+    def output(self) -> str:
+        """What comparisons call the one output of a pipeline."""
+        return self.name

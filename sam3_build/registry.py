@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sam3_build import family_checks
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.plugins import Backend, Patch, Precision, Stage
+from sam3_build.plugins import Backend, Patch, Precision, ResultKind, Stage
 from sam3_build.spec import ModelFamily
 
 Plugin = TypeVar("Plugin")
@@ -27,18 +27,16 @@ def names(folder: str) -> tuple[str, ...]:
 
 
 def _load(folder: str, name: str, constant: str, module: str, kind: type[Plugin]) -> Plugin:
+    file = f"sam3_build/{module.replace('.', '/')}.py"
     if name not in names(folder):
         hint = did_you_mean(name, names(folder))
-        raise BuildError(
-            f"no {constant.lower()} named {name!r}{hint} (to add it, create sam3_build/{folder}/{name}.py)"
-        )
+        raise BuildError(f"no {constant.lower()} named {name!r}{hint} (to add it, create {file})")
     try:
         found: object = getattr(import_module(f"sam3_build.{module}"), constant, None)
     except SyntaxError as error:
         raise BuildError(f"{error.filename}:{error.lineno}: this is not Python: {error.msg}") from error
     if not isinstance(found, kind):
-        file = f"sam3_build/{module.replace('.', '/')}.py"
-        raise BuildError(f"{file} declares no {constant}: it must be a {kind.__name__} of sam3_build.spec")
+        raise BuildError(f"{file} declares no {constant}: it must be a {kind.__name__} of {kind.__module__}")
     return found
 
 
@@ -49,12 +47,6 @@ def family(name: str) -> ModelFamily:
     if problems := family_checks.problems(found):
         raise BuildError(f"sam3_build/families/{name}/family.py: " + "\n  ".join(problems))
     return found
-
-
-@cache
-def finds_instances(family_name: str) -> bool:
-    """Tell whether a family has an `instances.py`, and so results that instance gates can judge."""
-    return (PACKAGE / "families" / family_name / "instances.py").is_file()
 
 
 @cache
@@ -85,3 +77,9 @@ def backend(name: str) -> Backend:
 def stage(name: str) -> Stage:
     """Return the stage declared in `stages/<name>.py`."""
     return _load("stages", name, "STAGE", f"stages.{name}", Stage)
+
+
+@cache
+def result(name: str) -> ResultKind:
+    """Return the kind of result declared in `results/<name>/result.py`."""
+    return _load("results", name, "RESULT", f"results.{name}.result", ResultKind)

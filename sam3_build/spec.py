@@ -242,6 +242,8 @@ class ModelFamily:
     of a batch: how much memory running it takes.
     `cases` gives the shapes of the cases that samples become, so that profiles are checked against them before
     anything is built; `usual_static` are the published model's sizes, for a checkpoint whose config is not known yet.
+    `result` is the kind of what its last component's outputs become (`results/<kind>`), by `find` of its `results.py`;
+    None where only tensors are compared.
     """
 
     name: str
@@ -375,10 +377,11 @@ class Action:
 
 @dataclass(frozen=True)
 class Gate:
-    """One threshold of the judge: `metric` must be at most / at least / within `threshold` (a number or a pair)."""
+    """One threshold of the judge: `metric` must be at most `threshold`, `at_least` that, or within a pair of them."""
 
     metric: str
     threshold: float | tuple[float, float]
+    at_least: bool = False
 
 
 class Kind(StrEnum):
@@ -392,8 +395,6 @@ class Kind(StrEnum):
 
 # Stands among a component's outputs for the types of its GEMMs.
 TYPES = "types"
-# The one output of a pipeline: what is found in the pictures.
-INSTANCES = "instances"
 
 
 @dataclass(frozen=True)
@@ -406,6 +407,7 @@ class Comparison:
     precision, target: what is compared; without a target it is the graph on ONNX Runtime's CPU
     depends_on: names of the comparisons without which this one proves nothing: when one of them fails, it is not judged
     informs: metric -> why it is reported and not judged
+    result: of a pipeline, the kind of its result
     """
 
     component: str
@@ -421,6 +423,7 @@ class Comparison:
     informs: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = PIPELINE
     suffix: str = ""
+    result: str | None = None
 
     @property
     def name(self) -> str:

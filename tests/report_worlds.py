@@ -12,21 +12,21 @@ from pathlib import Path
 import numpy as np
 
 from sam3_build.compare.dependencies import Judged, of_pipeline
-from sam3_build.compare.instance_gates import REDUCED
-from sam3_build.compare.instance_gates import gates as task_gates
-from sam3_build.compare.judge import RANGE_PARITY
+from sam3_build.compare.details import DETAILS
+from sam3_build.compare.judge import RANGE_PARITY, result_gates
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.documents import Params
 from sam3_build.execution.session import Session, open_session
 from sam3_build.report.html.sources import Sources
 from sam3_build.report.table import judged
+from sam3_build.results.instances.result import RESULT
 from sam3_build.spec import PIPELINE, Action, Comparison, Json, Kind
 from sam3_build.store.objects import FileFact, Record
 
 ROOT = Path(__file__).parents[1]
 NO_GPU = "running TensorRT-RTX engines needs a CUDA GPU; none found on this machine"
 METRICS = ("max_abs_over_std", "max_abs_over_range", "cosine", "std_ratio", "mismatches", "nonfinite", "incomparable")
-TASK_GATES = task_gates("fp16", {})
+TASK_GATES = result_gates(RESULT, "fp16", {})
 CLEAN = {"nonfinite": 0, "incomparable": 0}
 FINE = {"count": 0, "mask_iou": 0.9987, "box_iou": 0.9991, "score": 0.0012, "presence": 0, **CLEAN}
 
@@ -53,6 +53,7 @@ def world(
     gpu: bool = True,
     informs: Mapping[str, str] | None = None,
     pictures: int = 1,
+    asked: str = "red circle",
 ) -> World:
     """Return a report. noise: of an output in a comparison, relative to its values; task: the pipeline's metrics."""
     plan, manifest = session().plan, session().manifest
@@ -64,7 +65,7 @@ def world(
     records = {a.name: _record(a) for a in plan.actions if a.stage not in ("verify", "compare", "chain")}
     for c in comparisons:
         if c.action:
-            files = _task_files(task(c), pictures) if c.kind == Kind.RESULT else _verify_files(c, noise)
+            files = _task_files(task(c), pictures, asked) if c.kind == Kind.RESULT else _verify_files(c, noise)
             folder = root / c.action
             folder.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():
@@ -105,6 +106,7 @@ def _pipeline(precision: str, target: str | None, gpu: bool, informs: Mapping[st
         kind=Kind.RESULT,
         depends_on=of_pipeline(session().manifest.components, precision, target, True),
         informs=informs if precision != "fp32" else {},
+        result=RESULT.name,
     )
 
 
@@ -121,27 +123,25 @@ def _verify_files(comparison: Comparison, noise: Callable[[Comparison, str], flo
     return {"statistics.json": json.dumps({"outputs": outputs}).encode()}
 
 
-def _task_files(metrics: Mapping[str, float], pictures: int) -> dict[str, bytes]:
-    lost = [{"instance": 1, "query": 7, "score": 0.81, "box": [90, 80, 120, 130]}] if metrics["count"] else []
-    rows: list[dict[str, Json]] = [
+def _task_files(metrics: Mapping[str, float], pictures: int, asked: str) -> dict[str, bytes]:
+    lost, flipped = bool(metrics["count"]), bool(metrics["presence"])
+    differences = [*(["1 lost"] if lost else []), *(["presence 0.97 became 0.96"] if flipped else [])]
+    overlays: list[dict[str, Json]] = [
         {
             # The last one is a row of a batch, whose file comes first by its name.
-            "case": f"sample{i}" if i == 0 or i < pictures - 1 else "batch",
-            "row": 0,
-            "sample": i,
-            "expected": 2,
-            "actual": 2 - len(lost),
-            "presence": {"expected": 0.97, "actual": 0.96, "agrees": not metrics["presence"]},
-            "pairs": [{"mask_iou": metrics["mask_iou"], "box_iou": metrics["box_iou"], "score": metrics["score"]}],
-            "lost": lost,
-            "added": [],
+            "file": f"overlay.{f'sample{i}' if i == 0 or i < pictures - 1 else 'batch'}.0.png",
+            "title": f'sample {i}: "{asked}"',
+            "caption": f"{2 - lost} found, 2 by PyTorch; smallest mask IoU {metrics['mask_iou']:.3f}",
+            "differences": differences,
+            "metrics": {name: metrics[name] for name in ("count", "mask_iou", "box_iou", "score", "presence")},
+            "repeats": i > 0 and i == pictures - 1,
         }
         for i in range(pictures)
     ]
     outputs = {"instances": {"dtype": "instances", "exact": False, "elements": 3, "metrics": metrics, "problems": []}}
-    files = {"statistics.json": json.dumps({"outputs": outputs}), "task.json": json.dumps({"pictures": rows})}
-    overlays = {f"overlay.{row['case']}.0.png": overlay(lost=bool(lost)) for row in rows}
-    return {**{name: text.encode() for name, text in files.items()}, **overlays, "overlay.png": overlay(lost=False)}
+    files = {"statistics.json": json.dumps({"outputs": outputs}), DETAILS: json.dumps({"overlays": overlays})}
+    drawn = {str(one["file"]): overlay(lost=lost) for one in overlays}
+    return {**{name: text.encode() for name, text in files.items()}, **drawn, "overlay.png": overlay(lost=False)}
 
 
 def overlay(*, lost: bool) -> bytes:
@@ -203,7 +203,9 @@ def not_judged(root: Path) -> World:
 
 def mostly_not_run(root: Path) -> World:
     """A machine without a GPU, and random weights."""
-    informs = dict.fromkeys(REDUCED, "random weights: what is found in a picture proves nothing")
+    informs = dict.fromkeys(
+        (m.name for m in RESULT.metrics), "random weights: what is found in a picture proves nothing"
+    )
     return world(root, gpu=False, informs=informs)
 
 

@@ -34,11 +34,12 @@ HEAVY = frozenset(
 
 @dataclass(frozen=True)
 class Import:
-    """One import of a module: its full dotted name, the line, and whether it runs when the module is loaded."""
+    """One import of a module: its full dotted name, the line, whether it runs when the module is loaded, or never."""
 
     name: str
     line: int
     at_load: bool
+    for_types: bool = False
 
 
 @cache
@@ -53,19 +54,19 @@ def imports(path: Path) -> tuple[Import, ...]:
     return tuple(_imports(ast.parse(path.read_bytes()), at_load=True))
 
 
-def _imports(node: ast.AST, *, at_load: bool) -> Iterator[Import]:
+def _imports(node: ast.AST, *, at_load: bool, for_types: bool = False) -> Iterator[Import]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
-            yield from (Import(alias.name, child.lineno, at_load) for alias in child.names)
+            yield from (Import(alias.name, child.lineno, at_load, for_types) for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
             assert child.level == 0, f"line {child.lineno}: a relative import"
             names = [f"{child.module}.{alias.name}" for alias in child.names]
             inside = [name for name in names if name.removeprefix("sam3_build.") in modules()]
-            yield from (Import(name, child.lineno, at_load) for name in inside or [str(child.module)])
+            yield from (Import(name, child.lineno, at_load, for_types) for name in inside or [str(child.module)])
         else:
             body_runs = at_load and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             is_typing = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-            yield from _imports(child, at_load=body_runs and not is_typing)
+            yield from _imports(child, at_load=body_runs and not is_typing, for_types=for_types or is_typing)
 
 
 def folder(module: str) -> str:
@@ -113,9 +114,9 @@ def test_plug_ins_import_the_vocabulary_their_own_folder_and_what_their_kind_may
 
 
 def _own(module: str, target: str) -> bool:
-    """A family is a folder; any other plug-in is one file, and shares with its neighbours only what begins with `_`."""
+    """A family or kind of result is a folder; other plug-ins are one file, and share only what begins with `_`."""
     parts, target_parts = module.split("."), target.split(".")
-    if parts[0] == "families":
+    if parts[0] in ("families", "results"):
         return target_parts[:2] == parts[:2]
     return target_parts[0] == parts[0] and target_parts[1].startswith("_")
 
@@ -126,7 +127,9 @@ def test_the_vocabulary_needs_only_the_standard_library() -> None:
         for name, path in modules().items()
         if name in ("errors", "layers", "documents", "spec", "params", "plugins")
         for found in imports(path)
-        if not inside(found) and found.name.split(".")[0] not in {*sys.stdlib_module_names, "__future__"}
+        if not inside(found)
+        and not found.for_types
+        and found.name.split(".")[0] not in {*sys.stdlib_module_names, "__future__"}
     ]
     assert foreign == []
 

@@ -758,7 +758,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
             "m.yaml:24: tolerances.fp16.head.mask: unknown output 'mask' of head (allowed: masks, valid); "
             "did you mean 'masks'?",
             "m.yaml:24: tolerances.fp16.head.masks.cosin: unknown metric 'cosin' (allowed: cosine, max_abs_over_range, "
-            "max_abs_over_std, mismatches, nonfinite, rows, std_ratio); did you mean 'cosine'?",
+            "max_abs_over_std, mismatches, rows, std_ratio); did you mean 'cosine'?",
         ),
     ),
     "a key of task that is misspelt": (

@@ -306,7 +306,7 @@ def test_an_engine_for_several_generations_needs_to_have_run_on_each(gpu: BuildS
 
 
 def test_without_the_component_that_finds_things_nothing_is_published_on_tensors_alone(fresh: BuildSpace) -> None:
-    (fresh.root / "sam3_build/families/toy/instances.py").write_text('"""Toy: a family that finds instances."""\n')
+    fresh.edit("sam3_build/families/toy/family.py", 'name="toy",', 'name="toy",\n    result="instances",')
     fresh.edit(MANIFEST, '\n  head: {precisions: {fp16: {keep_fp32: ["*norm*"]}}}', "")
     fresh.edit(MANIFEST, "tolerances: {fp16: {head: {z: {cosine: 0.99}}}}", "")
     fresh.build()

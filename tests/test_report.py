@@ -97,6 +97,7 @@ def test_good_results_pass_and_engines_that_cannot_run_are_not_run(results: Resu
         "threshold": None,
         "verdict": "not_run",
         "reason": NO_GPU,
+        "at_least": False,
     }
     assert {row["verdict"] for row in engines} == {"not_run"}
 
@@ -105,7 +106,7 @@ def test_rows_have_exactly_the_promised_fields_and_no_nan(results: Results, tmp_
     (results.root / "verify:decoder.fp16" / "statistics.json").unlink()
     (results.root / "verify:decoder.fp16").rmdir()
     _, _, rows = reported(results, tmp_path)
-    fields = ["component", "comparison", "output", "metric", "value", "threshold", "verdict", "reason"]
+    fields = ["component", "comparison", "output", "metric", "value", "threshold", "verdict", "reason", "at_least"]
     assert all(list(row) == fields for row in rows)
     assert "NaN" not in (tmp_path / "report.json").read_text()
     assert all((row["reason"] is None) == (row["verdict"] == "pass") for row in rows)

@@ -14,10 +14,10 @@ from build_space import BuildSpace
 from report_worlds import FINE, NO_GPU, WORLDS, World, failing, mostly_not_run, not_judged, passing, session, world
 
 from sam3_build.compare.dependencies import ALSO_FAILED
+from sam3_build.compare.metrics import metrics_of
 from sam3_build.report.html.chart import Axis, Error, axis, bars
 from sam3_build.report.html.gather import gather
 from sam3_build.report.html.page import HERE, _says, _stamped, render
-from sam3_build.report.metrics import METRICS
 from sam3_build.report.table import render as terminal_text
 from sam3_build.spec import Comparison, Kind
 
@@ -146,8 +146,10 @@ def test_the_terminal_and_the_page_show_the_same_values(any_world: World) -> Non
 
 
 def test_every_metric_of_a_gate_has_its_words() -> None:
-    gates = {gate.metric for c in session().plan.comparisons for some in c.gates.values() for gate in some}
-    assert gates <= METRICS.keys() and all(metric.asks for metric in METRICS.values())
+    for comparison in session().plan.comparisons:
+        declared = metrics_of(comparison)
+        assert {gate.metric for some in comparison.gates.values() for gate in some} <= declared.keys()
+        assert all(metric.asks for metric in declared.values())
 
 
 def test_a_target_that_runs_the_graph_stands_as_the_graph_does(tmp_path: Path) -> None:
@@ -202,11 +204,9 @@ def test_verdicts_are_words_and_not_only_colours(any_world: World) -> None:
 
 
 def test_names_and_texts_are_escaped(tmp_path: Path) -> None:
-    made = passing(tmp_path)
     evil = "<script>alert(1)</script>"
-    sample = replace(made.known.manifest.samples[0], text=evil)
-    manifest = replace(made.known.manifest, name=evil, samples=(sample, *made.known.manifest.samples[1:]))
-    text = render(replace(made.known, manifest=manifest), made.found)
+    made = world(tmp_path, asked=evil)
+    text = render(replace(made.known, manifest=replace(made.known.manifest, name=evil)), made.found)
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)" in text
 

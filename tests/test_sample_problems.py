@@ -12,8 +12,8 @@ from sam3_build.errors import BuildError, ManifestError
 from sam3_build.execution.sample_problems import refuse_wrong_samples
 from sam3_build.execution.schedule import restrict
 from sam3_build.execution.session import Session, open_session
-from sam3_build.families.sam3_image import pictures
 from sam3_build.manifest.load import load
+from sam3_build.pipeline import images
 from sam3_build.spec import SAMPLES
 
 MANIFEST = "manifests/toy.yaml"
@@ -121,7 +121,7 @@ def test_plan_opens_pictures_while_samples_are_stale_and_none_when_they_are_fres
     def refuse(path: Path) -> None:
         raise BuildError(f"{path.name} was opened")
 
-    monkeypatch.setattr(pictures, "read", refuse)
+    monkeypatch.setattr(images, "read", refuse)
     session = mini(tmp_path)
     with pytest.raises(ManifestError, match=r"samples\[0\]\.image: scene1\.png was opened"):
         refuse_wrong_samples(session)
@@ -232,7 +232,7 @@ def test_samples_that_cannot_be_read_are_left_out_and_others_are_judged_without_
 def test_loading_a_manifest_with_a_mistake_elsewhere_opens_no_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "read", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr(images, "read", lambda path: pytest.fail(f"{path} was opened"))
     copy_manifests(tmp_path)
     load("sam3_mini", tmp_path)
     (tmp_path / "manifests/mine.yaml").write_text("extends: sam3_mini.yaml\nopset: 99\n")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam3_build.commands.output import outlive_readers
-from sam3_build.families.sam3_image.instances import find
+from sam3_build.families.sam3_image.results import find
 from sam3_build.spec import Json
 from training.batches import Batch, Words, collate
 from training.metrics import Tally
@@ -67,7 +67,7 @@ def evaluate(
             for row, question in enumerate(questions):
                 instances = find({name: array[row] for name, array in outputs.items()}, (SIDE, SIDE), THRESHOLD)
                 wanted = [drawn[row].shapes[i].mask for i in question.wanted]
-                tallies[kind].add(list(instances.masks), wanted, present=instances.presence > THRESHOLD)
+                tallies[kind].add(list(instances.masks), wanted, present=(instances.presence or 0) > THRESHOLD)
     return {kind: tally.numbers() for kind, tally in tallies.items()}
 
 

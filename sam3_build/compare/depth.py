@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, cast
 
-from sam3_build.compare.judge import AT_LEAST, default_gates, holds
+from sam3_build.compare.judge import default_gates, holds
 from sam3_build.spec import Gate, Json
 
 # A block parts when its error is so many times that of the blocks before it, and above its gate.
@@ -121,7 +121,7 @@ def _times(gate: Gate, value: float | None) -> float:
     if isinstance(gate.threshold, tuple):
         low, high = gate.threshold
         error, limit = abs(value - (low + high) / 2), (high - low) / 2
-    elif gate.metric in AT_LEAST:
+    elif gate.at_least:
         error, limit = math.sqrt(max(0.0, 1 - value)), math.sqrt(max(0.0, 1 - gate.threshold))
     else:
         error, limit = value, gate.threshold

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sam3_build import registry
+from sam3_build.compare.metrics import GEMMS, SOUND, TENSORS, of_tensors
+from sam3_build.plugins import Metric, ResultKind, Threshold
 from sam3_build.spec import BASELINE, Comparison, Gate, Json
-
-# A pair of thresholds is a range; a single one is an upper limit, but for these metrics a lower one.
-AT_LEAST = ("cosine", "mask_iou", "box_iou", "low_gemms", "low_share")
 
 # What a comparison of a reduced precision on ONNX Runtime's CPU shows, and what it does not.
 RANGE_PARITY = "range parity"
@@ -24,9 +23,7 @@ RANGE_PARITY_NOTE = (
 NOT_EMULATED = "ONNX Runtime's CPU has no BF16 kernels: the file itself is not run, its emulation is"
 
 # No tolerance of a manifest loosens these two: NaN and Inf fail, and so does an output of another shape or dtype.
-ALWAYS = (Gate("nonfinite", 0), Gate("incomparable", 0))
-
-Threshold = float | tuple[float, float]
+ALWAYS = tuple(metric.gate(0) for metric in SOUND.values())
 
 
 class Verdict(StrEnum):
@@ -55,7 +52,10 @@ WORST_FIRST = (Verdict.FAIL, Verdict.NOT_JUDGED, Verdict.NOT_RUN, Verdict.PASS, 
 
 @dataclass(frozen=True)
 class Row:
-    """One judged metric of one output. `value` is None when it was not measured; `reason` is None when it passed."""
+    """One judged metric of one output. `value` is None when it was not measured; `reason` is None when it passed.
+
+    threshold, at_least: the gate's
+    """
 
     component: str
     comparison: str
@@ -65,13 +65,15 @@ class Row:
     threshold: Threshold | None
     verdict: Verdict
     reason: str | None
+    at_least: bool = False
 
 
 def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tuple[Row, ...]:
     """Return the rows of one comparison, `statistics` being what its action wrote (None: there is nothing to read).
 
     A comparison that this machine cannot run yields `not_run` rows; so does a metric that the measuring action says it
-    had nothing to measure on (`not_run` of an output: metric -> why). Anything else expected but not measured fails.
+    had nothing to measure on (`not_run` of an output: metric -> why). Metrics that a family does not have (`absent`)
+    have no row. Anything else expected but not measured fails.
     Of each case that fits no shape profile of an engine there is one row, for information.
     """
     if comparison.not_run is not None:
@@ -95,7 +97,9 @@ def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tupl
             rows.append(_row(comparison, output, "parity", Verdict.FAIL, "no gate judges this output"))
         else:
             assert isinstance(found, Mapping)
-            rows += [_judged(comparison, output, gate, found) for gate in gates]
+            absent = found.get("absent", ())
+            assert isinstance(absent, Sequence)
+            rows += [_judged(comparison, output, gate, found) for gate in gates if gate.metric not in absent]
     skipped = statistics.get("skipped", {})
     assert isinstance(skipped, Mapping)
     return (
@@ -111,14 +115,13 @@ def default_gates(precision: str, dtype: str) -> tuple[Gate, ...]:
     """
     declared = registry.precision(precision).gates
     if not dtype.startswith(("float", "bfloat")):
-        return (Gate("mismatches", 0), Gate("rows", declared["rows"]), *ALWAYS)
-    return (*(Gate(metric, threshold) for metric, threshold in declared.items()), *ALWAYS)
+        return (TENSORS["mismatches"].gate(0), TENSORS["rows"].gate(declared["rows"]), *ALWAYS)
+    return (*(of_tensors(metric).gate(threshold) for metric, threshold in declared.items()), *ALWAYS)
 
 
 def type_gates(precision: str) -> tuple[Gate, ...]:
     """Return the gates of a component's `types`: no GEMM in a wrong one; of a reduced precision, most weights low."""
-    reduced = (Gate("low_gemms", 1), Gate("low_share", 0.5))
-    return (Gate("gemms", 0), *(reduced if precision != BASELINE else ()))
+    return _usual(GEMMS.values(), precision)
 
 
 def gates_for(precision: str, dtype: str, tolerances: Mapping[str, Threshold]) -> tuple[Gate, ...]:
@@ -126,9 +129,22 @@ def gates_for(precision: str, dtype: str, tolerances: Mapping[str, Threshold]) -
 
     The manifest has held every tolerance against its output and metric.
     """
-    chosen = {metric: Gate(metric, threshold) for metric, threshold in tolerances.items()}
-    strict = {gate.metric: gate for gate in ALWAYS}
-    return tuple(({gate.metric: gate for gate in default_gates(precision, dtype)} | chosen | strict).values())
+    return _over(default_gates(precision, dtype), (of_tensors(m).gate(t) for m, t in tolerances.items()))
+
+
+def result_gates(kind: ResultKind, precision: str, tolerances: Mapping[str, Threshold]) -> tuple[Gate, ...]:
+    """Return the gates of a pipeline's result, `tolerances` put over the default ones; those of ALWAYS above both."""
+    changed = (metric.gate(tolerances[metric.name]) for metric in kind.metrics if metric.name in tolerances)
+    return _over(_usual(kind.metrics, precision), changed)
+
+
+def _usual(metrics: Iterable[Metric], precision: str) -> tuple[Gate, ...]:
+    thresholds = ((m, m.exact if precision == BASELINE else m.reduced) for m in metrics)
+    return tuple(metric.gate(threshold) for metric, threshold in thresholds if threshold is not None)
+
+
+def _over(usual: Iterable[Gate], changed: Iterable[Gate]) -> tuple[Gate, ...]:
+    return tuple({gate.metric: gate for gate in (*usual, *changed, *ALWAYS)}.values())
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
@@ -151,14 +167,19 @@ def condition(gate: Gate) -> str:
     """Return what the gate asks for, as people write it: `<= 0.001`, `>= 0.999`, `in 0.98..1.02`."""
     if isinstance(gate.threshold, tuple):
         return f"in {gate.threshold[0]:g}..{gate.threshold[1]:g}"
-    return f"{'>=' if gate.metric in AT_LEAST else '<='} {gate.threshold:g}"
+    return f"{'>=' if gate.at_least else '<='} {gate.threshold:g}"
+
+
+def asked(row: Row) -> str:
+    """Return what a row's gate asks for; empty when it has none."""
+    return "" if row.threshold is None else condition(Gate(row.metric, row.threshold, row.at_least))
 
 
 def holds(gate: Gate, value: float) -> bool:
     """Tell whether `value` satisfies the gate. NaN never does."""
     if isinstance(gate.threshold, tuple):
         return gate.threshold[0] <= value <= gate.threshold[1]
-    return value >= gate.threshold if gate.metric in AT_LEAST else value <= gate.threshold
+    return value >= gate.threshold if gate.at_least else value <= gate.threshold
 
 
 def _judged(comparison: Comparison, output: str, gate: Gate, found: Mapping[str, Json]) -> Row:
@@ -224,5 +245,5 @@ def _row(
     gate: Gate | None = None,
     value: float | None = None,
 ) -> Row:
-    threshold = gate.threshold if gate else None
-    return Row(comparison.component, comparison.label, output, metric, value, threshold, verdict, reason)
+    threshold, at_least = (gate.threshold, gate.at_least) if gate else (None, False)
+    return Row(comparison.component, comparison.label, output, metric, value, threshold, verdict, reason, at_least)

@@ -1,6 +1,6 @@
-"""Takes a picture, a prompt and the instances of two sides, returns three panels: prompt, reference, target.
+"""Takes a picture, a prompt and the regions of two sides, returns three panels: prompt, reference, target.
 
-A pair has the same colour on both sides. Every pixel that is in an instance of one side and not of its partner on the
+A pair has the same colour on both sides. Every pixel that is in a region of one side and not of its partner on the
 other is painted red, on the target's panel, however small that is; a box without a partner is thick and red.
 """
 
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from sam3_build.compare.instances import FoundInstances, Pair
 from sam3_build.drawing.palette import (
     BACKGROUND,
     COLOURS,
@@ -32,6 +31,31 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Panels = tuple[Picture, Picture, Picture]
 
+
+class Regions(Protocol):
+    """What was found in one picture: instances, or the objects of a frame."""
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """[n, height, width]."""
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """[n, 4], left, top, right, bottom in pixels."""
+
+
+class Partners(Protocol):
+    """Positions of two regions, one on each side, that are each other's."""
+
+    @property
+    def expected(self) -> int:
+        """Among those of the reference."""
+
+    @property
+    def actual(self) -> int:
+        """Among those of the target."""
+
+
 # Pixels: each panel of a PNG is so wide, twice the miniature's pictures, with gaps in between: 1024 in all. None is
 # higher than TALLEST times that.
 WIDTH, GAP, TALLEST = 336, 8, 2
@@ -42,16 +66,18 @@ LINE, DASH = 168, 5
 def panels(
     picture: Picture,
     boxes: Sequence[Box],
-    expected: FoundInstances,
-    actual: FoundInstances | None,
-    pairs: Sequence[Pair],
+    expected: Regions,
+    actual: Regions | None,
+    pairs: Sequence[Partners],
     width: int = WIDTH,
+    numbers: Sequence[int] = (),
 ) -> Panels:
     """Return the prompt, what the reference found and what the target found, `width` pixels wide where that fits.
 
-    picture: [height, width, 3], RGB; boxes, masks and the boxes of instances are in its pixels
+    picture: [height, width, 3], RGB; boxes, masks and the boxes of regions are in its pixels
     boxes:   the prompt's
     actual:  None where the target's outputs could not be read: its panel is empty
+    numbers: of the colours of the reference's regions; without any, their positions
     """
     import cv2
     import numpy as np
@@ -60,12 +86,12 @@ def panels(
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     line = max(1, width // LINE)
     prompt = _prompt(picture, boxes, size, line)
-    expected_panel = _drawn(
-        picture, size, expected, {pair.expected: pair.expected for pair in pairs}, line, alone=actual is not None
-    )
+    numbers = numbers or range(len(expected.masks))
+    drawn = range(len(expected.masks)) if actual is None else [pair.expected for pair in pairs]
+    expected_panel = _drawn(picture, size, expected, {i: numbers[i] for i in drawn}, line)
     if actual is None:
         return prompt, expected_panel, np.full_like(expected_panel, BACKGROUND)
-    actual_panel = _drawn(picture, size, actual, {pair.actual: pair.expected for pair in pairs}, line, alone=True)
+    actual_panel = _drawn(picture, size, actual, {pair.actual: numbers[pair.expected] for pair in pairs}, line)
     differing = _differing(picture.shape[:2], expected, actual, pairs).astype(np.float32)
     actual_panel[cv2.resize(differing, size, interpolation=cv2.INTER_AREA) > 0] = DIFFERENCE
     return prompt, expected_panel, actual_panel
@@ -111,44 +137,31 @@ def _frame(size: tuple[int, int], corners: NDArray[np.int64], reach: int) -> Mas
     return frame
 
 
-def _differing(size: tuple[int, ...], expected: FoundInstances, actual: FoundInstances, pairs: Sequence[Pair]) -> Mask:
-    """Return [height, width]: whether a pixel is in one instance and not in its partner."""
+def _differing(size: tuple[int, ...], expected: Regions, actual: Regions, pairs: Sequence[Partners]) -> Mask:
+    """Return [height, width]: whether a pixel is in one region and not in its partner."""
     import numpy as np
 
     differing = np.zeros(size, np.bool_)
     for pair in pairs:
         differing |= expected.masks[pair.expected] != actual.masks[pair.actual]
     for found, paired in ((expected, {p.expected for p in pairs}), (actual, {p.actual for p in pairs})):
-        for i in range(len(found.queries)):
+        for i in range(len(found.masks)):
             if i not in paired:
                 differing |= found.masks[i]
     return differing
 
 
-def _drawn(
-    picture: Picture,
-    size: tuple[int, int],
-    found: FoundInstances,
-    numbers: Mapping[int, int],
-    line: int,
-    *,
-    alone: bool,
-) -> Picture:
-    """Return one side. `numbers` are those of the colours of instances that have a partner.
-
-    alone: whether an instance without a partner is marked as one; else each has the colour of its own number
-    """
+def _drawn(picture: Picture, size: tuple[int, int], found: Regions, numbers: Mapping[int, int], line: int) -> Picture:
+    """Return one side. `numbers` are those of the colours of regions that are not marked as being without a partner."""
     import cv2
     import numpy as np
 
-    # What the picture is drawn for are instances: noise behind them would only make the file larger.
+    # What the picture is drawn for are regions: noise behind them would only make the file larger.
     small = cv2.medianBlur(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), 3)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
     canvas = np.repeat(DARKEST + grey * (1 - DARKEST / 255), 3, axis=2)
-    if not alone:
-        numbers = {i: i for i in range(len(found.queries))}
     colours: list[Colour] = [
-        COLOURS[numbers[i] % len(COLOURS)] if i in numbers else DIFFERENCE for i in range(len(found.queries))
+        COLOURS[numbers[i] % len(COLOURS)] if i in numbers else DIFFERENCE for i in range(len(found.masks))
     ]
     for i, colour in enumerate(colours):
         covered = cv2.resize(found.masks[i].view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)

@@ -46,10 +46,15 @@ class Entry:
 
 @dataclass
 class Sheet:
-    """Collects samples. title: what is compared with what; head: the target, in as many letters as a panel holds."""
+    """Collects samples. title: what is compared with what; head: the target, in as many letters as a panel holds.
+
+    legend: what the marks mean; what: what an entry is, such as a sample or a frame
+    """
 
     title: str
     head: str
+    legend: str = LEGEND
+    what: str = "sample"
     entries: list[Entry] = field(default_factory=list)
     left_out: int = 0
     left_out_differing: int = 0
@@ -71,7 +76,7 @@ class Sheet:
         width = columns * BLOCK + (columns + 1) * MARGIN
         rows = [self.entries[i : i + columns] for i in range(0, len(self.entries), columns)]
         above = [(line, TITLE, INK) for line in wrapped(self.title, TITLE, width - 2 * MARGIN)]
-        above += [(line, SMALL, SOFT) for line in wrapped(LEGEND, SMALL, width - 2 * MARGIN)]
+        above += [(line, SMALL, SOFT) for line in wrapped(self.legend, SMALL, width - 2 * MARGIN)]
         below = [(line, SMALL, INK) for line in wrapped(self._more(), SMALL, width - 2 * MARGIN)]
         heights = [_caption(i) + max(len(entry.panels[0]) for entry in row) + MARGIN for i, row in enumerate(rows)]
         texts = sum(_line(size) for _, size, _ in (*above, *below))
@@ -96,7 +101,7 @@ class Sheet:
             return ""
         some = self.left_out_differing
         differ = f"{some or 'none'} of them differ{'' if some > 1 else 's'}"
-        return f"and {self.left_out} more sample{'' if self.left_out == 1 else 's'}: {differ} in what is found"
+        return f"and {self.left_out} more {self.what}{'' if self.left_out == 1 else 's'}: {differ} in what is found"
 
 
 def _caption(row: int) -> int:

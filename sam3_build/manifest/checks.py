@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sam3_build import registry
+from sam3_build.compare.metrics import TENSORS
 from sam3_build.manifest.checkpoints import check_checkpoint, check_tokenizer
 from sam3_build.manifest.options import check_options
 from sam3_build.manifest.problems import Report
@@ -15,32 +16,8 @@ from sam3_build.manifest.rules import check_list, check_name, is_known, is_of_an
 from sam3_build.manifest.sample_checks import check_samples
 from sam3_build.manifest.shape import ManifestFile, TargetFile
 from sam3_build.manifest.yaml_tree import Keys
-from sam3_build.spec import BASELINE, INSTANCES, PIPELINE, Json, Layout, ModelFamily
-
-# metric -> lowest and highest threshold that means something: a gate that nothing can fail is no gate
-METRICS: Mapping[str, tuple[float, float | None]] = {
-    "max_abs_over_std": (0, None),
-    "max_abs_over_range": (0, None),
-    "cosine": (0, 1),
-    "std_ratio": (0, None),
-    "mismatches": (0, None),
-    "nonfinite": (0, 0),
-    "rows": (0, None),
-}
-
-# The same, of what the whole pipeline finds in the pictures. Below an IoU of a half, two instances are not the same.
-INSTANCE_METRICS: Mapping[str, tuple[float, float | None]] = {
-    "count": (0, None),
-    "mask_iou": (0.5, 1),
-    "box_iou": (0.5, 1),
-    "score": (0, 0.5),
-    "presence": (0, None),
-}
-
-# metrics whose threshold is a pair: what is lower fails, and so does what is higher
-PAIRS = ("std_ratio",)
-
-Threshold = float | tuple[float, float]
+from sam3_build.plugins import Metric, ResultKind, Threshold
+from sam3_build.spec import BASELINE, Json, Layout, ModelFamily
 
 
 @dataclass(frozen=True)
@@ -129,10 +106,11 @@ def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) 
         at: Keys = ("tolerances", precision)
         if selected:
             is_known(at, "precision", precision, {BASELINE, *selected}, report, " of this manifest")
-        whole = (PIPELINE,) if family and registry.finds_instances(family.name) else ()
+        pipelines = family.pipelines if family else ()
+        whole = {family.label(p.name): registry.result(p.result) for p in pipelines if family and p.result}
         for name, outputs in components.items():
             if name in whole:
-                _instance_tolerances((*at, name), outputs, report)
+                _result_tolerances((*at, name), whole[name], outputs, report)
                 continue
             if report.is_broken(("components",)) and name not in file.components:
                 continue
@@ -150,39 +128,42 @@ def _tolerances(file: ManifestFile, family: ModelFamily | None, report: Report) 
                     _metric((*at, name, output, metric), dtypes[output], threshold, report)
 
 
-def _instance_tolerances(at: Keys, outputs: Mapping[str, Mapping[str, Threshold]], report: Report) -> None:
+def _result_tolerances(
+    at: Keys, kind: ResultKind, outputs: Mapping[str, Mapping[str, Threshold]], report: Report
+) -> None:
+    declared = {metric.name: metric for metric in kind.metrics}
     for output, metrics in outputs.items():
-        if is_known((*at, output), "output", output, (INSTANCES,), report, f" of {PIPELINE}"):
-            for metric, threshold in metrics.items():
-                keys = (*at, output, metric)
-                if is_known(keys, "metric", metric, INSTANCE_METRICS, report, f" of {INSTANCES}"):
-                    _bounded(keys, threshold, INSTANCE_METRICS[metric], report)
+        if is_known((*at, output), "output", output, (kind.output,), report, f" of {at[-1]}"):
+            for name, threshold in metrics.items():
+                keys = (*at, output, name)
+                if is_known(keys, "metric", name, declared, report, f" of {kind.output}"):
+                    _bounded(keys, threshold, declared[name], report)
 
 
 def _metric(keys: Keys, dtype: str, threshold: Threshold, report: Report) -> None:
-    metric, exact = str(keys[-1]), not dtype.startswith(("float", "bfloat"))
-    if not is_known(keys, "metric", metric, METRICS, report):
-        return
-    if metric == "nonfinite":
+    name, exact = str(keys[-1]), not dtype.startswith(("float", "bfloat"))
+    if name == "nonfinite":
         report.add_key(keys, "NaN and Inf always fail; leave this tolerance out")
-    elif metric != "rows" and exact != (metric == "mismatches"):
+    elif not is_known(keys, "metric", name, TENSORS, report):
+        return
+    elif name != "rows" and exact != (name == "mismatches"):
         how = "compared by equality: it takes only 'mismatches'" if exact else "never compared by equality"
         report.add_key(keys, f"{keys[-2]} is {dtype} and {how}")
     else:
-        _bounded(keys, threshold, METRICS[metric], report)
+        _bounded(keys, threshold, TENSORS[name], report)
 
 
-def _bounded(keys: Keys, threshold: Threshold, bounds: tuple[float, float | None], report: Report) -> None:
+def _bounded(keys: Keys, threshold: Threshold, metric: Metric, report: Report) -> None:
     """Report a threshold of the wrong kind, or one that every value passes or none."""
-    metric, (low, high) = keys[-1], bounds
-    if isinstance(threshold, tuple) != (metric in PAIRS):
-        wanted = "a pair such as [0.98, 1.02]" if metric in PAIRS else "one number"
-        report.add(keys, f"{metric} takes {wanted}, found {json.dumps(threshold)}")
+    if isinstance(threshold, tuple) != metric.is_pair:
+        wanted = "a pair such as [0.98, 1.02]" if metric.is_pair else "one number"
+        report.add(keys, f"{metric.name} takes {wanted}, found {json.dumps(threshold)}")
         return
+    low, high = metric.bounds
     values = threshold if isinstance(threshold, tuple) else (threshold,)
     if any(v < low or (high is not None and v > high) for v in values):
         limits = f"at least {low}" + ("" if high is None else f" and at most {high}")
-        report.add(keys, f"{metric} is {limits}, found {json.dumps(threshold)}")
+        report.add(keys, f"{metric.name} is {limits}, found {json.dumps(threshold)}")
 
 
 # ------------------------------------------------------------------ targets

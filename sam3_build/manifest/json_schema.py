@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, TypeAdapter
 
 from sam3_build import registry
-from sam3_build.manifest.checks import INSTANCE_METRICS, METRICS, PAIRS
+from sam3_build.compare.metrics import TENSORS
 from sam3_build.manifest.extends import SELECTABLE
 from sam3_build.manifest.rules import NAME
 from sam3_build.manifest.shape import (
@@ -23,7 +23,8 @@ from sam3_build.manifest.shape import (
     TargetFile,
     TaskFile,
 )
-from sam3_build.spec import INSTANCES, PIPELINE, Json
+from sam3_build.plugins import Metric
+from sam3_build.spec import Json
 
 Schema = Mapping[str, Json]
 
@@ -46,7 +47,14 @@ def json_schema() -> Schema:
     outputs: dict[str, dict[str, Schema]] = {}
     for component in (c for layout in layouts for c in layout.components):
         outputs.setdefault(component.name, {}).update({t.name: _ref("metrics") for t in component.outputs})
-    task: Schema = _named({INSTANCES: _named({metric: _threshold(metric) for metric in INSTANCE_METRICS})})
+    pipelines = [
+        (family.laid_out(name), p)
+        for family in families
+        for name in family.layouts
+        for p in family.layouts[name].pipelines
+    ]
+    kinds = [registry.result(name) for name in dict.fromkeys(p.result for _, p in pipelines) if name]
+    results: Schema = _named({k.output: _named({m.name: _threshold(m) for m in k.metrics}) for k in kinds})
     precisions = registry.names("precisions")
     definitions: Schema = {
         "range": RANGE,
@@ -60,8 +68,13 @@ def json_schema() -> Schema:
         ),
         "target": {"type": ["object", "null"], "anyOf": [_target(name) for name in registry.names("backends")]},
         "sample": {**_mapping(SampleFile, {}), "type": "object", "required": ["image"]},
-        "metrics": _named({metric: _threshold(metric) for metric in METRICS if metric != "nonfinite"}),
-        "gates": _named({**{name: _named(gates) for name, gates in outputs.items()}, PIPELINE: task}),
+        "metrics": _named({metric.name: _threshold(metric) for metric in TENSORS.values()}),
+        "gates": _named(
+            {
+                **{name: _named(gates) for name, gates in outputs.items()},
+                **{family.label(pipeline.name): results for family, pipeline in pipelines},
+            }
+        ),
     }
     whole = _mapping(
         ManifestFile,
@@ -100,11 +113,11 @@ def json_schema() -> Schema:
     }
 
 
-def _threshold(metric: str) -> Schema:
-    low, high = {**METRICS, **INSTANCE_METRICS}[metric]
+def _threshold(metric: Metric) -> Schema:
+    low, high = metric.bounds
     number: Schema = {"type": "number", "minimum": low, **({} if high is None else {"maximum": high})}
     pair: Schema = {**_list(number), "minItems": 2, "maxItems": 2}
-    return _or_null(pair if metric in PAIRS else number)
+    return _or_null(pair if metric.is_pair else number)
 
 
 def _target(backend_name: str) -> Schema:

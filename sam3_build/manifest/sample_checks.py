@@ -14,11 +14,12 @@ from sam3_build.errors import Keys
 from sam3_build.manifest.checkpoints import checkpoint_of, tokenizer_of
 from sam3_build.manifest.problems import Report, kind, no_file
 from sam3_build.manifest.rules import check_file
-from sam3_build.manifest.samples import SUFFIXES, clip_files, pictures_in, problems
+from sam3_build.manifest.samples import clip_files, pictures_in, problems
 from sam3_build.manifest.shape import ManifestFile, PromptFile, SampleFile
 from sam3_build.manifest.types import Sample
 from sam3_build.manifest.yaml_tree import Value
 from sam3_build.pipeline import prompts
+from sam3_build.pipeline.images import SUFFIXES
 from sam3_build.spec import ModelFamily, Pipeline
 
 # What belongs to a clip, beside its prompts.

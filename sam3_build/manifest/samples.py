@@ -14,11 +14,9 @@ from sam3_build import registry
 from sam3_build.errors import Keys
 from sam3_build.manifest.types import Sample
 from sam3_build.params import SampleParams
+from sam3_build.pipeline.images import SUFFIXES
 from sam3_build.pipeline.prompts import reordered
 from sam3_build.spec import Json
-
-# What the names of pictures in a clip's folder end with.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def pictures_in(folder: Path) -> list[Path]:

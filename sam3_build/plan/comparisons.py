@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from sam3_build.compare import dependencies, instance_gates
-from sam3_build.compare.judge import ENGINE_PARITY, NOT_EMULATED, gates_for, type_gates
+from sam3_build.compare import dependencies
+from sam3_build.compare.judge import ENGINE_PARITY, NOT_EMULATED, gates_for, result_gates, type_gates
 from sam3_build.plan.resolved import (
     GRAPH,
     Recording,
@@ -16,7 +16,7 @@ from sam3_build.plan.resolved import (
     ResolvedPrecision,
     ResolvedTarget,
 )
-from sam3_build.spec import BASELINE, INSTANCES, PIPELINE, TYPES, Comparison, Gate, Kind
+from sam3_build.spec import BASELINE, PIPELINE, TYPES, Comparison, Gate, Kind
 
 WITHOUT_ROWS = "not checked: its inputs and outputs have no batch in common"
 
@@ -134,7 +134,8 @@ def _of_pipeline(
     model: ResolvedModel, pipeline: ResolvedPipeline, resolved: ResolvedPrecision, target: ResolvedTarget | None
 ) -> Comparison:
     """Return the comparison of a pipeline's result. resolved: one of its components in this precision."""
-    precision, name = resolved.recipe.name, target.name if target else None
+    precision, name, kind = resolved.recipe.name, target.name if target else None, pipeline.kind
+    assert kind is not None
     random, not_run = model.checkpoint.seed is not None, target.cannot_run if target else None
     if pipeline.missing:
         not_run = f"the manifest does not build {', '.join(pipeline.missing)}"
@@ -153,8 +154,8 @@ def _of_pipeline(
         target=name,
         action=None if not_run else f"compare:{side}{pipeline.suffix}",
         not_run=not_run,
-        outputs=(INSTANCES,),
-        gates={INSTANCES: instance_gates.gates(precision, pipeline.tolerances.get(precision, {}))},
+        outputs=(kind.output,),
+        gates={kind.output: result_gates(kind, precision, pipeline.tolerances.get(precision, {}))},
         kind=Kind.RESULT,
         depends_on=dependencies.of_pipeline(
             pipeline.label,
@@ -164,9 +165,10 @@ def _of_pipeline(
             fp32_engines=resolved.fp32_engines,
             suffix=pipeline.suffix,
         ),
-        informs=dict.fromkeys(instance_gates.REDUCED, RANDOM) if random and not resolved.is_baseline else {},
+        informs=dict.fromkeys((m.name for m in kind.metrics), RANDOM) if random and not resolved.is_baseline else {},
         pipeline=pipeline.label,
         suffix=pipeline.suffix,
+        result=kind.name,
     )
 
 

@@ -147,8 +147,8 @@ def _given(side: _Side, resolved: ResolvedStep) -> dict[str, Input]:
 
 def _compare(side: _Side) -> Action:
     """Return the action that compares results."""
-    model, pipeline, result = side.model, side.pipeline, side.pipeline.result
-    assert result is not None
+    model, pipeline, result, kind = side.model, side.pipeline, side.pipeline.result, side.pipeline.kind
+    assert result is not None and kind is not None
     family = model.family.name
     resolved = side.resolved(next(iter(pipeline.built(model))))
     target = resolved.targets[side.target] if side.target else None
@@ -157,6 +157,7 @@ def _compare(side: _Side) -> Action:
         stage="compare",
         arguments=CompareParams(
             family=family,
+            result=kind.name,
             precision=side.precision,
             # The backend, and not the target's name: two names for one thing are one key.
             target=f"{target.backend.name if target else GRAPH} {side.precision}",
@@ -170,7 +171,7 @@ def _compare(side: _Side) -> Action:
             "actual": side.computed(result.name),
         },
         files=pipeline.files,
-        recipe=("stages.compare", f"families.{family}.instances"),
+        recipe=("stages.compare", f"results.{kind.name}.result", f"families.{family}.results"),
         tools=registry.stage("compare").tools,
         view={SHEET: f"{pipeline.label}/overlay.{side.name}.png"},
     )

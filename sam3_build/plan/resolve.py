@@ -26,7 +26,6 @@ from sam3_build.plan.resolved import (
 from sam3_build.plugins import Backend, Precision
 from sam3_build.spec import (
     BASELINE,
-    INSTANCES,
     ComponentSpec,
     DeviceFingerprint,
     Input,
@@ -123,7 +122,8 @@ def _pipelines(manifest: Manifest, family: ModelFamily) -> Iterator[ResolvedPipe
             for step in _wanted(pipeline, manifest.components)
         }
         last, label = pipeline.steps[-1], family.label(pipeline.name)
-        result = steps.get(last.name) if pipeline.result else None
+        kind = registry.result(pipeline.result) if pipeline.result else None
+        result = steps.get(last.name) if kind else None
         if result and isinstance(last, Step) and not result.is_built:
             result = None
         loops = [step for step in pipeline.steps if isinstance(step, Loop)]
@@ -136,7 +136,10 @@ def _pipelines(manifest: Manifest, family: ModelFamily) -> Iterator[ResolvedPipe
             steps=steps,
             result=result,
             missing=tuple(n for loop in loops for n in loop.components if n not in manifest.components),
-            tolerances={name: of.get(label, {}).get(INSTANCES, {}) for name, of in manifest.tolerances.items()},
+            kind=kind,
+            tolerances={
+                name: of.get(label, {}).get(kind.output, {}) if kind else {} for name, of in manifest.tolerances.items()
+            },
         )
         named.update(steps)
 

@@ -13,7 +13,7 @@ from sam3_build.compare.judge import ENGINE_PARITY, RANGE_PARITY
 from sam3_build.graph.emulation import emulates
 from sam3_build.manifest.types import Checkpoint, Lock
 from sam3_build.params import SampleParams
-from sam3_build.plugins import Backend, Precision
+from sam3_build.plugins import Backend, Precision, ResultKind
 from sam3_build.spec import (
     BASELINE,
     SAMPLES,
@@ -172,6 +172,7 @@ class ResolvedPipeline:
     suffix:   of the names of its actions; empty for the first one
     steps:    those that PyTorch runs: all that lead to a component that is built
     result:   the step whose outputs the result is made of; None where nothing is compared
+    kind:     what that result is
     missing:  components that a result needs and the manifest does not build: those of loops
     tolerances: precision -> metric -> threshold, put over the default gates of its result
     """
@@ -183,6 +184,7 @@ class ResolvedPipeline:
     files: Mapping[str, Path]
     steps: Mapping[str, ResolvedStep]
     result: ResolvedStep | None
+    kind: ResultKind | None
     missing: tuple[str, ...]
     tolerances: Mapping[str, Mapping[str, float | tuple[float, float]]]
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sam3_build import registry
-from sam3_build.compare.judge import ALWAYS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, condition
+from sam3_build.compare.judge import ALWAYS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, asked
 from sam3_build.graph.emulation import emulates
 from sam3_build.manifest.types import Checkpoint, Manifest
-from sam3_build.spec import Gate, Json
+from sam3_build.spec import Json
 from sam3_build.store.objects import Record
 from sam3_build.store.sizes import readable_size
 
@@ -145,7 +145,7 @@ def _verdicts(rows: Iterable[Row]) -> Iterator[str]:
                 row.output,
                 row.metric,
                 "" if row.value is None else f"{row.value:.6g}",
-                "" if row.threshold is None else condition(Gate(row.metric, row.threshold)),
+                asked(row),
             )
             for row in shown
         ),

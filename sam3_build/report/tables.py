@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from sam3_build.compare.dependencies import Judged
-from sam3_build.compare.judge import ALWAYS, WORST_FIRST, Row, Verdict, condition, outcome
-from sam3_build.report.metrics import metric
-from sam3_build.spec import Comparison, Gate
+from sam3_build.compare.judge import ALWAYS, WORST_FIRST, Row, Verdict, asked, outcome
+from sam3_build.compare.metrics import metric_of
+from sam3_build.plugins import Metric
+from sam3_build.spec import Comparison
 
 # Metrics that decide nothing while they pass: no NaN, the right shape.
 QUIET = frozenset(gate.metric for gate in ALWAYS)
@@ -56,13 +57,14 @@ class Table:
 def table(
     title: str, found: Judged, hidden: Collection[str] = QUIET, why: Callable[[Row], str] = lambda row: row.reason or ""
 ) -> Table:
-    """Return the table of comparisons whose rows are given, in their order.
+    """Return the table of comparisons whose rows are given, in their order; they share one kind of result, if any.
 
     hidden: metrics without a column as long as none of them fails
     why:    a row's reason; one that was given for an earlier line is left out, unless the row fails
     """
     rows = [row for _, judged in found for row in judged]
     usual = {m: Counter(asked(r) for r in rows if r.metric == m).most_common(1)[0][0] for m in metrics(rows, hidden)}
+    declared = {row.metric: metric_of(comparison, row.metric) for comparison, judged in found for row in judged}
     said: set[str] = set()
     parts = []
     for comparison, judged in found:
@@ -70,14 +72,14 @@ def table(
         for output, group in groupby(judged, key=lambda row: row.output):
             own = list(group)
             by_metric = {row.metric: row for row in own}
-            cells = tuple(_cell(by_metric[m], usual[m]) if m in by_metric else None for m in usual)
+            cells = tuple(_cell(by_metric[m], declared[m], usual[m]) if m in by_metric else None for m in usual)
             reasons = dict.fromkeys(
                 r for row in own if (r := why(row)) and (r not in said or row.verdict == Verdict.FAIL)
             )
             said.update(why(row) for row in own if row.verdict != Verdict.FAIL)
             lines.append(Line(output, outcome(own), cells, tuple(reasons)))
         parts.append(Part(comparison, outcome(judged), tuple(lines)))
-    return Table(title, tuple((metric(m).title, threshold) for m, threshold in usual.items()), tuple(parts))
+    return Table(title, tuple((declared[m].title, threshold) for m, threshold in usual.items()), tuple(parts))
 
 
 def metrics(rows: Iterable[Row], hidden: Collection[str] = QUIET) -> tuple[str, ...]:
@@ -95,11 +97,6 @@ def worst_first(shown: Table) -> Table:
     return replace(shown, parts=tuple(sorted(parts, key=rank)))
 
 
-def asked(row: Row) -> str:
-    """Return what a row's gate asks for; empty when it has none."""
-    return "" if row.threshold is None else condition(Gate(row.metric, row.threshold))
-
-
-def _cell(row: Row, usual: str) -> Cell:
-    text = "" if row.value is None else format(row.value, metric(row.metric).form)
+def _cell(row: Row, metric: Metric, usual: str) -> Cell:
+    text = "" if row.value is None else format(row.value, metric.form)
     return Cell(text, "" if asked(row) == usual else asked(row), row.verdict)

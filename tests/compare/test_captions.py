@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sam3_build.drawing.captions import differences, prompt, result
+from sam3_build.drawing.captions import prompt
+from sam3_build.results.instances.captions import differences, found
 
 PAIR = {"mask_iou": 0.9996}
 ROW = {"expected": 2, "actual": 3, "pairs": [PAIR, {"mask_iou": 1.0}], "lost": [], "added": [{}]}
@@ -22,13 +23,13 @@ FLIPPED = {"expected": 0.97, "actual": 0.31, "agrees": False}
     ],
 )
 def test_a_prompt_in_words(text: str | None, labels: list[int], said: str) -> None:
-    assert prompt(text, labels) == said
+    assert prompt({"text": text, "boxes": [{"label": label} for label in labels]}) == said
 
 
 def test_what_was_found_on_both_sides_and_an_iou_that_is_not_1_never_reads_so() -> None:
-    assert result(ROW) == "3 found, 2 by PyTorch; smallest mask IoU 0.999"
-    assert result({"expected": 0, "actual": 0, "pairs": []}) == "nothing found, nothing by PyTorch"
-    assert result({"problem": "x"}) == ""
+    assert found(ROW) == "3 found, 2 by PyTorch; smallest mask IoU 0.999"
+    assert found({"expected": 0, "actual": 0, "pairs": []}) == "nothing found, nothing by PyTorch"
+    assert found({"problem": "x"}) == ""
 
 
 def test_differences_are_those_that_a_user_would_notice() -> None:

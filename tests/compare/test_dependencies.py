@@ -159,7 +159,7 @@ def test_the_report_counts_and_shows_what_is_not_judged(tmp_path: Path) -> None:
 
 
 def told(informs: dict[str, str], metrics: dict[str, float | None], not_run: dict[str, str]) -> tuple[Row, ...]:
-    gates = {"masks": (GATE, Gate("mask_iou", 0.98))}
+    gates = {"masks": (GATE, Gate("mask_iou", 0.98, at_least=True))}
     comparison = Comparison(PIPELINE, "", "fp16", None, "", None, ("masks",), gates, kind=Kind.RESULT, informs=informs)
     return judge(comparison, {"outputs": {"masks": {"metrics": metrics, "not_run": not_run}}})
 

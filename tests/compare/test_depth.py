@@ -121,7 +121,7 @@ def test_an_error_of_twice_the_size_is_twice_as_far_from_every_gate() -> None:
 
 
 def test_gates_on_what_only_whole_outputs_have_are_left_out() -> None:
-    assert times_gate([Gate("rows", 0.02), Gate("cosine", 0.999)], {"cosine": 1.0}) == 0
+    assert times_gate([Gate("rows", 0.02), Gate("cosine", 0.999, at_least=True)], {"cosine": 1.0}) == 0
 
 
 # ------------------------------------------------------------------ the picture

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sam3_build.compare.instance_gates import EXACT, REDUCED, gates
-from sam3_build.compare.instances import NEAR, InstanceStatistics, PictureRow, box_ious, mask_ious, paired
-from sam3_build.compare.judge import Row, Verdict, judge
+from sam3_build.compare.ious import box_ious, mask_ious
+from sam3_build.compare.judge import Row, Verdict, judge, result_gates
 from sam3_build.digest import DigestCache
-from sam3_build.spec import INSTANCES, PIPELINE, Comparison, Gate, Kind
+from sam3_build.pipeline.instances import Instances
+from sam3_build.results.instances.result import RESULT
+from sam3_build.results.instances.statistics import NEAR, InstanceStatistics, PictureRow, paired
+from sam3_build.spec import PIPELINE, Comparison, Gate, Kind
 
 SIZE = (40, 60)
 HERE = PictureRow("sample0", 0, 0)
 
 
-@dataclass
-class Instances:
-    queries: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
-    masks: np.ndarray
-    presence: float = 0.9
+EXACT = {metric.name: metric.exact for metric in RESULT.metrics}
+REDUCED = {metric.name: metric.reduced for metric in RESULT.metrics}
+INSTANCES = RESULT.output
 
 
 def found(*boxes: tuple[int, int, int, int], scores: tuple[float, ...] = (), presence: float = 0.9) -> Instances:
@@ -35,10 +33,10 @@ def found(*boxes: tuple[int, int, int, int], scores: tuple[float, ...] = (), pre
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
     return Instances(
-        np.arange(len(boxes)) * 3,
         np.array(scores or [0.9] * len(boxes), np.float32),
         np.array(boxes, np.float32).reshape(-1, 4),
         masks,
+        np.arange(len(boxes)) * 3,
         presence,
     )
 
@@ -62,8 +60,9 @@ def judged(statistics: InstanceStatistics, precision: str = "fp16") -> dict[str,
         "segment",
         None,
         (INSTANCES,),
-        {INSTANCES: gates(precision, {})},
+        {INSTANCES: result_gates(RESULT, precision, {})},
         kind=Kind.RESULT,
+        result=RESULT.name,
     )
     written = json.loads(json.dumps({"outputs": {INSTANCES: statistics.summary()}}, allow_nan=False))
     return {row.metric: row for row in judge(comparison, written)}
@@ -86,7 +85,7 @@ def test_ious_are_those_of_counted_pixels() -> None:
 
 def test_ious_of_large_masks_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that are shorter than the masks add up to the same."""
-    monkeypatch.setattr("sam3_build.compare.instances.CHUNK", 7)
+    monkeypatch.setattr("sam3_build.compare.ious.CHUNK", 7)
     rng = np.random.default_rng(1)
     a, b = rng.random((2, *SIZE)) < 0.4, rng.random((2, *SIZE)) < 0.5
     np.testing.assert_allclose(mask_ious(a, b), [[(x & y).sum() / (x | y).sum() for y in b] for x in a])
@@ -142,8 +141,8 @@ def test_what_agrees_passes_every_gate_and_all_are_judged(precision: str) -> Non
 def test_default_gates_are_the_documented_ones() -> None:
     assert REDUCED == {"count": 0, "mask_iou": 0.98, "box_iou": 0.98, "score": 0.02, "presence": 0}
     assert EXACT == {"count": 0, "mask_iou": 0.999, "box_iou": 0.999, "score": 1e-3, "presence": 0}
-    assert set(gates("fp16", {"mask_iou": 0.5, "nonfinite": 9})) == {
-        *(Gate(metric, limit) for metric, limit in (REDUCED | {"mask_iou": 0.5}).items()),
+    assert set(result_gates(RESULT, "fp16", {"mask_iou": 0.5, "nonfinite": 9})) == {
+        *(Gate(m, limit, at_least=m.endswith("_iou")) for m, limit in (REDUCED | {"mask_iou": 0.5}).items()),
         Gate("nonfinite", 0),
         Gate("incomparable", 0),
     }, "a tolerance replaces a gate, and none lets NaN pass"
@@ -151,9 +150,9 @@ def test_default_gates_are_the_documented_ones() -> None:
 
 
 def test_the_gates_are_in_no_key_of_what_they_judge() -> None:
-    keyed = DigestCache(Path("/nonexistent")).recipe(("stages.compare", "stages.verify"))
-    assert "compare.instances" in keyed and "compare.statistics" in keyed
-    assert not {"compare.instance_gates", "compare.judge"} & keyed.keys()
+    keyed = DigestCache(Path("/nonexistent")).recipe(("stages.compare", "stages.verify", "results.instances.result"))
+    assert {"results.instances.statistics", "compare.ious", "compare.statistics"} <= keyed.keys()
+    assert not {"compare.metrics", "compare.judge"} & keyed.keys()
 
 
 def test_an_instance_lost_is_named_with_sample_query_box_and_score() -> None:
@@ -232,6 +231,26 @@ def test_an_empty_mask_on_both_sides_is_no_agreement() -> None:
     assert reason is not None and "is lost: its mask is empty, and an empty mask overlaps nothing" in reason
 
 
+def test_a_model_without_presence_or_queries_is_judged_by_all_else_and_named_without_them() -> None:
+    def plain(*boxes: tuple[int, int, int, int]) -> Instances:
+        return replace(found(*boxes), queries=None, presence=None)
+
+    rows = judged(measured((plain(A, B), plain(A, B))))
+    assert set(rows) == {*EXACT, "nonfinite", "incomparable"} - {"presence"}
+    assert {row.verdict for row in rows.values()} == {Verdict.PASS}
+    statistics = measured((plain(A, B), plain(A)))
+    assert failed(statistics) == {
+        "count": "count is 1, not <= 0: instance 1 of sample0 (box 20,5,40,25, score 0.9000) is lost"
+    }
+    assert "presence" not in statistics.pictures[0]
+
+
+def test_presence_is_still_asked_for_where_nothing_could_be_compared() -> None:
+    statistics = InstanceStatistics(0.5)
+    assert not statistics.comparable(HERE, row(), row(logits=np.full(2, np.nan, np.float32)))
+    assert "presence" in failed(statistics)
+
+
 # ------------------------------------------------------------------ outputs that cannot be compared
 
 
@@ -263,4 +282,4 @@ def test_another_shape_or_dtype_fails_by_name() -> None:
 def test_sound_rows_are_comparable() -> None:
     statistics = InstanceStatistics(0.5)
     assert statistics.comparable(HERE, row(), row())
-    assert (statistics.nonfinite, statistics.problems) == (0, [])
+    assert (statistics.outputs.nonfinite, statistics.outputs.problems) == (0, [])

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from sam3_build.compare.instances import paired
 from sam3_build.drawing.overlay import panels
 from sam3_build.drawing.palette import BACKGROUND, COLOURS, DIFFERENCE, MEANT, NOT_MEANT, in_few_colours
+from sam3_build.pipeline.instances import Instances
+from sam3_build.results.instances.statistics import paired
 
 HEIGHT, WIDTH = 126, 168
-
-
-@dataclass
-class Instances:
-    queries: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
-    masks: np.ndarray
-    presence: float = 0.9
 
 
 def found(*boxes: tuple[int, int, int, int]) -> Instances:
@@ -30,7 +20,7 @@ def found(*boxes: tuple[int, int, int, int]) -> Instances:
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
     scores = np.full(len(boxes), 0.9, np.float32)
-    return Instances(np.arange(len(boxes)), scores, np.array(boxes, np.float32).reshape(-1, 4), masks)
+    return Instances(scores, np.array(boxes, np.float32).reshape(-1, 4), masks)
 
 
 def picture() -> np.ndarray:
@@ -124,7 +114,7 @@ def test_a_target_that_cannot_be_read_has_an_empty_panel_and_nothing_is_called_l
 
 
 def test_a_tall_picture_is_narrower_and_not_higher_than_twice_the_width() -> None:
-    tall = Instances(*(np.zeros(shape) for shape in ((0,), (0,), (0, 4), (0, 900, 100))))
+    tall = Instances(*(np.zeros(shape) for shape in ((0,), (0, 4), (0, 900, 100))))
     (asked, *_) = panels(np.zeros((900, 100, 3), np.uint8), (), tall, tall, (), 168)
     assert asked.shape == (336, 37, 3)
 

@@ -18,13 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 
 from sam3_build.compare.dependencies import propagate_failures
-from sam3_build.compare.instance_gates import REDUCED
 from sam3_build.compare.judge import Row, Verdict, judge
 from sam3_build.drawing.palette import MEANT, NOT_MEANT
 from sam3_build.errors import BuildError
 from sam3_build.manifest.load import load
 from sam3_build.plan.comparisons import RANDOM
 from sam3_build.plan.make import make_plan
+from sam3_build.results.instances.result import RESULT
 from sam3_build.spec import Comparison
 from sam3_build.stages import chain, compare, verify
 
@@ -58,6 +58,7 @@ SIDE, SAMPLES = 48, [{"image": "image0", "text": "a", "boxes": []}, {"image": "i
 CASES = {"sample0": [0], "sample1": [1], "batch": [0, 1]}
 PARAMS = {
     "family": "sam3_image",
+    "result": "instances",
     "precision": "fp16",
     "target": "onnxruntime fp16",
     "parity": ", emulated (range parity)",
@@ -115,7 +116,7 @@ def judged(folder: Path, actual: Mapping[str, Arrays], precision: str = "fp16") 
 def test_sound_outputs_pass_every_gate(tmp_path: Path, precision: str) -> None:
     rows = judged(tmp_path, outputs(), precision)
     assert {row.verdict for row in rows} == {Verdict.PASS}
-    task = json.loads((tmp_path / "out" / "task.json").read_text())
+    task = json.loads((tmp_path / "out" / "details.json").read_text())
     assert [(p["case"], p["row"], p["sample"], p["expected"], p["actual"]) for p in task["pictures"]] == [
         ("sample0", 0, 0, 3, 3), ("sample1", 0, 1, 3, 3), ("batch", 0, 0, 3, 3), ("batch", 1, 1, 3, 3),
     ]  # fmt: skip
@@ -203,7 +204,7 @@ def test_noise_as_of_16_bits_passes_reduced_gates_and_fails_those_of_fp32(tmp_pa
 def test_with_random_weights_reduced_precision_is_told_but_nan_still_fails(tmp_path: Path) -> None:
     found = outputs()
     masks_shifted_by_a_pixel(found)
-    told = replace(comparison("pipeline.fp16"), informs=dict.fromkeys(REDUCED, RANDOM))
+    told = replace(comparison("pipeline.fp16"), informs={metric.name: RANDOM for metric in RESULT.metrics})
     rows = judge(told, statistics(segmented(tmp_path, found)))
     assert {row.metric for row in rows if row.verdict == Verdict.INFO} == {
         "count",
@@ -319,7 +320,7 @@ def test_the_miniature_finds_something_and_its_fp32_pipeline_passes() -> None:
     assert miniature.facts("compare:fp32")["instances"], "else the task gates would say nothing"
     rows = judge(comparison("pipeline.fp32"), statistics(folder))
     assert {row.verdict for row in rows} == {Verdict.PASS}
-    nearest = json.loads((folder / "task.json").read_text())
+    nearest = json.loads((folder / "details.json").read_text())
     scores = [pair["expected"]["score"] for picture in nearest["pictures"] for pair in picture["pairs"]]
     assert min(scores) - nearest["score_threshold"] > 1e-3, "far from the threshold, as rounding goes"
 

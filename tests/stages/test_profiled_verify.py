@@ -115,7 +115,7 @@ def test_a_case_that_fits_no_profile_is_skipped_and_told_for_information(folder:
     why = "num_boxes is 9, and shape profile 1 takes 1 to 4"
     assert (found["cases"], found["skipped"]) == (["alone", "together"], {"wide": why})
     assert json.loads((folder / "verify" / "skipped.json").read_bytes()) == {"wide": why}
-    gates = {"sums": (Gate("cosine", 0.999),)}
+    gates = {"sums": (Gate("cosine", 0.999, at_least=True),)}
     rows = judge(Comparison("decoder", "x", "fp16", "t", "a", None, ("sums",), gates), found)
     assert [(row.output, row.verdict, row.reason) for row in rows if row.output == "wide"] == [
         ("wide", Verdict.INFO, f"not fed: {why}")

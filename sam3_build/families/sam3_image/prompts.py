@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from sam3_build.documents import value_of
 from sam3_build.errors import BuildError, InputError, Keys, did_you_mean
-from sam3_build.families.sam3_image import pictures
 from sam3_build.families.sam3_image.cases import ImagePrompts, case_shapes
 from sam3_build.families.sam3_image.family import FAMILY, IGNORED_LABEL
 from sam3_build.params import SampleParams
+from sam3_build.pipeline import images as picture_files
 from sam3_build.pipeline.cases import Case, PromptRequest
 from sam3_build.pipeline.prompts import Box
 from sam3_build.spec import CaseRequest, CaseShape, Json
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 # What SAM 3 reads when boxes come without words.
 TEXT_OF_BOXES = "visual"
+
+# Values from -1 to 1.
+MEAN = STD = (0.5, 0.5, 0.5)
 
 # Of a text, this many characters are quoted in a message.
 LONGEST_QUOTE = 60
@@ -134,7 +137,7 @@ def _row(prompts: ImagePrompts, file: Path, reader: Tokenizer, dims: Mapping[str
     ids, mask = _tokens(_text(prompts), reader, dims["text_len"])
     picture = _picture(file)
     boxes = [_relative(box, picture.size, file.name) for box in prompts.boxes]
-    pixels = pictures.preprocess(picture, dims["image_size"])
+    pixels = picture_files.network_input(picture, (dims["image_size"],) * 2, MEAN, STD)
     return SampleArrays(pixels, ids, mask, boxes, [box.label for box in prompts.boxes])
 
 
@@ -144,7 +147,7 @@ def _text(prompts: ImagePrompts) -> str:
 
 def _picture(file: Path) -> Image.Image:
     try:
-        return pictures.read(file)
+        return picture_files.read(file)
     except OSError as error:
         raise BuildError(f"{file.name} cannot be read: {error.strerror}") from error
 

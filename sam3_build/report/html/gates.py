@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sam3_build.compare.dependencies import Judged
-from sam3_build.compare.judge import Verdict
+from sam3_build.compare.judge import Verdict, asked
+from sam3_build.compare.metrics import metric_of
 from sam3_build.manifest.types import Manifest
-from sam3_build.report.metrics import metric
-from sam3_build.report.tables import asked
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,14 @@ class GateUse:
 
 def gate_uses(found: Judged) -> Iterator[GateUse]:
     """Yield every metric that has a threshold, in the comparisons' order."""
-    rows = [row for _, judged in found for row in judged if row.threshold is not None]
-    for name in dict.fromkeys(row.metric for row in rows):
-        own = [row for row in rows if row.metric == name]
+    rows = [(metric_of(c, row.metric), row) for c, judged in found for row in judged if row.threshold is not None]
+    for metric in dict.fromkeys(metric for metric, _ in rows):
+        own = [row for declared, row in rows if declared == metric]
         verdicts = [row.verdict for row in own]
         judged, told = verdicts.count(Verdict.PASS) + verdicts.count(Verdict.FAIL), verdicts.count(Verdict.INFO)
         yield GateUse(
-            title=metric(name).title,
-            asks=metric(name).asks,
+            title=metric.title,
+            asks=metric.asks,
             thresholds=tuple(dict.fromkeys(asked(row) for row in own)),
             judged=judged,
             failed=verdicts.count(Verdict.FAIL),
@@ -51,7 +50,7 @@ def told_because(found: Judged) -> Iterator[tuple[str, str]]:
     for comparison, rows in found:
         for row in rows:
             if row.verdict == Verdict.INFO and row.metric in comparison.informs:
-                reasons.setdefault(comparison.informs[row.metric], {})[metric(row.metric).title] = None
+                reasons.setdefault(comparison.informs[row.metric], {})[metric_of(comparison, row.metric).title] = None
     for reason, titles in reasons.items():
         yield reason, ", ".join(titles)
 

@@ -13,7 +13,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image.prompts import make_cases, tokenize
+from sam3_build.families.sam3_image.prompts import MEAN, STD, make_cases, tokenize
+from sam3_build.pipeline import images
 
 SCENE = SCENES / "scene1.png"
 
@@ -168,3 +169,15 @@ def test_every_sample_is_a_case_of_its_own(config):
 def test_an_unknown_reference_is_refused(config):
     with pytest.raises(BuildError, match="no reference named 'mets'; did you mean 'meta'"):
         make_cases("mets", [sample("star")], TOKENIZER, {"image0": SCENE}, config)
+
+
+def test_boxes_of_a_turned_picture_are_in_the_frame_that_viewers_show(config, tmp_path):
+    with Image.open(SCENES / "scene1.png") as shown:
+        upright = shown.convert("RGB").crop((0, 0, 120, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn a quarter clockwise to show
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
+    sample = {"image": "image0", "text": None, "boxes": [{"label": 1, "xywh": (60, 0, 60, 30)}]}
+    (case, _) = make_cases("meta", [sample], TOKENIZER, {"image0": tmp_path / "phone.png"}, config)
+    np.testing.assert_array_equal(case.arrays["input_boxes"], [[[0.75, 0.25, 0.5, 0.5]]])
+    np.testing.assert_array_equal(case.arrays["images"][0], images.network_input(upright, (168, 168), MEAN, STD))

@@ -16,55 +16,27 @@ A metric of pairs is not measured where the reference finds nothing in any pictu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from sam3_build.spec import INSTANCES, Json
+from sam3_build.compare.ious import box_ious, mask_ious
+from sam3_build.compare.outputs import SoundOutputs, listed
+from sam3_build.pipeline.instances import Instances
+from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Array = NDArray[np.generic]
-    Floats = NDArray[np.float64]
-    Masks = NDArray[np.bool_]
 
 OF_PAIRS = ("mask_iou", "box_iou", "score")
 
-# As near to the threshold as scores may differ (`instance_gates.REDUCED`); messages say so of a lost instance.
+# As near to the threshold as scores may differ (the gate on `score`); messages say so of a lost instance.
 NEAR = 0.02
 # Weight of a difference of scores against a difference of IoUs: it decides between equal masks only.
 TIE = 1e-6
-# Pixels per step of an intersection: 200 masks of so many are 200 MB as float32.
-CHUNK = 1 << 18
-# So many instances are named when a gate fails.
-NAMED = 3
-
-
-class FoundInstances(Protocol):
-    """The instances of one picture, as a family's `find` returns them."""
-
-    @property
-    def queries(self) -> NDArray[np.int64]:
-        """[n]: which query of the model each is."""
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """[n], 0 to 1."""
-
-    @property
-    def boxes(self) -> NDArray[np.float32]:
-        """[n, 4], left, top, right, bottom in pixels."""
-
-    @property
-    def masks(self) -> Masks:
-        """[n, height, width]."""
-
-    @property
-    def presence(self) -> float:
-        """0 to 1."""
-
 
 # ------------------------------------------------------------------ one picture
 
@@ -80,7 +52,7 @@ class Pair:
     score: float
 
 
-def paired(expected: FoundInstances, actual: FoundInstances) -> tuple[Pair, ...]:
+def paired(expected: Instances, actual: Instances) -> tuple[Pair, ...]:
     """Return the pairs, in the order of the expected instances."""
     import numpy as np
     from scipy.optimize import linear_sum_assignment
@@ -93,34 +65,6 @@ def paired(expected: FoundInstances, actual: FoundInstances) -> tuple[Pair, ...]
         for i, j in zip(rows, columns, strict=True)
         if of_masks[i, j] > 0
     )
-
-
-def mask_ious(expected: Masks, actual: Masks) -> Floats:
-    """Return [n, m]: the IoU of each of n masks with each of m, all [height, width]; 0 where both are empty."""
-    import numpy as np
-
-    pixels = expected.shape[1] * expected.shape[2]
-    a, b = (masks.reshape(len(masks), pixels) for masks in (expected, actual))
-    both: Floats = np.zeros((len(a), len(b)))
-    for start in range(0, a.shape[1], CHUNK):
-        step = slice(start, start + CHUNK)
-        both += a[:, step].astype(np.float32) @ b[:, step].astype(np.float32).T  # whole numbers below 2^24: exact
-    either: Floats = a.sum(1)[:, None] + b.sum(1)[None] - both
-    ious: Floats = both / np.maximum(either, 1)
-    return ious
-
-
-def box_ious(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> Floats:
-    """Return [n, m]: the IoU of each box of [n, 4] with each of [m, 4]; 1 for equal ones, even without area."""
-    import numpy as np
-
-    a, b = (boxes.astype(np.float64) for boxes in (expected, actual))
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = (high - low).clip(0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1) for boxes in (a, b)]
-    either = areas[0][:, None] + areas[1][None] - both
-    equal = (a[:, None] == b[None]).all(2)
-    return np.where(equal, 1.0, both / np.where(either > 0, either, 1))
 
 
 # ------------------------------------------------------------------ all pictures
@@ -150,59 +94,40 @@ class InstanceStatistics:
     compared: int = 0
     unpaired: int = 0
     disagreeing: int = 0
-    nonfinite: int = 0
-    problems: list[str] = field(default_factory=list)
+    with_presence: int = 0
+    outputs: SoundOutputs = field(default_factory=SoundOutputs)
     worst: dict[str, float] = field(default_factory=dict)
     where: dict[str, list[str]] = field(default_factory=dict)
 
     def comparable(self, place: PictureRow, expected: Mapping[str, Array], actual: Mapping[str, Array]) -> bool:
         """Tell whether the outputs of one row can be compared at all; remember why not."""
-        import numpy as np
+        problem = self.outputs.problem(str(place), expected, actual)
+        if self.outputs.where:
+            self.where["nonfinite"] = self.outputs.where
+        if problem:
+            self.pictures.append({**_named(place), "problem": problem})
+        return problem is None
 
-        for name, reference in expected.items():
-            found = actual.get(name)
-            if found is None or found.shape != reference.shape or found.dtype != reference.dtype:
-                has = "is missing" if found is None else f"is {found.dtype.name}{list(found.shape)}"
-                wanted = f"{reference.dtype.name}{list(reference.shape)}"
-                self.problems.append(f"{place}: {name} {has} where {wanted} is expected")
-                self.pictures.append({**_named(place), "problem": self.problems[-1]})
-                return False
-        wrong = {name: ~np.isfinite(array) for name, array in actual.items() if array.dtype.kind == "f"}
-        counts = {name: int(mask.sum()) for name, mask in wrong.items() if mask.any()}
-        for name, count in counts.items():
-            index = [int(i) for i in np.argwhere(wrong[name])[0]]
-            value = actual[name][tuple(index)].item()
-            self._note("nonfinite", f"{place} has {count} in {name}, the first one ({value}) at {index}")
-        self.nonfinite += sum(counts.values())
-        if counts:
-            self.pictures.append({**_named(place), "problem": self.where["nonfinite"][-1]})
-        return not counts
-
-    def add(self, place: PictureRow, expected: FoundInstances, actual: FoundInstances) -> tuple[Pair, ...]:
+    def add(self, place: PictureRow, expected: Instances, actual: Instances) -> tuple[Pair, ...]:
         """Take in what was found in one picture; return the pairs."""
         pairs = paired(expected, actual)
-        lost = [i for i in range(len(expected.queries)) if i not in {pair.expected for pair in pairs}]
-        added = [j for j in range(len(actual.queries)) if j not in {pair.actual for pair in pairs}]
+        lost = [i for i in range(len(expected.scores)) if i not in {pair.expected for pair in pairs}]
+        added = [j for j in range(len(actual.scores)) if j not in {pair.actual for pair in pairs}]
         self.compared += 1
-        self.expected += len(expected.queries)
+        self.expected += len(expected.scores)
         self.unpaired += len(lost) + len(added)
         for what, found, positions in (("lost", expected, lost), ("new", actual, added)):
             for i in positions:
                 self._note("count", f"{_instance(place, found, i)} is {what}{self._because(found, i)}")
         for pair in pairs:
             self._pair(place, expected, actual, pair)
-        decided = [bool(side.presence > self.threshold) for side in (expected, actual)]
-        agrees = decided[0] == decided[1]
-        if not agrees:
-            self.disagreeing += 1
-            presence = f"{actual.presence:.4g} where {expected.presence:.4g} is expected"
-            self._note("presence", f"{place} has {presence}, on the other side of {self.threshold:g}")
+        presence = self._presence(place, expected.presence, actual.presence)
         self.pictures.append(
             {
                 **_named(place),
-                "expected": len(expected.queries),
-                "actual": len(actual.queries),
-                "presence": {"expected": expected.presence, "actual": actual.presence, "agrees": agrees},
+                "expected": len(expected.scores),
+                "actual": len(actual.scores),
+                **presence,
                 "pairs": [
                     {
                         "expected": _described(expected, pair.expected),
@@ -217,7 +142,20 @@ class InstanceStatistics:
         )
         return pairs
 
-    def _pair(self, place: PictureRow, expected: FoundInstances, actual: FoundInstances, pair: Pair) -> None:
+    def _presence(self, place: PictureRow, expected: float | None, actual: float | None) -> dict[str, Json]:
+        """Take in both sides' presence; a model that does not say it has none in any picture."""
+        if expected is None or actual is None:
+            assert expected is actual, "a family says whether anything is there in every picture, or in none"
+            return {}
+        self.with_presence += 1
+        agrees = (expected > self.threshold) == (actual > self.threshold)
+        if not agrees:
+            self.disagreeing += 1
+            values = f"{actual:.4g} where {expected:.4g} is expected"
+            self._note("presence", f"{place} has {values}, on the other side of {self.threshold:g}")
+        return {"presence": {"expected": expected, "actual": actual, "agrees": agrees}}
+
+    def _pair(self, place: PictureRow, expected: Instances, actual: Instances, pair: Pair) -> None:
         for metric, value, worse in (
             ("mask_iou", pair.mask_iou, min),
             ("box_iou", pair.box_iou, min),
@@ -230,7 +168,7 @@ class InstanceStatistics:
                 if metric == "score":
                     self.where[metric][0] += f" has {actual.scores[pair.actual]:.4f}"
 
-    def _because(self, found: FoundInstances, i: int) -> str:
+    def _because(self, found: Instances, i: int) -> str:
         """Return what is known of why an instance has no partner."""
         if not found.masks[i].any():
             return ": its mask is empty, and an empty mask overlaps nothing"
@@ -246,9 +184,9 @@ class InstanceStatistics:
         return {
             "count": self.unpaired if self.compared else None,
             **{metric: self.worst.get(metric) for metric in OF_PAIRS},
-            "presence": self.disagreeing if self.compared else None,
-            "nonfinite": self.nonfinite,
-            "incomparable": len(self.problems),
+            "presence": self.disagreeing if self.with_presence else None,
+            "nonfinite": self.outputs.nonfinite,
+            "incomparable": len(self.outputs.problems),
         }
 
     def summary(self) -> dict[str, Json]:
@@ -262,14 +200,15 @@ class InstanceStatistics:
             )
             not_run = dict.fromkeys(OF_PAIRS, "no instance has a partner" if self.expected else nothing)
         return {
-            "dtype": INSTANCES,
+            "dtype": "instances",
             "exact": False,
             "elements": self.compared,
             "instances": self.expected,
             "metrics": metrics,
             "not_run": not_run,
-            "where": {metric: _listed(texts) for metric, texts in self.where.items()},
-            "problems": self.problems,
+            "absent": ["presence"] if self.compared and not self.with_presence else [],
+            "where": {metric: listed(texts) for metric, texts in self.where.items()},
+            "problems": self.outputs.problems,
         }
 
 
@@ -277,18 +216,14 @@ def _named(place: PictureRow) -> dict[str, Json]:
     return {"case": place.case, "row": place.row, "sample": place.sample}
 
 
-def _described(found: FoundInstances, i: int) -> dict[str, Json]:
+def _described(found: Instances, i: int) -> dict[str, Json]:
     box: Sequence[float] = [round(float(edge), 2) for edge in found.boxes[i]]
-    return {"instance": i, "query": int(found.queries[i]), "score": round(float(found.scores[i]), 6), "box": box}
+    query = {} if found.queries is None else {"query": int(found.queries[i])}
+    return {"instance": i, **query, "score": round(float(found.scores[i]), 6), "box": box}
 
 
-def _instance(place: PictureRow, found: FoundInstances, i: int) -> str:
-    """Return how a message names an instance: `instance 2 of sample0 (box 3,4,50,60, score 0.91)`."""
+def _instance(place: PictureRow, found: Instances, i: int) -> str:
+    """Return how a message names an instance: `instance 2 of sample0 (query 7, box 3,4,50,60, score 0.9100)`."""
     box = ",".join(f"{edge:.0f}" for edge in found.boxes[i])
-    return f"instance {i} of {place} (query {int(found.queries[i])}, box {box}, score {found.scores[i]:.4f})"
-
-
-def _listed(texts: Iterable[str]) -> str:
-    every = list(texts)
-    more = f"; and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    return "; ".join(every[:NAMED]) + more
+    query = "" if found.queries is None else f"query {int(found.queries[i])}, "
+    return f"instance {i} of {place} ({query}box {box}, score {found.scores[i]:.4f})"

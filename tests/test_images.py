@@ -7,21 +7,20 @@ import struct
 import numpy as np
 import pytest
 import torch
-from miniature import SCENES, TOKENIZER
+from miniature import SCENES
 from PIL import Image
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import pictures
-from sam3_build.families.sam3_image.pictures import preprocess
-from sam3_build.families.sam3_image.prompts import make_cases
+from sam3_build.pipeline import images
 
+MEAN = STD = (0.5, 0.5, 0.5)
 SCENE = SCENES / "scene1.png"
 ORIENTATION = 0x0112  # EXIF tag; 6: turn a quarter clockwise to show
 
 
 def test_a_picture_is_squashed_as_transformers_does_it():
     with Image.open(SCENE) as picture:
-        found = preprocess(picture, 168)
+        found = images.network_input(picture, (168, 168), MEAN, STD)
         pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(pixels, size=(168, 168), mode="bilinear", antialias=True)[0]
     expected = (resized.float() / 255 - 0.5) / 0.5
@@ -33,12 +32,12 @@ def test_a_picture_is_squashed_as_transformers_does_it():
 
 def test_values_run_from_minus_one_to_one():
     black_white = Image.fromarray(np.array([[0, 255]], np.uint8)).resize((8, 8), Image.Resampling.NEAREST)
-    found = preprocess(black_white, 8)
+    found = images.network_input(black_white, (8, 8), MEAN, STD)
     assert found.min() == -1 and found.max() == 1
 
 
 def test_transparency_and_grey_pictures_become_rgb():
-    assert preprocess(Image.new("LA", (30, 20), (128, 10)), 14).shape == (3, 14, 14)
+    assert images.network_input(Image.new("LA", (30, 20), (128, 10)), (14, 10), MEAN, STD).shape == (3, 14, 10)
 
 
 @pytest.mark.parametrize("kind", ["png", "tif", "pgm", "jp2"])
@@ -47,7 +46,7 @@ def test_sixteen_bits_of_grey_become_eight(tmp_path, kind):
     Image.fromarray(eight * 257).save(tmp_path / f"grey.{kind}")
     with Image.open(tmp_path / f"grey.{kind}") as stored:
         assert stored.mode in ("I", "I;16")
-    found = np.asarray(pictures.read(tmp_path / f"grey.{kind}"))
+    found = np.asarray(images.read(tmp_path / f"grey.{kind}"))
     np.testing.assert_array_equal(found, np.repeat(eight.astype(np.uint8)[..., None], 3, axis=2))
 
 
@@ -65,7 +64,7 @@ def test_sixteen_bits_of_grey_become_eight(tmp_path, kind):
 def test_grey_values_without_a_white_are_refused(tmp_path, values, message):
     Image.fromarray(values).save(tmp_path / "depth.tif")
     with pytest.raises(BuildError, match=f"depth.tif: its grey values {message}, .* save it with 8 or 16 bits"):
-        pictures.read(tmp_path / "depth.tif")
+        images.read(tmp_path / "depth.tif")
 
 
 def tag(number, value):
@@ -100,13 +99,13 @@ def test_the_white_of_a_picture_of_twelve_bits_is_that_of_twelve_bits(edited):
     packed = b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in pairs)
     stored = levels.tobytes()
     file = write((tag(BITS, 16), tag(BITS, 12)), (stored, packed.ljust(len(stored), b"\0")))
-    np.testing.assert_array_equal(np.asarray(pictures.read(file))[..., 1].ravel(), np.arange(256))
+    np.testing.assert_array_equal(np.asarray(images.read(file))[..., 1].ravel(), np.arange(256))
 
 
 def test_a_picture_of_sixteen_bits_whose_white_is_zero_is_no_negative(edited):
     write, _ = edited
     file = write((tag(PHOTOMETRIC, 1), tag(PHOTOMETRIC, 0)))
-    np.testing.assert_array_equal(np.asarray(pictures.read(file))[..., 1].ravel(), np.arange(256)[::-1])
+    np.testing.assert_array_equal(np.asarray(images.read(file))[..., 1].ravel(), np.arange(256)[::-1])
 
 
 def test_signed_grey_of_sixteen_bits_is_refused(tmp_path):
@@ -114,23 +113,19 @@ def test_signed_grey_of_sixteen_bits_is_refused(tmp_path):
     with Image.open(tmp_path / "signed.tif") as stored:
         assert stored.mode == "I"
     with pytest.raises(BuildError, match=r"signed.tif: its grey values run from 0 to 32767"):
-        pictures.read(tmp_path / "signed.tif")
+        images.read(tmp_path / "signed.tif")
 
 
-def test_a_turned_picture_is_read_as_viewers_show_it_and_so_are_its_boxes(config, tmp_path):
+def test_a_turned_picture_is_read_as_viewers_show_it(tmp_path):
     """A phone stores its pixels as the sensor lies, and in EXIF how to turn them."""
     with Image.open(SCENE) as shown:
         upright = shown.convert("RGB").crop((0, 0, 120, 60))
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
-    found = pictures.read(tmp_path / "phone.png")
+    found = images.read(tmp_path / "phone.png")
     assert found.size == (120, 60)
     np.testing.assert_array_equal(np.asarray(found), np.asarray(upright))
-    sample = {"image": "image0", "text": None, "boxes": [{"label": 1, "xywh": (60, 0, 60, 30)}]}
-    (case, _) = make_cases("meta", [sample], TOKENIZER, {"image0": tmp_path / "phone.png"}, config)
-    np.testing.assert_array_equal(case.arrays["input_boxes"], [[[0.75, 0.25, 0.5, 0.5]]])
-    np.testing.assert_array_equal(case.arrays["images"][0], preprocess(upright, 168))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +140,7 @@ def test_a_turned_picture_is_read_as_viewers_show_it_and_so_are_its_boxes(config
 def test_a_file_that_is_no_whole_picture_is_refused_in_pillows_words(tmp_path, name, damage, words):
     (tmp_path / name).write_bytes(damage(SCENE.read_bytes()))
     with pytest.raises(BuildError) as caught:
-        pictures.read(tmp_path / name)
+        images.read(tmp_path / name)
     message = str(caught.value)
     assert message.startswith(f"{name} cannot be read as a picture: {words}")
     assert "; give a whole picture file" in message and str(tmp_path) not in message
@@ -155,9 +150,9 @@ def test_a_picture_larger_than_pillow_takes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
     Image.new("1", (1500, 1500)).save(tmp_path / "poster.png")
     with pytest.raises(BuildError, match=r"poster\.png .*\(2250000 pixels\) exceeds limit .* at most 2 million pixels"):
-        pictures.read(tmp_path / "poster.png")
+        images.read(tmp_path / "poster.png")
 
 
 def test_a_picture_that_is_gone_is_told_apart_from_a_broken_one(tmp_path):
     with pytest.raises(FileNotFoundError):
-        pictures.read(tmp_path / "gone.png")
+        images.read(tmp_path / "gone.png")

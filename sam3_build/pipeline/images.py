@@ -1,7 +1,8 @@
-"""Reads picture files as upright RGB pixels, and turns them into the network's square input. No torch."""
+"""Reads picture files as upright RGB pixels, and turns them into a network's input. No torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+# What the names of pictures in a clip's folder end with.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Formats of which Pillow gives whatever has more than 8 bits of grey as 16.
 GIVEN_AS_16_BITS = ("PNG", "PPM", "JPEG2000")
 
 
-def preprocess(picture: Image.Image, size: int) -> NDArray[np.float32]:
-    """Return [3, size, size] float32 in -1 to 1: RGB, squashed with antialiased bilinear filtering, x / 127.5 - 1."""
+def network_input(
+    picture: Image.Image, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float32]:
+    """Return [3, height, width] float32: RGB, squashed to `size` (height, width) with antialiased bilinear filtering,
+    then (x / 255 - mean) / std by channel.
+    """
     import numpy as np
     from PIL import Image
 
-    squashed = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(squashed, np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1.0)
+    squashed = picture.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+    spread = np.array(std, np.float64)
+    # One division and one subtraction in float32: a mean and std of a half are x / 127.5 - 1 to the last bit.
+    scale = (255 * spread).astype(np.float32)[:, None, None]
+    offset = (np.array(mean, np.float64) / spread).astype(np.float32)[:, None, None]
+    pixels: NDArray[np.float32] = np.asarray(squashed, np.float32).transpose(2, 0, 1) / scale - offset
+    return pixels
 
 
 def read(path: Path) -> Image.Image:

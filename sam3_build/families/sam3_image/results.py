@@ -4,45 +4,21 @@ SAM 3's conventions: a query's score is sigmoid(logit) times sigmoid(presence), 
 holds anything of what was asked for; queries score above the threshold or are dropped; mask logits, not masks, are
 brought to the picture's size, bilinearly, and positive ones belong to the instance. Nothing is suppressed afterwards:
 the model gives each object one query.
-
-Every family that finds instances has this module. It reads the outputs of its layout's last component, and gives
-
-    find(outputs, size, threshold)   Instances
-    read_picture(path)               the picture as the family sees it, from which sizes are taken
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam3_build.families.sam3_image import pictures
+from sam3_build.pipeline.instances import Instances
+from sam3_build.pipeline.masks import enlarged
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Instances:
-    """What was found in one picture, in the order of the model's queries.
-
-    queries:  [n] int64, which query each instance is
-    scores:   [n] float32, 0 to 1
-    boxes:    [n, 4] float32, left, top, right, bottom in pixels, clipped to the picture
-    masks:    [n, height, width] bool
-    presence: 0 to 1, whether anything asked for is there at all; no score is higher
-    """
-
-    queries: NDArray[np.int64]
-    scores: Floats
-    boxes: Floats
-    masks: NDArray[np.bool_]
-    presence: float
 
 
 def find(outputs: Mapping[str, NDArray[np.generic]], size: tuple[int, int], threshold: float) -> Instances:
@@ -66,19 +42,7 @@ def find(outputs: Mapping[str, NDArray[np.generic]], size: tuple[int, int], thre
     inside = np.zeros((len(kept), height, width), np.bool_)
     for i, query in enumerate(kept):
         inside[i] = enlarged(masks[query], size) > 0
-    return Instances(kept, scores[kept], np.clip(boxes[kept] * edges, 0, edges), inside, float(presence[0]))
-
-
-def enlarged(logits: Floats, size: tuple[int, int]) -> Floats:
-    """Return `logits` [h, w] at `size` (height, width): bilinear between the centres of cells, as torch's interpolate
-    with align_corners=False; nothing is smoothed where the picture is the smaller one.
-    """
-    import cv2
-    import numpy as np
-
-    height, width = size
-    resized: Floats = cv2.resize(np.ascontiguousarray(logits), (width, height), interpolation=cv2.INTER_LINEAR)
-    return resized
+    return Instances(scores[kept], np.clip(boxes[kept] * edges, 0, edges), inside, kept, float(presence[0]))
 
 
 def _sigmoid(logits: Floats) -> Floats:
@@ -86,10 +50,3 @@ def _sigmoid(logits: Floats) -> Floats:
 
     with np.errstate(over="ignore"):  # exp of a large number is infinity, and one over that is 0, as it should be
         return np.float32(1) / (np.float32(1) + np.exp(-logits))
-
-
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Return the picture [height, width, 3], RGB, turned as viewers show it."""
-    import numpy as np
-
-    return np.asarray(pictures.read(path))

@@ -14,7 +14,9 @@ from build_space import ROOT
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from sam3_build.families.sam3_image.instances import enlarged, find, read_picture
+from sam3_build.families.sam3_image.results import find
+from sam3_build.pipeline import images
+from sam3_build.pipeline.masks import enlarged
 
 RNG = np.random.default_rng(7)
 
@@ -127,9 +129,9 @@ def test_a_mask_lies_where_its_logits_lie() -> None:
 
 
 def test_a_picture_is_read_as_people_see_it(tmp_path) -> None:
-    assert read_picture(ROOT / "manifests" / "samples" / "scene1.png").shape[2] == 3
+    assert images.read(ROOT / "manifests" / "samples" / "scene1.png").mode == "RGB"
     turned = Image.new("RGB", (30, 10), "red")
     exif = turned.getexif()
     exif[0x0112] = 6  # rotated by a quarter
     turned.save(tmp_path / "turned.jpg", exif=exif)
-    assert read_picture(tmp_path / "turned.jpg").shape == (30, 10, 3)
+    assert images.read(tmp_path / "turned.jpg").size == (10, 30)

@@ -1,0 +1,74 @@
+"""Clips: the frames of a sample, from a folder of pictures or a video file, each read when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build.errors import BuildError
+from sam3_build.params import SampleParams
+from sam3_build.pipeline import images
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The frames of a clip in the order in which they are run: the last one first, where the sample is reversed.
+
+    files: its pictures in order, or one video file
+    """
+
+    files: Sequence[Path]
+    frames: int
+    reverse: bool = False
+
+    @classmethod
+    def of(cls, sample: SampleParams, files: Mapping[str, Path]) -> Clip:
+        """Return the clip of a sample. files: by role."""
+        return cls([files[role] for role in sample.pictures], sample.frames, sample.reverse)
+
+    def __len__(self) -> int:
+        """Return how many frames are run."""
+        return self.frames
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        """Yield each frame, RGB, upright. BuildError for what cannot be read, and for a clip that ends early."""
+        if self.is_video and not self.reverse:
+            yield from self._decoded()
+            return
+        yield from (self[i] for i in range(len(self)))
+
+    def __getitem__(self, position: int) -> Image.Image:
+        """Return a frame, RGB, upright; BuildError as for all of them. Of a video file, those before it are decoded."""
+        at = self.frames - 1 - position if self.reverse else position
+        if not self.is_video:
+            return images.read(self.files[at])
+        return next(frame for i, frame in enumerate(self._decoded()) if i == at)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is one video file."""
+        return len(self.files) == 1 and self.files[0].suffix.lower() not in images.SUFFIXES
+
+    def _decoded(self) -> Iterator[Image.Image]:
+        (file,) = self.files
+        if not find_spec("av"):
+            raise BuildError(f"{file.name} is a video file, and PyAV reads it: pip install 'sam3-build[video]'")
+        import av
+
+        count = 0
+        try:
+            with av.open(str(file)) as container:
+                for frame in container.decode(video=0):
+                    yield frame.to_image()
+                    count += 1
+                    if count == self.frames:
+                        return
+        except av.FFmpegError as error:
+            raise BuildError(f"{file.name} cannot be read as a video: {error}") from error
+        raise BuildError(f"{file.name} ends after {count} frames, and {self.frames} are asked for")

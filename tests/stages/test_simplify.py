@@ -7,11 +7,14 @@ import onnx
 import onnxruntime
 import onnxsim
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from sam3_build.errors import BuildError
 from sam3_build.graph import files
-from sam3_build.stages import simplify
+from sam3_build.graph.names import name_from_scopes
+from sam3_build.spec import TensorSpec
+from sam3_build.stages import export, simplify
 
 
 def toy(tmp_path, **save):
@@ -164,3 +167,44 @@ def test_no_model_written_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(onnxsim, "simplify", lambda *given, **options: None)
     with pytest.raises(BuildError, match="wrote no model"):
         result(*toy(tmp_path))
+
+
+def attention(tmp_path):
+    """Attention without a mask, its projections biased, as the exporter writes it."""
+    torch.manual_seed(0)
+
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                setattr(self, name, torch.nn.Linear(64, 64))
+
+        def forward(self, x):
+            batch = x.shape[0]
+            heads = [p(x).view(batch, 5, 4, 16).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)]
+            q, k, v = heads
+            scores = (q @ k.transpose(-1, -2) * 0.25).softmax(-1)
+            return (self.out_proj((scores @ v).transpose(1, 2).reshape(batch, 5, 64)),)
+
+    tensors = [TensorSpec(name, "float32", ("batch", 5, 64)) for name in ("x", "y")]
+    interface = export.Interface(tensors[:1], tensors[1:], ["batch"], {"batch": 2})
+    module = Attention().eval()
+    model = export.to_onnx(module, interface, 20)
+    export.optimize(model)
+    name_from_scopes(model, "toy", frozenset(module.state_dict()))
+    for folder in ("in", "out"):
+        (tmp_path / folder).mkdir()
+    files.save(model, tmp_path / "in" / "toy.onnx")
+    return tmp_path / "in" / "toy.onnx", tmp_path / "out"
+
+
+def test_attention_stays_the_operators_of_onnx_and_its_projections_keep_their_names(tmp_path):
+    """onnxsim has a fusion into an operator of one runtime, which no other one knows."""
+    source, out = attention(tmp_path)
+    model, _ = result(source, out)
+    assert {node.domain for node in model.graph.node} == {""}
+    names = {node.name for node in model.graph.node}
+    assert {f"{p}_proj/MatMul_0" for p in ("q", "k", "v", "out")} <= names
+    x = np.random.default_rng(1).standard_normal((3, 5, 64)).astype(np.float32)
+    one, other = (onnxruntime.InferenceSession(f).run(None, {"x": x})[0] for f in (source, out / "toy.onnx"))
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)

@@ -31,13 +31,12 @@ from sam3_build.params import VerifyParams
 from sam3_build.results.instances import statistics as instances
 from sam3_build.results.instances.result import RESULT
 from sam3_build.spec import BASELINE, Gate
-from sam3_build.stages._networks import open_runner
+from sam3_build.stages._networks import network_session
 from training.batches import Batch
 from training.evaluate import GOALS, SCENES, THRESHOLD, Answer, Network, chained, evaluate, load, table
 from training.scenes import SIDE
 
 if TYPE_CHECKING:
-    from sam3_build.stages._networks import Runner
     from training.evaluate import Array
 
 ROOT = Path(__file__).parents[1]
@@ -83,26 +82,15 @@ def main(scenes: int = SCENES) -> int:
 
 def _files(session: Session, precision: str, stack: ExitStack) -> Answer:
     """Return what answers by the files that were built."""
-    from polygraphy.logger import G_LOGGER
-
-    stack.enter_context(G_LOGGER.verbosity(G_LOGGER.WARNING))
-    networks = {}
+    networks: dict[str, Network] = {}
     for component in FAMILY.components:
         action = session.plan.action(f"verify:{component.name}.{precision}")
         record = session.resolver.resolve(f"precision:{component.name}.{precision}").record
         if record is None:
             raise BuildError(f"{component.name}.{precision} is not built, or stale; run: doit build verify")
         inputs = {"onnx": session.store.object_path(record.object)}
-        networks[component.name] = _network(stack.enter_context(open_runner(VerifyParams.of(action.params), inputs)))
+        networks[component.name] = stack.enter_context(network_session(VerifyParams.of(action.params), inputs)).run
     return chained({**networks, "text_encoder": _padded(networks["text_encoder"])})
-
-
-def _network(runner: Runner) -> Network:
-    def run(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        # Polygraphy's runner gives the same buffers again.
-        return {name: np.array(array) for name, array in runner.infer(dict(arrays)).items()}
-
-    return run
 
 
 def _padded(network: Network) -> Network:

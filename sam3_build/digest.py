@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sam3_build.errors import BuildError
 from sam3_build.folders import write_atomically
-from sam3_build.layers import CORE
+from sam3_build.layers import CORE, RUN_ONLY
 from sam3_build.spec import Json
 
 PACKAGE = Path(__file__).parent
@@ -132,12 +132,16 @@ class DigestCache:
         return str(known[0]), tuple(str(k) for k in known[1:])
 
     def recipe(self, names: tuple[str, ...]) -> dict[str, str]:
-        """Return module -> digest for `names` and all that they import inside the package, core modules left out."""
+        """Return module -> digest for `names` and all that they import inside the package.
+
+        Modules of the core are left out, and of a build those that only run what it makes.
+        """
+        unused = RUN_ONLY if "stages.build" in names else frozenset[str]()
         found: dict[str, str] = {}
         queue = list(names)
         while queue:
             name = queue.pop()
-            if name in found or name.split(".")[0] in CORE:
+            if name in found or name in unused or name.split(".")[0] in CORE:
                 continue
             found[name], imports = self.module(name)
             queue.extend(imports)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from sam3_build.spec import DeviceFingerprint, Gate, Json, Shapes
+from sam3_build.spec import DeviceFingerprint, Gate, Json, Shapes, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +102,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a backend's runner gets: the folders of what was built and of the ONNX it was built from, and the stem."""
+    """What a backend's session gets: the folders of what was built and of the ONNX it was built from, and the stem."""
 
     built: Path
     onnx: Path
@@ -109,9 +110,24 @@ class RunRequest:
     options: Mapping[str, Json]
 
 
+class Session(Protocol):
+    """A built file, loaded, that runs as often as it is asked to. One thread at a time."""
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """What `run` takes, by name: numpy dtypes, and dims that are a size or, where any size does, a symbol or ""."""
+
+    def run(self, arrays: Arrays) -> Arrays:
+        """Return the outputs by name, as arrays of the caller's own, which no later run writes to.
+
+        arrays: every input, and nothing else, with the dtype and the fixed sizes that `inputs` has
+        BuildError when they are not that, when no shape profile takes their shapes, or when the library fails.
+        """
+
+
 @dataclass(frozen=True)
 class Backend:
-    """One way to run a component. All callables are cheap and import nothing heavy, except `build` and `runner`.
+    """One way to run a component. All callables but `build`, `session` and `layer_types` import nothing heavy.
 
     product:       what it builds, as people call it: `TensorRT engines`
     options:       a frozen dataclass that the manifest boundary validates a target's keys with
@@ -125,7 +141,8 @@ class Backend:
                    run*. The device is there if one is needed to run
     device_fields: (options, device) -> the device fields that enter the build key
     build:         (request, out folder) -> facts; writes `<stem><extension>` into the folder
-    runner:        (request) -> a Polygraphy runner of what was built, not yet activated
+    session:       (request) -> a context in which what was built is loaded, and runs; without Polygraphy. An engine is
+                   run under the first of its optimization profiles that takes the shapes of what it is fed
     layer_types:   (request) -> ONNX node name -> element type name in which the built thing computes it, as far as it
                    tells; None for a backend whose products cannot be inspected
     polygraphy:    (options, stem) -> the file that runs what was built and the options of `polygraphy run` by which it
@@ -148,7 +165,7 @@ class Backend:
     cannot_run: Callable[[Mapping[str, Json], DeviceFingerprint | None], str | None]
     device_fields: Callable[[Mapping[str, Json], DeviceFingerprint | None], Mapping[str, Json]]
     build: Callable[[BuildRequest, Path], Mapping[str, Json]]
-    runner: Callable[[RunRequest], object]
+    session: Callable[[RunRequest], AbstractContextManager[Session]]
     variants: tuple[tuple[str, Mapping[str, Json]], ...]
     layer_types: Callable[[RunRequest], Mapping[str, str]] | None = None
     polygraphy: Callable[[Mapping[str, Json], str], tuple[str, ...]] | None = None

@@ -1,5 +1,5 @@
-/* The calls of the CUDA driver and of NVML that nvidia.py makes, for one RTX 4090: it shows that arguments and types
-   are passed as the real headers declare them. */
+/* The calls of the CUDA driver and of NVML that are made, for one RTX 4090: it shows that arguments and types are passed
+   as the real headers declare them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,3 +52,44 @@ int nvmlDeviceGetMemoryInfo(void *handle, unsigned long long *total_free_used) {
     return handle != &gpu;
 }
 int nvmlSystemGetDriverVersion(char *version, unsigned length) { snprintf(version, length, "580.65.06"); return 0; }
+
+/* What a session of an engine needs of CUDA: memory of the host stands for the GPU's, and streams do all at once. */
+static long live, allocated;
+static int retained, streams, current;
+static char the_context, the_stream;
+long stub_live(void) { return live + retained + streams; } /* what has not been given back */
+long stub_allocations(void) { return allocated; }
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    *context = &the_context;
+    retained++;
+    return device == 7 ? 0 : 101;
+}
+int cuDevicePrimaryCtxRelease_v2(int device) { retained--; return device == 7 ? 0 : 101; }
+int cuCtxSetCurrent(void *context) { current = context == &the_context; return current ? 0 : 201; }
+int cuStreamCreate(void **stream, unsigned flags) {
+    *stream = &the_stream;
+    streams++;
+    return flags || !current;
+}
+int cuStreamDestroy_v2(void *stream) { streams--; return stream != &the_stream; }
+int cuStreamSynchronize(void *stream) {
+    if (getenv("STUB_KERNEL")) return atoi(getenv("STUB_KERNEL"));
+    return stream != &the_stream;
+}
+int cuMemAlloc_v2(unsigned long long *address, size_t size) {
+    if (getenv("STUB_MEMORY") && size > (size_t)atol(getenv("STUB_MEMORY"))) return 2; /* out of memory */
+    if (!size || !current) return 1;
+    *address = (unsigned long long)(size_t)malloc(size);
+    live++;
+    allocated++;
+    return 0;
+}
+int cuMemFree_v2(unsigned long long address) { free((void *)(size_t)address); live--; return address == 0; }
+int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t size, void *stream) {
+    memcpy((void *)(size_t)to, from, size);
+    return stream != &the_stream;
+}
+int cuMemcpyDtoHAsync_v2(void *to, unsigned long long from, size_t size, void *stream) {
+    memcpy(to, (void *)(size_t)from, size);
+    return stream != &the_stream;
+}

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 
 from sam3_build import registry
 from sam3_build.backends.onnxruntime import BACKEND as ONNXRUNTIME
-from sam3_build.plugins import Backend, BuildRequest, RunRequest
-from sam3_build.spec import Json
+from sam3_build.errors import BuildError
+from sam3_build.plugins import Backend, BuildRequest, RunRequest, Session
+from sam3_build.spec import Json, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -22,36 +23,34 @@ class Options:
     """None of its own."""
 
 
-class Runner(OnnxrtRunner):
-    """Runs under the profile set last, takes only shapes of it, and gives the same buffers again each time."""
-
-    def __init__(self, model: Path, profiles: list[dict[str, list[list[int]]]]) -> None:
-        super().__init__(SessionFromOnnx(str(model), providers=["cpu"])())
-        self.profiles, self.profile = profiles, 0
-        self.fed: list[int] = []
-        self._buffers: dict[str, np.ndarray] = {}
-
-    def set_profile(self, index: int) -> None:
-        self.profile = index
-
-    def infer_impl(self, feed_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        for name, array in feed_dict.items():
-            low, _, high = self.profiles[self.profile][name]
-            assert len(low) == array.ndim, f"{name}: {array.shape}"
-            if not all(lo <= n <= hi for lo, n, hi in zip(low, array.shape, high, strict=True)):
-                raise RuntimeError(f"Static dimension mismatch: {name} is {array.shape}, profile takes {low} to {high}")
-        self.fed.append(len(next(iter(feed_dict.values()))))
-        found = super().infer_impl(feed_dict)
-        for name, array in found.items():
-            old = self._buffers.get(name)
-            if old is not None and old.shape == array.shape:
-                old[...] = array
-            else:
-                self._buffers[name] = np.array(array)
-        return dict(self._buffers)
+Profiles = list[dict[str, list[list[int]]]]
 
 
-RUNNERS: list[Runner] = []
+@dataclass
+class Profiled:
+    """A session that takes only shapes of a profile; `fed` notes how many rows it got each time."""
+
+    session: Session
+    profiles: Profiles
+    fed: list[int] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        return self.session.inputs
+
+    def run(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if not any(all(takes(*one[name], shape) for name, shape in shapes.items()) for one in self.profiles):
+            raise BuildError(f"no profile takes {shapes}")
+        self.fed.append(len(next(iter(arrays.values()))))
+        return self.session.run(arrays)
+
+
+def takes(low: list[int], _: list[int], high: list[int], shape: tuple[int, ...]) -> bool:
+    return len(low) == len(shape) and all(lo <= n <= hi for lo, n, hi in zip(low, shape, high, strict=True))
+
+
+SESSIONS: list[Profiled] = []
 
 
 def _build(request: BuildRequest, out: Path) -> Mapping[str, Json]:
@@ -59,10 +58,12 @@ def _build(request: BuildRequest, out: Path) -> Mapping[str, Json]:
     return {}
 
 
-def _runner(request: RunRequest) -> Runner:
+@contextmanager
+def _session(request: RunRequest) -> Iterator[Profiled]:
     profiles = json.loads((request.built / f"{request.stem}.engine").read_bytes())
-    RUNNERS.append(Runner(request.onnx / f"{request.stem}.onnx", profiles))
-    return RUNNERS[-1]
+    with ONNXRUNTIME.session(request) as session:
+        SESSIONS.append(Profiled(session, profiles))
+        yield SESSIONS[-1]
 
 
 BACKEND: Backend = replace(
@@ -79,7 +80,7 @@ BACKEND: Backend = replace(
     cannot_run=lambda options, device: None,
     device_fields=lambda options, device: {},
     build=_build,
-    runner=_runner,
+    session=_session,
 )
 
 
@@ -90,4 +91,4 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         registry, "names", lambda folder: (*names(folder), *(["profiled"] if folder == "backends" else []))
     )
-    RUNNERS.clear()
+    SESSIONS.clear()

@@ -12,7 +12,7 @@ from sam3_build import registry
 from sam3_build.params import NetworkParams
 from sam3_build.pipeline import chain
 from sam3_build.spec import ComponentSpec, Feed, TensorSpec
-from sam3_build.stages._networks import open_runner
+from sam3_build.stages._networks import network_session
 
 FEEDS = (
     Feed("decoder", "prompt", (("text", "words"), ("geometry", "corners"))),
@@ -79,8 +79,8 @@ def test_links_of_a_chain_give_what_the_whole_chain_gives_in_memory(precision: s
 
     def computed(component: str, given: chain.Arrays) -> chain.Arrays:
         folder = miniature.folder(f"precision:{component}.{precision}", manifest)
-        with open_runner(NetworkParams(component=component, precision=precision), {"onnx": folder}) as runner:
-            return runner.infer(given)
+        with network_session(NetworkParams(component=component, precision=precision), {"onnx": folder}) as session:
+            return session.run(given)
 
     networks = {c.name: partial(computed, c.name) for c in family.components}
     linked = miniature.folder(f"chain:decoder.{precision}", manifest)

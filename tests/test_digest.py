@@ -14,6 +14,7 @@ import pytest
 from sam3_build import digest as digests
 from sam3_build.digest import DigestCache, canonical, digest, file_digest
 from sam3_build.errors import BuildError
+from sam3_build.layers import RUN_ONLY
 
 SNIPPET = '''
 """A module."""
@@ -410,3 +411,11 @@ def test_a_large_source_file_is_read_once_and_told_apart_from_its_plain_digest(
 def test_a_small_source_file_has_its_plain_digest(tmp_path: Path) -> None:
     (tmp_path / "small").write_bytes(b"abc")
     assert DigestCache(tmp_path / "none").source(tmp_path / "small") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_an_edit_of_what_only_runs_engines_measures_them_again_and_builds_none(tmp_path: Path) -> None:
+    cache = DigestCache(tmp_path / "cache")
+    for backend in ("backends.tensorrt", "backends.tensorrt_rtx"):
+        assert RUN_ONLY & cache.recipe(("stages.build", backend)).keys() == set()
+        for stage in ("stages.verify", "stages.chain", "stages.localize"):
+            assert RUN_ONLY - cache.recipe((stage, backend)).keys() == set()

@@ -34,12 +34,15 @@ HEAVY = frozenset(
 
 @dataclass(frozen=True)
 class Import:
-    """One import of a module: its full dotted name, the line, whether it runs when the module is loaded, or never."""
+    """One import of a module: its full dotted name, the line, and whether it runs when the module is loaded.
+
+    for_types: it never runs; the type checker alone reads it
+    """
 
     name: str
     line: int
     at_load: bool
-    for_types: bool = False
+    for_types: bool
 
 
 @cache
@@ -51,10 +54,10 @@ def modules() -> dict[str, Path]:
 
 @cache
 def imports(path: Path) -> tuple[Import, ...]:
-    return tuple(_imports(ast.parse(path.read_bytes()), at_load=True))
+    return tuple(_imports(ast.parse(path.read_bytes()), at_load=True, for_types=False))
 
 
-def _imports(node: ast.AST, *, at_load: bool, for_types: bool = False) -> Iterator[Import]:
+def _imports(node: ast.AST, *, at_load: bool, for_types: bool) -> Iterator[Import]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from (Import(alias.name, child.lineno, at_load, for_types) for alias in child.names)
@@ -127,9 +130,8 @@ def test_the_vocabulary_needs_only_the_standard_library() -> None:
         for name, path in modules().items()
         if name in ("errors", "layers", "documents", "spec", "params", "plugins")
         for found in imports(path)
-        if not inside(found)
-        and not found.for_types
-        and found.name.split(".")[0] not in {*sys.stdlib_module_names, "__future__"}
+        if not (found.for_types or inside(found))
+        if found.name.split(".")[0] not in {*sys.stdlib_module_names, "__future__"}
     ]
     assert foreign == []
 
@@ -142,6 +144,13 @@ def test_no_module_imports_a_heavy_package_when_it_is_loaded() -> None:
         if found.at_load and found.name.split(".")[0] in HEAVY
     ]
     assert heavy == []
+
+
+def test_only_what_builds_engines_and_what_writes_files_for_polygraphy_imports_it() -> None:
+    """What was built is run by sessions of our own, so that an installation that only runs needs none of it."""
+    users = {n for n, path in modules().items() if "polygraphy" in {i.name.split(".")[0] for i in imports(path)}}
+    builders = {"backends._tensorrt", "backends.tensorrt", "backends.tensorrt_rtx"}
+    assert users == builders | {"diagnose.polygraphy_files"}
 
 
 def test_opening_the_default_manifest_and_making_its_tasks_loads_nothing_heavy() -> None:
@@ -262,7 +271,6 @@ UNCOVERED = {
     ("families.sam3_image.finite", "numpy"): "masks the bits of exponents, which every version does alike",
     ("weights.hub", "httpx2"): "fetches files, of which the inventory of tensors is made, and it digests these",
     ("weights.hub", "huggingface_hub"): "the same",
-    ("backends.onnxruntime", "polygraphy"): "runs what is built here, for verify, whose key has it; builds nothing",
 }
 
 
@@ -283,7 +291,8 @@ def third_party(recipe: dict[str, str]) -> dict[str, str]:
         for name in recipe
         if name in modules()
         for found in imports(modules()[name])
-        if not inside(found) and found.name.split(".")[0] not in {*sys.stdlib_module_names, "__future__", "sam3_build"}
+        if not (found.for_types or inside(found))
+        if found.name.split(".")[0] not in {*sys.stdlib_module_names, "__future__", "sam3_build"}
     }
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sam3_build.errors import ManifestError
 from sam3_build.manifest import extends
 from sam3_build.manifest.load import load
 from sam3_build.manifest.types import Box, Checkpoint, Hub, Manifest, SourceFile, Target
-from sam3_build.plugins import Backend, Precision
+from sam3_build.plugins import Backend, Precision, RunRequest, Session
 from sam3_build.spec import ComponentSpec, Json, Layout, ModelFamily, TensorSpec
 
 GOOD = """\
@@ -67,6 +68,10 @@ def _impossible(options: Mapping[str, Json], precision: Precision) -> str | None
     return "no fp32 on 7.5" if "7.5" in capabilities and precision.name == "fp32" else None
 
 
+def _session(request: RunRequest) -> AbstractContextManager[Session]:
+    raise NotImplementedError
+
+
 def _backend(name: str, options: type, *, profiles: bool) -> Backend:
     return Backend(
         name=name,
@@ -84,7 +89,7 @@ def _backend(name: str, options: type, *, profiles: bool) -> Backend:
         cannot_run=lambda *_: None,
         device_fields=lambda *_: {},
         build=lambda *_: {},
-        runner=lambda _: None,
+        session=_session,
         variants=(),
     )
 

@@ -1,11 +1,10 @@
-"""What TensorRT and TensorRT-RTX share: build, run and inspect strongly typed engines through Polygraphy.
+"""What TensorRT and TensorRT-RTX share: build strongly typed engines through Polygraphy.
 
 Both are one API under two module names. An environment variable, read when Polygraphy is imported, says which is meant.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from types import ModuleType
 from typing import Protocol
 
 from sam3_build.errors import BuildError
-from sam3_build.plugins import BuildRequest, RunRequest
+from sam3_build.plugins import BuildRequest
 from sam3_build.spec import Json, Shapes
 
 # Progress is written each time that so many more hundredths are done.
@@ -230,27 +229,6 @@ def _monitor(trt: ModuleType) -> object:
 # ------------------------------------------------------------------ running
 
 
-def open_runner(request: RunRequest, library: Library) -> object:
-    """Return a Polygraphy runner of `<stem>.engine` in the folder `built`; its `set_profile` picks a profile."""
-    _import(library)
-    from polygraphy.backend.common import BytesFromPath
-    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
-
-    return TrtRunner(EngineFromBytes(BytesFromPath(str(request.built / f"{request.stem}.engine"))), name=library.title)
-
-
 def polygraphy_options(options: Mapping[str, Json], stem: str) -> tuple[str, ...]:
     """Return the file and the options by which `polygraphy run` runs an engine."""
     return f"{stem}.engine", "--model-type", "engine", "--trt"
-
-
-def inspect_engine(request: RunRequest, library: Library) -> Mapping[str, Json]:
-    """Return what the library's inspector says of `<stem>.engine` in the folder `built`."""
-    trt = _import(library)
-    from polygraphy.backend.common import BytesFromPath
-    from polygraphy.backend.trt import EngineFromBytes
-
-    engine = EngineFromBytes(BytesFromPath(str(request.built / f"{request.stem}.engine")))()
-    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    document: Mapping[str, Json] = json.loads(text)
-    return document

@@ -5,39 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
-from sam3_build.errors import BuildError
-from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest
+from sam3_build.backends import _onnxruntime
+from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest, Session
 from sam3_build.spec import DeviceFingerprint, Json
-
-# What a session is asked for. TF32 is off: what the graph calls FP32 is computed in FP32.
-PROVIDERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
-}
-
-
-class _TensorInfo(Protocol):
-    name: str
-    type: str
-    shape: list[int | str]
-
-
-class InferenceSession(Protocol):
-    """As much of an inference session as is used here."""
-
-    def get_providers(self) -> list[str]:
-        """Return the execution providers that it really uses, the first one first."""
-
-    def get_inputs(self) -> list[_TensorInfo]:
-        """Return its inputs."""
-
-    def get_outputs(self) -> list[_TensorInfo]:
-        """Return its outputs."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +25,7 @@ class OnnxRuntimeOptions:
 
 def build(request: BuildRequest, out: Path) -> Mapping[str, Json]:
     """Open a session on the ONNX file and write what it shows of itself to `<stem>.json`; return the same facts."""
-    session = open_session(request.onnx, _provider(request.options))
+    session = _onnxruntime.open_session(request.onnx, _provider(request.options))
     facts: dict[str, Json] = {
         "onnx": request.onnx.name,
         "providers": session.get_providers(),
@@ -61,44 +37,13 @@ def build(request: BuildRequest, out: Path) -> Mapping[str, Json]:
     return facts
 
 
-def _described(tensor: _TensorInfo) -> dict[str, Json]:
+def _described(tensor: _onnxruntime.TensorInfo) -> dict[str, Json]:
     return {"name": tensor.name, "type": tensor.type, "shape": list(tensor.shape)}
 
 
-def _runner(request: RunRequest) -> object:
-    from polygraphy.backend.onnxrt import OnnxrtRunner
-
-    model = request.onnx / f"{request.stem}.onnx"
-    return OnnxrtRunner(open_session(model, _provider(request.options)), name="onnxruntime")
-
-
-def open_session(onnx: Path, provider: str) -> InferenceSession:
-    """Return a session on an ONNX file. BuildError, quoting ONNX Runtime, when it cannot run the file there."""
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state
-
-    kinds = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
-    refusals = tuple(kind for kind in kinds if issubclass(kind, Exception))
-    name, settings = PROVIDERS[provider]
-    have = onnxruntime.get_available_providers()
-    if name not in have:
-        raise BuildError(f"this ONNX Runtime has no {name}, only {', '.join(have)} (pip install onnxruntime-gpu)")
-    try:
-        session: InferenceSession = onnxruntime.InferenceSession(str(onnx), providers=[(name, dict(settings))])
-    except refusals as error:
-        raise BuildError(f"{onnx.name}: ONNX Runtime cannot open it: {error}") from error
-    return require_provider(name, session, onnx.name)
-
-
-def require_provider(provider: str, session: InferenceSession, file: str) -> InferenceSession:
-    """Return `session`; BuildError when it fell back to another provider, which ONNX Runtime does in silence."""
-    used = session.get_providers()
-    if used[:1] != [provider]:
-        raise BuildError(
-            f"{file}: ONNX Runtime was asked for {provider} and fell back to {', '.join(used)}; its log says why "
-            "(CUDA and cuDNN libraries that it cannot load, most often)"
-        )
-    return session
+def _session(request: RunRequest) -> AbstractContextManager[Session]:
+    """Open the ONNX file, which is what this backend's product runs."""
+    return _onnxruntime.session(request.onnx / f"{request.stem}.onnx", _provider(request.options))
 
 
 def _provider(options: Mapping[str, Json]) -> str:
@@ -166,7 +111,7 @@ BACKEND = Backend(
     cannot_run=_missing,
     device_fields=_device_fields,
     build=build,
-    runner=_runner,
+    session=_session,
     polygraphy=lambda options, stem: (f"{stem}.onnx", "--onnxrt", "--providers", _provider(options)),
     variants=(("on a CPU", {"provider": "cpu"}), ("with provider: cuda", {"provider": "cuda"})),
 )

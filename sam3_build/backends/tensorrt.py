@@ -11,7 +11,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,7 @@ from typing import Literal
 from sam3_build.backends import _tensorrt
 from sam3_build.backends._engine_layers import layer_types
 from sam3_build.folders import write_atomically
-from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest
+from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest, Session
 from sam3_build.spec import DeviceFingerprint, Json
 
 LIBRARY = _tensorrt.Library(
@@ -134,13 +134,17 @@ def _release() -> str:
     return str(import_module(LIBRARY.module).__version__)
 
 
-def _runner(request: RunRequest) -> object:
-    return _tensorrt.open_runner(request, LIBRARY)
+def _session(request: RunRequest) -> AbstractContextManager[Session]:
+    from sam3_build.backends import _engine_session  # no build imports it: see layers.RUN_ONLY
+
+    return _engine_session.session(request, LIBRARY)
 
 
 def _layer_types(request: RunRequest) -> Mapping[str, str]:
     """Return ONNX node name -> element type, as the engine's inspector reports."""
-    return layer_types(_tensorrt.inspect_engine(request, LIBRARY))
+    from sam3_build.backends import _engines
+
+    return layer_types(_engines.inspect_engine(request, LIBRARY))
 
 
 # ------------------------------------------------------------------ timing cache
@@ -270,7 +274,7 @@ BACKEND = Backend(
     cannot_run=_cannot_run,
     device_fields=_device_fields,
     build=build,
-    runner=_runner,
+    session=_session,
     polygraphy=_tensorrt.polygraphy_options,
     layer_types=_layer_types,
     variants=(("", asdict(TensorRTOptions())),),

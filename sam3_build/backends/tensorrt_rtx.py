@@ -8,12 +8,13 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from sam3_build.backends import _tensorrt
-from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest
+from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest, Session
 from sam3_build.spec import DeviceFingerprint, Json
 
 # What release 1.7 compiles for. A test holds this against the installed library.
@@ -58,8 +59,10 @@ def build(request: BuildRequest, out: Path) -> Mapping[str, Json]:
     return {"compute_capabilities": capabilities, "profiles": profiles}
 
 
-def _runner(request: RunRequest) -> object:
-    return _tensorrt.open_runner(request, LIBRARY)
+def _session(request: RunRequest) -> AbstractContextManager[Session]:
+    from sam3_build.backends import _engine_session  # no build imports it: see layers.RUN_ONLY
+
+    return _engine_session.session(request, LIBRARY)
 
 
 def _capabilities(options: Mapping[str, Json]) -> list[str]:
@@ -131,7 +134,7 @@ BACKEND = Backend(
     cannot_run=_cannot_run,
     device_fields=_device_fields,
     build=build,
-    runner=_runner,
+    session=_session,
     polygraphy=_tensorrt.polygraphy_options,
     variants=(
         (f"for compute capability {', '.join(COMPUTE_CAPABILITIES)}", {"compute_capabilities": COMPUTE_CAPABILITIES}),

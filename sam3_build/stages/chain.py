@@ -16,7 +16,7 @@ from sam3_build.pipeline import chain
 from sam3_build.pipeline.cases import CASES, listed_cases, skipped_in, write_skipped
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.stages._networks import open_network, refusals
+from sam3_build.stages._networks import open_network
 
 
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
@@ -33,7 +33,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     params, ran = ChainParams.of(document), []
     # What one before it was not fed, nothing further on can be: a join would take it for one that does not run.
     skipped = {case: why for folder in inputs.values() for case, why in skipped_in(folder).items()}
-    with refusals(params), open_network(params, inputs) as network:
+    with open_network(params, inputs) as network:
         for name, files in (run for case in listed_cases(inputs[chain.GIVEN]) for run in case.runs(params.per)):
             find = chain.in_files(inputs, *files)
             feed = None if skipped.keys() & set(files) else chain.gather(params.inputs, params.feeds, find)
@@ -54,7 +54,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 STAGE = Stage(
     name="chain",
     summary="Run components one after another",
-    tools=("onnxruntime", "polygraphy", "numpy", "onnx", "onnx-ir"),
+    tools=("onnxruntime", "numpy", "onnx", "onnx-ir"),
     run=run,
     memory=Memory(base=500_000_000, weights=3.9, activations=2.6),
 )

@@ -16,7 +16,7 @@ from sam3_build.pipeline import chain, loop
 from sam3_build.pipeline.cases import CASES, listed_cases, skipped_in, write_skipped
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.stages._networks import Network, open_network, refusals
+from sam3_build.stages._networks import Network, open_network
 
 if TYPE_CHECKING:
     from sam3_build.pipeline.chain import Arrays
@@ -46,8 +46,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         for one in params.networks:
             roles = {role: f"{role}_{one.component}" for role in ("onnx", "built")}
             own = {role: inputs[name] for role, name in roles.items() if name in inputs}
-            with refusals(one):
-                networks[one.component] = _network(one, stack.enter_context(open_network(one, own)))
+            networks[one.component] = _network(one, stack.enter_context(open_network(one, own)))
         for case in listed_cases(inputs[chain.GIVEN]):
             frames = [case.frame(i) for i in range(case.frames)]
             if unread := before.keys() & {case.owner, *frames}:
@@ -71,8 +70,7 @@ def _network(params: NetworkParams, network: Network) -> loop.LoopNetwork:
         loop.checked(params.component, arrays, list(network.dims))
         if why := network.misfit(arrays):
             raise _MisfitError(f"{params.component}: {why}")
-        with refusals(params):
-            return network.run(arrays, params.component)
+        return network.run(arrays, params.component)
 
     return run
 

@@ -22,7 +22,7 @@ from sam3_build.pipeline.cases import INPUTS, arrays_of, opened, recorded_cases
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import BASELINE, Json
 from sam3_build.stages import build
-from sam3_build.stages._networks import Arrays, open_network, refusals
+from sam3_build.stages._networks import Arrays, open_network
 
 if TYPE_CHECKING:
     from onnx_ir import Model
@@ -114,7 +114,7 @@ def _run(params: NetworkParams, inputs: Mapping[str, Path], cases: Sequence[Path
     Both forms of the graph get a case's rows in the groups that the engine takes: a boundary's first dim need not be
     that of the rows, so what groups give cannot be joined.
     """
-    with refusals(params), open_network(params, inputs) as network:
+    with open_network(params, inputs) as network:
         for case in cases:
             feed = arrays_of(case, INPUTS)
             if why := network.misfit(feed):
@@ -152,7 +152,7 @@ def _described(block: Block, summaries: Mapping[str, Json]) -> dict[str, Json]:
 STAGE = Stage(
     name="localize",
     summary="Measure at each block boundary",
-    tools=("ml_dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime", "polygraphy"),
+    tools=("ml_dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime"),
     run=run,
     memory=Memory(base=600_000_000, weights=2.6, activations=3.1),
 )

@@ -40,7 +40,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 STAGE = Stage(
     name="trial",
     summary="Measure a graph with some nodes in FP32",
-    tools=("ml_dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime", "polygraphy"),
+    tools=("ml_dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime"),
     run=run,
     memory=Memory(base=700_000_000, weights=3.9, activations=2.6),
 )

@@ -21,6 +21,7 @@ ADA = {"compute_capabilities": ["8.9"]}
 BUILD = """
 import json, logging, sys
 from pathlib import Path
+from sam3_build import layers
 from sam3_build.backends.tensorrt_rtx import BACKEND
 from sam3_build.errors import BuildError
 from sam3_build.plugins import BuildRequest
@@ -28,6 +29,8 @@ logging.basicConfig(level=logging.INFO)
 onnx, out, options, profiles = sys.argv[1:]
 try:
     facts = BACKEND.build(BuildRequest(Path(onnx), "toy", json.loads(options), tuple(json.loads(profiles))), Path(out))
+    loaded = [m for m in layers.RUN_ONLY if "sam3_build." + m in sys.modules]
+    assert not loaded, f"a build depends on {loaded}, and its key leaves them out"
     print(json.dumps(facts))
 except BuildError as error:
     print(error)

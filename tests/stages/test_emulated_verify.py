@@ -67,6 +67,6 @@ def test_a_session_needs_no_file_any_more_once_it_is_open(inputs, monkeypatch):
     params = NetworkParams(component="toy", precision="bf16")
     assert _networks.is_emulated(params)
     assert not _networks.is_emulated(NetworkParams(component="toy", precision="bf16", backend="tensorrt_rtx"))
-    with _networks.open_runner(params, inputs) as runner:
+    with _networks.network_session(params, inputs) as session:
         assert list(scratch.iterdir()) == []
-        np.testing.assert_allclose(runner.infer({"x": X})["y"], X, rtol=2**-7)
+        np.testing.assert_allclose(session.run({"x": X})["y"], X, rtol=2**-7)

@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from onnx import numpy_helper
 from toy_graphs import info, n, toy
 
 from sam3_build import registry
-from sam3_build.backends.onnxruntime import BACKEND, open_session
+from sam3_build.backends import _onnxruntime
+from sam3_build.backends.onnxruntime import BACKEND
 from sam3_build.compare.judge import gates_for
 from sam3_build.diagnose.localize import Located, conclude
 from sam3_build.graph import files
 from sam3_build.graph.blocks import blocks
-from sam3_build.plugins import BuildRequest, RunRequest
+from sam3_build.plugins import BuildRequest, RunRequest, Session
 from sam3_build.spec import Comparison, Gate
 from sam3_build.stages import build, localize, precision, verify
 
@@ -212,7 +214,6 @@ def test_an_overflow_of_fp16_is_found_at_its_block_and_called_what_it_is(tmp_pat
 
 def engine(monkeypatch: pytest.MonkeyPatch, faulty: Callable[[onnx.ModelProto], Fault | None]) -> dict[str, object]:
     """Make up a backend whose engine is the graph with the fault that `faulty` picks for it; return its parameters."""
-    from polygraphy.backend.onnxrt import OnnxrtRunner
 
     def built(request: BuildRequest, out: Path) -> dict[str, object]:
         shutil.copy(request.onnx, out / f"{request.stem}.engine")
@@ -220,10 +221,10 @@ def engine(monkeypatch: pytest.MonkeyPatch, faulty: Callable[[onnx.ModelProto], 
             edit(out / f"{request.stem}.engine", fault)
         return {}
 
-    def runner(request: RunRequest) -> object:
-        return OnnxrtRunner(open_session(request.built / f"{request.stem}.engine", "cpu"), name="made up")
+    def opened(request: RunRequest) -> AbstractContextManager[Session]:
+        return _onnxruntime.session(request.built / f"{request.stem}.engine", "cpu")
 
-    backend = replace(BACKEND, name="made_up", extension=".engine", build=built, runner=runner)
+    backend = replace(BACKEND, name="made_up", extension=".engine", build=built, session=opened)
     monkeypatch.setattr(registry, "backend", lambda name: backend)
     return {"backend": "made_up", "options": {}, "profiles": []}
 

@@ -77,8 +77,8 @@ def run(folder: Path, stage: str, *profiles: dict[str, list[int]]) -> dict[str, 
 
 def test_an_engine_for_one_row_is_verified_row_by_row(folder: Path) -> None:
     found = run(folder, "verify", {"batch": [1, 1, 1], "num_boxes": [1, 8, 20]})
-    (runner,) = profiled_backend.RUNNERS
-    assert runner.fed == [1] * 7, "one row at a time of 1, 4 and 2"
+    (session,) = profiled_backend.SESSIONS
+    assert session.fed == [1] * 7, "one row at a time of 1, 4 and 2"
     sums = found["outputs"]["sums"]
     assert found["cases"] == sorted(CASES) and "skipped" not in found
     assert sums["elements"] == 7 and sums["metrics"]["max_abs_over_range"] < 1e-6
@@ -89,8 +89,8 @@ def test_an_engine_for_one_row_is_verified_row_by_row(folder: Path) -> None:
 
 def test_rows_that_a_profile_takes_together_are_fed_together_and_once_more(folder: Path) -> None:
     found = run(folder, "verify", {"batch": [1, 1, 2], "num_boxes": [1, 8, 20]})
-    (runner,) = profiled_backend.RUNNERS
-    assert runner.fed == [1, 2, 2, 2, 2], "alone, together in two groups, its rows 1 and 0 again, wide"
+    (session,) = profiled_backend.SESSIONS
+    assert session.fed == [1, 2, 2, 2, 2], "alone, together in two groups, its rows 1 and 0 again, wide"
     assert found["outputs"]["sums"]["metrics"]["rows"] < 1e-6
 
 
@@ -105,9 +105,9 @@ def test_an_engine_for_batches_of_four_is_fed_rows_again_in_fours(folder: Path, 
 def test_a_profile_is_set_for_what_it_takes(folder: Path) -> None:
     small, large = {"batch": [1, 1, 4], "num_boxes": [1, 2, 4]}, {"batch": [1, 1, 1], "num_boxes": [5, 9, 20]}
     found = run(folder, "verify", small, large)
-    (runner,) = profiled_backend.RUNNERS
+    (session,) = profiled_backend.SESSIONS
     assert found["cases"] == sorted(CASES)
-    assert runner.fed == [1, 4, 3, 1, 1]
+    assert session.fed == [1, 4, 3, 1, 1]
 
 
 def test_a_case_that_fits_no_profile_is_skipped_and_told_for_information(folder: Path) -> None:

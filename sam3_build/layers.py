@@ -36,7 +36,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
 
 # What a plug-in may import besides the vocabulary and its own folder.
 PLUG_INS = {
-    "families": ("weights", "pipeline"),
+    "families": ("params", "weights", "pipeline"),
     "patches": ("graph",),
     "precisions": ("graph",),
     "backends": ("folders", "pipeline"),

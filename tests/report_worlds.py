@@ -57,11 +57,11 @@ def world(
 ) -> World:
     """Return a report. noise: of an output in a comparison, relative to its values; task: the pipeline's metrics."""
     plan, manifest = session().plan, session().manifest
-    comparisons = [_as_if(c, gpu) for c in plan.comparisons if c.component != PIPELINE]
+    comparisons = [_as_if(c, gpu) for c in plan.comparisons if c.kind not in (Kind.RESULT, Kind.GAP)]
     comparisons += [
         _pipeline(p, t, gpu, informs or {}) for p in ("fp32", "fp16") for t in (None, "ampere", "ada", "blackwell")
     ]
-    plan = replace(plan, comparisons=tuple(comparisons), contrasts=())
+    plan = replace(plan, comparisons=tuple(comparisons))
     records = {a.name: _record(a) for a in plan.actions if a.stage not in ("verify", "compare", "chain")}
     for c in comparisons:
         if c.action:

@@ -11,13 +11,14 @@ import miniature
 import numpy as np
 import profiled_backend
 import pytest
+from sam3_cases import cases_of, prompts_of
 
 from sam3_build import registry
 from sam3_build.commands.doit_reporter import reporter as reporter_of
+from sam3_build.documents import value_of
 from sam3_build.errors import ManifestError
 from sam3_build.execution.session import open_session
-from sam3_build.families.sam3_image.cases import case_shapes
-from sam3_build.families.sam3_image.prompts import make_cases
+from sam3_build.families.sam3_image.cases import ImagePrompts, case_shapes
 from sam3_build.manifest.load import load
 from sam3_build.manifest.types import Manifest
 from sam3_build.plan.make import make_plan
@@ -133,9 +134,10 @@ def test_shapes_of_cases_are_those_of_their_arrays(layout: str, reference: str, 
     samples = [
         {"image": "p", "text": "red circle", "boxes": [{"label": 1, "xywh": (10, 10, 30, 30)}] * n} for n in counts
     ]
-    cases = make_cases(reference, samples, MINI / "tokenizer.json", {"p": SCENE}, config, layout, padding)
+    cases = cases_of(reference, samples, MINI / "tokenizer.json", {"p": SCENE}, config, layout, padding)
     static = registry.family("sam3_image").static_dims(config)
-    shapes = case_shapes(CaseRequest(layout, reference, counts, padding, static))
+    prompts = [prompts_of(sample) for sample in samples]
+    shapes = case_shapes(CaseRequest(layout, "image", reference, prompts, range(len(counts)), padding, static))
     assert [(case.name, case.samples) for case in cases] == [(shape.name, shape.samples) for shape in shapes]
     for case, shape in zip(cases, shapes, strict=True):
         assert len(case.arrays["images"]) == shape.sizes["batch"]
@@ -163,9 +165,11 @@ def test_plan_and_the_first_action_of_a_run_tell_it(
 def test_the_prompt_of_a_case_is_as_long_as_the_one_that_pytorch_recorded() -> None:
     static = registry.family("sam3_image").static_dims(json.loads((MINI / "config.json").read_bytes()))
     manifest = load("sam3_mini", ROOT)
-    counts = [len(sample.boxes) for sample in manifest.samples]
+    prompts = [value_of(ImagePrompts, sample.prompts) for sample in manifest.samples]
     recorded = miniature.folder("reference:decoder")
-    shapes = case_shapes(CaseRequest(manifest.layout, manifest.reference, counts, manifest.padding, static))
+    numbers = range(len(prompts))
+    request = CaseRequest(manifest.layout, "image", manifest.reference, prompts, numbers, manifest.padding, static)
+    shapes = case_shapes(request)
     assert len(shapes) == len(list(recorded.glob("*.npz")))
     for shape in shapes:
         with np.load(recorded / f"{shape.name}.npz") as arrays:

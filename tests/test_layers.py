@@ -326,6 +326,8 @@ NAMES = "only a type, or a name that messages and facts use"
 FROM_CORE = {
     "digest.canonical": "the JSON of small lists; keys are made with it, so that KEY_VERSION stands for it",
     "digest.digest": "the digest of a graph's structure; the same",
+    "documents.Json": NAMES,
+    "documents.value_of": "decodes a sample's prompts, which are in the key, into a dataclass of the family's recipe",
     "errors": "words of errors, and errors keep nothing",
     "folders.write_atomically": "how a timing cache is written, which only saves time",
     "machine.gpu": "asks which GPU is here; the key has it",
@@ -338,7 +340,7 @@ FROM_CORE = {
 
 # What the core's vocabulary does beside naming things: of these, what an output could depend on must not be used.
 PLANNING_PROPERTIES = {"gemm_types", "symbolic_dims"}
-PLANNING_METHODS = {"laid_out", "row_dim", "upstream", "network"}
+PLANNING_METHODS = {"laid_out", "row_dim", "before", "network", "label"}
 
 
 def test_what_decides_an_output_is_not_in_the_core() -> None:

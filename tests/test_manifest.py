@@ -17,9 +17,10 @@ from sam3_build import registry
 from sam3_build.errors import ManifestError
 from sam3_build.manifest import extends
 from sam3_build.manifest.load import load
-from sam3_build.manifest.types import Box, Checkpoint, Hub, Manifest, SourceFile, Target
+from sam3_build.manifest.types import Checkpoint, Hub, Manifest, SourceFile, Target
+from sam3_build.pipeline.prompts import Box, boxes_of
 from sam3_build.plugins import Backend, Precision, RunRequest, Session
-from sam3_build.spec import ComponentSpec, Json, Layout, ModelFamily, TensorSpec
+from sam3_build.spec import ComponentSpec, Feed, Json, Layout, ModelFamily, Pipeline, Step, TensorSpec
 
 GOOD = """\
 family: toy
@@ -106,14 +107,29 @@ HEAD = ComponentSpec(
     (TensorSpec("masks", "float32", ("batch", "size")), TensorSpec("valid", "bool", ("batch",))),
     ("head",),
 )
+FED_HEAD = Step("head", (Feed("features", (("encoder", "features"),)),))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    text: str | None = None
+    boxes: tuple[Box, ...] = ()
+
+
+def _pipeline(*steps: Step) -> Pipeline:
+    return Pipeline("image", Prompts, ("images", "boxes"), steps)
+
+
 FAMILY = ModelFamily(
     name="toy",
     layouts={
-        "v1": Layout((ENCODER, HEAD), (), ("batch", "num_boxes")),
+        "v1": Layout((ENCODER, HEAD), (_pipeline(Step("encoder"), FED_HEAD),), ("batch", "num_boxes")),
         "v2": Layout(
-            (replace(HEAD, inputs=(*ENCODER.inputs, HEAD.inputs[1])),), (), ("batch", "num_boxes", "num_points")
+            (replace(HEAD, inputs=(*ENCODER.inputs, HEAD.inputs[1])),),
+            (_pipeline(Step("head")),),
+            ("batch", "num_boxes", "num_points"),
         ),
-        "v3": Layout((ENCODER,), (), ("batch",)),
+        "v3": Layout((ENCODER,), (_pipeline(Step("encoder")),), ("batch",)),
     },
     references={"meta": "Meta's code", "hf": "transformers"},
     static_dims=lambda _: {"size": 8},
@@ -190,9 +206,10 @@ def test_everything_in_a_manifest_reaches_the_result(project: Path) -> None:
     assert manifest.targets["cpu"].shape_profiles == ("small", "large")
     assert manifest.targets["ada"].options == {"capabilities": ["8.9"], "level": 3}
     assert manifest.targets["ada"].shape_profiles == ("small",)
-    assert manifest.samples[0].text == "red circle"
-    assert manifest.samples[0].boxes == ()
-    assert manifest.samples[1].boxes == (Box(1, 40, 40, 30, 30), Box(0, 90, 80.5, 20, 20))
+    first, second = manifest.samples
+    assert (first.pipeline, first.pictures, first.prompts) == ("image", (here / "scene.png",), {"text": "red circle"})
+    assert boxes_of(second.prompts) == (Box(1, 40, 40, 30, 30), Box(0, 90, 80.5, 20, 20))
+    assert "text" not in second.prompts
     assert manifest.tolerances == {"fp16": {"head": {"masks": {"cosine": 0.99, "std_ratio": (0.9, 1.1)}}}}
 
 
@@ -926,7 +943,7 @@ def test_a_path_is_relative_to_the_file_that_it_was_written_in(project: Path) ->
     Path("sub/n.yaml").write_text("extends: ../base.yaml\ntokenizer: tokens.json\n")
     manifest = load("sub/n.yaml", project)
     assert manifest.tokenizer.samefile("sub/tokens.json")
-    assert manifest.samples[0].image.samefile("scene.png")
+    assert manifest.samples[0].pictures[0].samefile("scene.png")
 
 
 def test_an_error_names_the_file_and_line_that_the_value_came_from(project: Path) -> None:
@@ -1227,7 +1244,7 @@ def test_a_tilde_is_the_home_folder_in_every_path(project: Path, monkeypatch: py
     assert drawn.checkpoint.files == {"config": home / "toy.json"}
     assert manifest.checkpoint.files == {"config": home / "toy.json", "weights": home / "w.safetensors"}
     assert manifest.tokenizer == home / "toy_tokenizer.json"
-    assert manifest.samples[0].image == home / "scene.png"
+    assert manifest.samples[0].pictures[0] == home / "scene.png"
 
 
 def test_a_home_that_nobody_has_is_no_file(project: Path) -> None:

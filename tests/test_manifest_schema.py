@@ -13,6 +13,7 @@ from sam3_build.manifest.json_schema import json_schema, write_schema
 from sam3_build.manifest.load import load
 from sam3_build.manifest.shape import ManifestFile
 from sam3_build.manifest.yaml_tree import Problem, read_yaml
+from sam3_build.pipeline.prompts import boxes_of
 from sam3_build.spec import Json
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +86,7 @@ def test_the_default_manifest_is_what_the_readme_shows() -> None:
     assert manifest.shape_profiles == {
         "default": {"batch": (1, 1, 8), "num_boxes": (1, 8, 20), "prompt_len": (1, 34, 60)}
     }
-    assert [(s.text, [b.label for b in s.boxes]) for s in manifest.samples] == [
+    assert [(s.prompts.get("text"), [b.label for b in boxes_of(s.prompts)]) for s in manifest.samples] == [
         ("red circle", []),
         ("yellow star", []),
         (None, [1]),
@@ -167,6 +168,25 @@ shape_profiles: {default: {batch: null}}
 tolerances: null
 """
     assert accepts(json_schema(), plain(text, tmp_path), json_schema())
+
+
+@pytest.mark.parametrize(
+    ("sample", "fits"),
+    [
+        ("image: a.png, points: 'pos:1,2', mask: m.png", True),
+        ("video: clip, frames: 2, reverse: true, prompts: [{frame: 0, object: 1, points: 'pos:1,2'}]", True),
+        ("video: clip, frames: 2, prompts: [{frame: 0, text: cat}, {frame: 1, remove: 0}]", True),
+        ("text: cat", False),
+        ("video: clip, prompts: []", False),
+        ("video: clip, frames: 0, prompts: []", False),
+        ("video: clip, frames: 2, prompts: [{object: 1, points: 'pos:1,2'}]", False),
+        ("video: clip, frames: 2, prompts: [{frame: -1, object: 1}]", False),
+        ("video: clip, frames: 2, prompts: [{frame: 0, image: a.png}]", False),
+    ],
+)
+def test_a_sample_is_a_picture_or_a_clip_with_prompts_on_frames(sample: str, fits: bool, tmp_path: Path) -> None:
+    text = f"extends: sam3_mini.yaml\nsamples: [{{{sample}}}]\n"
+    assert accepts(json_schema(), plain(text, tmp_path), json_schema()) == fits
 
 
 def test_a_list_selects_only_where_there_is_something_to_select_from(tmp_path: Path) -> None:

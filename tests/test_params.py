@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -13,7 +14,7 @@ from sam3_build.digest import canonical
 from sam3_build.documents import Params
 from sam3_build.errors import BuildError
 from sam3_build.manifest.load import load
-from sam3_build.params import BuildParams, ContrastParams, NetworkParams, PrecisionParams, VerifyParams
+from sam3_build.params import BuildParams, NetworkParams, PrecisionParams, ReferenceGapParams, VerifyParams
 from sam3_build.plan import search
 from sam3_build.plan.make import make_plan
 from sam3_build.plan.resolve import Machine, resolve
@@ -38,6 +39,10 @@ DEFAULTS: dict[tuple[str, str], object] = {
     ("NetworkParams", "profiles"): (),
     ("NetworkParams", "row_dim"): None,
     ("VerifyParams", "types"): None,
+    ("SampleParams", "frames"): 0,
+    ("SampleParams", "reverse"): False,
+    ("ReferenceParams", "per"): "case",
+    ("ChainParams", "per"): "case",
 }
 
 
@@ -48,12 +53,20 @@ def test_what_a_plan_writes_is_what_stages_read() -> None:
         document = json.loads(canonical(action.params))
         assert type(action.arguments).of(document) == action.arguments, action.name
         assert type(action.arguments).of(document).document() == document, action.name
-    assert {type(action.arguments) for action in (*plan.actions, *tried)} >= {BuildParams, ContrastParams, VerifyParams}
+    assert {type(action.arguments) for action in (*plan.actions, *tried)} >= {
+        BuildParams,
+        ReferenceGapParams,
+        VerifyParams,
+    }
+
+
+def snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def test_every_stage_has_a_class_of_parameters_and_reads_no_raw_ones() -> None:
     """What is read from the document itself is typed by nobody."""
-    named = {name.removesuffix("Params").lower() for name in vars(params) if name.endswith("Params")} | {"quantize"}
+    named = {snake(name.removesuffix("Params")) for name in vars(params) if name.endswith("Params")} | {"quantize"}
     for path in sorted((ROOT / "sam3_build" / "stages").glob("[a-z]*.py")):
         text = path.read_text()
         assert path.stem in named, path.name
@@ -152,6 +165,6 @@ def test_defaults_and_file_stems_are_what_keys_were_made_with() -> None:
     }
     assert digest.KEY_VERSION == 1
     assert defaults == DEFAULTS
-    assert Feed("decoder", "x", (("encoder", "y"),)).axis == 1
+    assert Feed("x", (("encoder", "y"),)).axis == 1
     graph = {"component": "decoder", "precision": "fp16"}
     assert PrecisionParams(**graph).stem == NetworkParams(**graph).stem == "decoder.fp16"

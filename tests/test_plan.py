@@ -17,9 +17,10 @@ from sam3_build import registry
 from sam3_build.compare.judge import Verdict, judge
 from sam3_build.graph.emulation import emulates
 from sam3_build.manifest.load import load
+from sam3_build.plan.comparisons import ONLY_REPORTED
 from sam3_build.plan.make import make_plan
 from sam3_build.plugins import Backend
-from sam3_build.spec import TYPES, Action, Gate, Kind, Plan
+from sam3_build.spec import TYPES, Action, Comparison, Gate, Kind, Plan
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "sam3_mini.plan"
@@ -99,7 +100,11 @@ def test_only_tensorrt_plans_are_called_engine() -> None:
 def test_every_file_that_the_manifest_names_is_in_some_key() -> None:
     manifest = load("sam3_mini", ROOT)
     keyed = {path for action in make_plan(manifest).actions for path in action.files.values()}
-    assert keyed == {manifest.tokenizer, *manifest.checkpoint.files.values(), *(s.image for s in manifest.samples)}
+    assert keyed == {
+        manifest.tokenizer,
+        *manifest.checkpoint.files.values(),
+        *(p for s in manifest.samples for p in s.pictures),
+    }
 
 
 # ------------------------------------------------------------------ choices
@@ -129,7 +134,7 @@ def test_the_baseline_is_measured_and_not_built_where_it_is_not_selected(tmp_pat
     assert "verify:decoder.fp32" in names(plan, "verify")
     assert {name.split(".")[1] for name in names(plan, "build")} == {"fp16"}
     assert plan.action("verify:decoder.fp16").inputs["baseline"].action == "verify:decoder.fp32"
-    assert [c.label for c in plan.comparisons if c.component == "decoder"] == [
+    assert [c.label for c in plan.comparisons if c.component == "decoder" and c.kind != Kind.GAP] == [
         "pytorch fp32 vs onnxruntime fp32",
         "onnxruntime fp32 vs onnxruntime fp16, emulated (range parity)",
         "onnxruntime fp32 vs ampere fp16 (engine parity; no FP32 engine is built)",
@@ -182,7 +187,7 @@ def test_a_picture_of_two_samples_is_one_input(tmp_path: Path) -> None:
     assert [role for role in samples.files if role.startswith("image")] == ["image0", "image1"]
     given = samples.params["samples"]
     assert isinstance(given, list)
-    assert [sample["image"] for sample in given] == ["image0", "image0", "image1"]
+    assert [sample["pictures"] for sample in given] == [["image0"], ["image0"], ["image1"]]
 
 
 def test_a_checkpoint_file_is_in_the_inventorys_key_and_only_read_elsewhere(tmp_path: Path) -> None:
@@ -244,25 +249,46 @@ def test_targets_of_a_missing_library_are_blocked_with_the_reason_and_no_others(
 
 def test_each_component_is_compared_in_each_precision_on_onnx_runtime_and_on_each_engine() -> None:
     plan = make_plan(load("sam3_mini", ROOT))
-    assert len(plan.comparisons) == (len(COMPONENTS) + 1) * 2 * (1 + 3), "each component, and all of them together"
+    sides = (len(COMPONENTS) + 1) * 2 * (1 + 3)
+    assert len(plan.comparisons) == sides + 1, "each component, all of them together, and the reference gap"
     measured = [c for c in plan.comparisons if c.action]
-    assert [c.action for c in measured] == [*names(plan, "verify"), *names(plan, "compare")]
+    assert [c.action for c in measured] == [
+        name for s in ("verify", "compare", "reference_gap") for name in names(plan, s)
+    ]
     assert all(c.not_run is None for c in measured)
     engines = [c for c in plan.comparisons if not c.action]
     assert all(c.not_run for c in engines), "an engine that nothing runs must say why"
     assert {c.label.split()[3] for c in engines} == {"ampere", "ada", "blackwell"}
 
 
-def test_text_only_samples_are_contrasted_with_the_other_reference(tmp_path: Path) -> None:
+def gaps(plan: Plan) -> list[Comparison]:
+    return [comparison for comparison in plan.comparisons if comparison.kind == Kind.GAP]
+
+
+def test_what_the_other_reference_changes_on_text_only_samples_is_measured(tmp_path: Path) -> None:
     plan = make_plan(load("sam3_mini", ROOT))
-    (action,) = [action for action in plan.actions if action.stage == "contrast"]
-    assert action.name == "contrast:decoder.hf"
-    assert action.params["text_only"] == [0, 1, 4]
+    (action,) = [action for action in plan.actions if action.stage == "reference_gap"]
+    assert action.name == "reference_gap:decoder.hf"
+    assert action.params["samples"] == [0, 1, 4]
+    assert action.params["absent"] == {"input_boxes": [[0, 0, 0, 0]], "input_boxes_labels": [-10]}
     assert action.params["network"] == "whole_decoder_as_hf"
-    assert [(c.reference, c.other, c.action) for c in plan.contrasts] == [("Meta's code", "transformers", action.name)]
+    (gap,) = gaps(plan)
+    assert (gap.name, gap.action) == ("decoder.fp32.gap@hf", action.name)
+    assert gap.label == "text-only prompts fed as transformers does instead of as Meta's code does"
     other = planned(tmp_path, "reference: hf\n")
-    assert names(other, "contrast") == ["contrast:decoder.meta"]
-    assert other.action("contrast:decoder.meta").params["network"] == "whole_decoder_as_meta"
+    assert names(other, "reference_gap") == ["reference_gap:decoder.meta"]
+    assert other.action("reference_gap:decoder.meta").params["network"] == "whole_decoder_as_meta"
+
+
+def test_a_reference_gap_however_large_fails_nothing_and_nothing_depends_on_it() -> None:
+    plan = make_plan(load("sam3_mini", ROOT))
+    (gap,) = gaps(plan)
+    metrics = {"cosine": -1.0, "max_abs_over_std": 1e6, "mismatches": 0, "nonfinite": 0}
+    outputs = {name: {"dtype": "float32", "elements": 4, "metrics": metrics} for name in gap.outputs}
+    rows = judge(gap, {"outputs": outputs})
+    assert {(row.verdict, row.reason) for row in rows} == {(Verdict.INFO, ONLY_REPORTED)}
+    assert {row.metric for row in rows} == {"cosine", "max_abs_over_std"}
+    assert not any(gap.name in comparison.depends_on for comparison in plan.comparisons)
 
 
 @pytest.mark.parametrize(
@@ -273,11 +299,11 @@ def test_text_only_samples_are_contrasted_with_the_other_reference(tmp_path: Pat
     ],
     ids=["no text-only sample", "no decoder"],
 )
-def test_nothing_is_contrasted_where_nothing_would_show(text: str, tmp_path: Path) -> None:
+def test_no_gap_is_measured_where_nothing_would_show(text: str, tmp_path: Path) -> None:
     (tmp_path / "samples").symlink_to(ROOT / "manifests" / "samples")
     plan = planned(tmp_path, text)
-    assert names(plan, "contrast") == []
-    assert plan.contrasts == ()
+    assert names(plan, "reference_gap") == []
+    assert gaps(plan) == []
 
 
 def test_the_reference_is_in_the_key_of_the_decoder_of_v2_and_of_no_other_export(tmp_path: Path) -> None:
@@ -301,7 +327,7 @@ def test_every_output_of_a_comparison_has_gates() -> None:
             assert set(comparison.gates) == set(comparison.outputs) == {"instances"}
             continue
         outputs = tuple(tensor.name for tensor in family.component(comparison.component).outputs)
-        assert comparison.outputs == (*outputs, "types")
+        assert comparison.outputs == (outputs if comparison.kind == Kind.GAP else (*outputs, "types"))
         assert all(comparison.gates[output] for output in outputs)
 
 

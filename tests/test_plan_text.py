@@ -41,7 +41,7 @@ def test_all_roots_are_named_and_each_once(space: BuildSpace) -> None:
     space.edit(MANIFEST, "\n  head: {", "\n  head: {opset: 19, ")
     space.edit(MANIFEST, "red circle", "blue circle")
     assert because(space)["verify:head.fp16"] == [
-        "waits for samples (stale: params.samples.0.text: red circle -> blue circle)",
+        "waits for samples (stale: params.samples.0.prompts.text: red circle -> blue circle)",
         "waits for export:head (stale: params.opset: 20 -> 19)",
     ]
 

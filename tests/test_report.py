@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import pytest
 from sam3_build.compare.judge import RANGE_PARITY, Threshold, gates_for
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
+from sam3_build.plan.comparisons import GAP_METRICS, ONLY_REPORTED
 from sam3_build.report.table import Counts, judged, report
-from sam3_build.spec import Comparison, Contrast, Plan
+from sam3_build.spec import Comparison, Gate, Kind, Plan
 
 DTYPES = {"geometry_features": "float32", "pred_logits": "float32", "geometry_mask": "bool"}
 MEASURED = ("max_abs", "cosine", "max_abs_over_std")
@@ -183,46 +183,37 @@ def test_what_a_cpu_shows_of_fp16_is_called_range_parity_and_explained(results: 
     assert "range parity" not in reported(results, tmp_path, fp32)[1]
 
 
-def contrasted(results: Results) -> Plan:
-    """The plan, with a contrast that was measured."""
-    results.write("contrast:decoder.hf", 0.5)
-    return replace(plan(), contrasts=(Contrast("decoder", "Meta's code", "transformers", "contrast:decoder.hf"),))
+GAP = "reference_gap:decoder.hf"
+GAP_LABEL = "text-only prompts fed as transformers does instead of as Meta's code does"
 
 
-def test_a_contrast_is_told_in_plain_words_and_counts_for_nothing(results: Results, tmp_path: Path) -> None:
-    before, after = io.StringIO(), io.StringIO()
-    counts = written(plan(), results, tmp_path, before)
-    assert written(contrasted(results), results, tmp_path, after) == counts
-    told = after.getvalue().replace(before.getvalue().rpartition("\n\n")[0], "")
-    assert "text-only prompts fed as transformers does instead of as Meta's code does (information, no gate)\n" in told
-    line = re.search(r"  decoder  pred_logits +cosine 0\.(\d+), changes by up to (\S+) \((\S+) becomes (\S+)\)", told)
-    assert line, told
-    assert abs(float(line[4]) - float(line[3])) == pytest.approx(float(line[2]), rel=5e-3)
-    assert re.search(r"  decoder  geometry_mask +0 of 80 values differ", told)
-    assert told.endswith(f"\n\n{counts}\n")
+def with_gap(results: Results, noise: float) -> Plan:
+    """The plan, with a reference gap that was measured."""
+    results.write(GAP, noise)
+    floats = (Gate("max_abs_over_std", 1e-3), Gate("cosine", 1.0))
+    gates = {name: floats if dtype == "float32" else (Gate("mismatches", 0),) for name, dtype in DTYPES.items()}
+    gap = Comparison(
+        "decoder", GAP_LABEL, "fp32", None, GAP, None, tuple(DTYPES), gates, Kind.GAP,
+        informs=dict.fromkeys(GAP_METRICS, ONLY_REPORTED), suffix="@hf",
+    )  # fmt: skip
+    return replace(plan(), comparisons=(*plan().comparisons, gap))
 
 
-def test_a_contrast_is_in_the_report_as_information_without_a_threshold(results: Results, tmp_path: Path) -> None:
-    written(contrasted(results), results, tmp_path, io.StringIO())
-    rows = [row for row in json.loads((tmp_path / "report.json").read_bytes()) if row["verdict"] == "info"]
+def test_a_reference_gap_however_large_counts_for_information_alone(results: Results, tmp_path: Path) -> None:
+    before = written(plan(), results, tmp_path, io.StringIO())
+    out = io.StringIO()
+    counts = written(with_gap(results, 1e6), results, tmp_path, out)
+    assert counts == replace(before, info=before.info + len(DTYPES))
+    assert f"{GAP_LABEL}\n" in out.getvalue()
+    assert out.getvalue().endswith(f", {counts.info} for information\n")
+
+
+def test_a_reference_gap_is_in_the_report_as_information_with_its_reason(results: Results, tmp_path: Path) -> None:
+    written(with_gap(results, 0.5), results, tmp_path, io.StringIO())
+    rows = [row for row in json.loads((tmp_path / "report.json").read_bytes()) if row["comparison"] == GAP_LABEL]
     assert {(row["output"], row["metric"]) for row in rows} == {
-        *((output, metric) for output in ("geometry_features", "pred_logits") for metric in MEASURED),
+        *((output, metric) for output in ("geometry_features", "pred_logits") for metric in GAP_METRICS[:2]),
         ("geometry_mask", "mismatches"),
     }
-    assert {(row["component"], row["comparison"], row["threshold"], row["reason"]) for row in rows} == {
-        ("decoder", "text-only prompts fed as transformers does instead of as Meta's code does", None, None)
-    }
-
-
-def test_a_contrast_however_large_fails_nothing(results: Results, tmp_path: Path) -> None:
-    told = contrasted(results)
-    results.write("contrast:decoder.hf", 1e6)
-    assert written(told, results, tmp_path, io.StringIO()).failed == 0
-
-
-def test_a_contrast_that_was_not_measured_says_how_it_would_be(results: Results, tmp_path: Path) -> None:
-    told, out = contrasted(results), io.StringIO()
-    (results.root / "contrast:decoder.hf" / "statistics.json").unlink()
-    (results.root / "contrast:decoder.hf").rmdir()
-    written(told, results, tmp_path, out)
-    assert "  not measured: run `doit contrast:decoder.hf`\n" in out.getvalue()
+    assert {(row["component"], row["verdict"], row["reason"]) for row in rows} == {("decoder", "info", ONLY_REPORTED)}
+    assert all(row["value"] is not None for row in rows)

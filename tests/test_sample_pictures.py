@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from sam3_build.manifest.load import load
+from sam3_build.pipeline.prompts import boxes_of
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "manifests" / "samples"
@@ -29,9 +30,9 @@ def test_pictures_are_small() -> None:
 
 
 def test_the_box_of_the_manifest_lies_on_the_blue_circle() -> None:
-    (prompt,) = (sample for sample in load("sam3_mini", ROOT).samples if sample.image.name == "scene2.png")
-    (place,) = prompt.boxes
-    with Image.open(prompt.image) as image:
+    (prompt,) = (sample for sample in load("sam3_mini", ROOT).samples if sample.pictures[0].name == "scene2.png")
+    (place,) = boxes_of(prompt.prompts)
+    with Image.open(prompt.pictures[0]) as image:
         inside = image.crop((int(place.x), int(place.y), int(place.x + place.w), int(place.y + place.h)))
         around = image.crop(
             (int(place.x) - 4, int(place.y) - 4, int(place.x + place.w) + 4, int(place.y + place.h) + 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from sam3_build.digest import DigestCache
 from sam3_build.documents import Params
 from sam3_build.errors import StoreError
-from sam3_build.spec import Action
+from sam3_build.spec import Action, Input
 from sam3_build.store.objects import Record, Store
 from sam3_build.store.view import View
 
@@ -27,6 +28,14 @@ def commit(store: Store, files: dict[str, bytes], key: str = KEY) -> Record:
     for name, data in files.items():
         (out / name).write_bytes(data)
     return store.commit(key=key, action="build:x", document={"opset": 20}, out=out, facts={"n": 1}, provenance={})
+
+
+def commit_folders(store: Store, files: dict[str, bytes], key: str = KEY) -> Record:
+    out = store.workdir(key)
+    for name, data in files.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(data)
+    return store.commit(key=key, action="reference:loop", document={}, out=out, facts={}, provenance={})
 
 
 def test_what_is_committed_is_found_again_by_another_process(tmp_path: Path) -> None:
@@ -93,17 +102,48 @@ def test_an_empty_output_is_refused(tmp_path: Path) -> None:
         commit(open_store(tmp_path), {})
 
 
-@pytest.mark.parametrize("kind", ["folder", "link"])
-def test_only_plain_files_are_taken(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("made", "kind"), [("x/y", "folder"), ("x", "link"), ("x/y", "link")])
+def test_only_plain_files_in_one_level_of_subfolders_are_taken(tmp_path: Path, made: str, kind: str) -> None:
     store = open_store(tmp_path)
     out = store.workdir(KEY)
+    path = out / made
+    path.parent.mkdir(exist_ok=True)
     if kind == "folder":
-        (out / "x").mkdir()
+        path.mkdir()
     else:
-        (out / "x").symlink_to("/etc/hostname")
-    with pytest.raises(StoreError, match="x: an action's output is a flat folder of plain files"):
+        path.symlink_to("/etc/hostname")
+    with pytest.raises(StoreError, match=f"{made}: an action's output is plain files, in one level of subfolders"):
         store.commit(key=KEY, action="build:x", document={}, out=out, facts={}, provenance={})
     assert store.record(KEY) is None
+
+
+def test_files_in_subfolders_are_sealed_found_again_and_checked(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    record = commit_folders(store, {"state/0.npz": b"1", "decode/0.npz": b"2", "cases.json": b"[]"})
+    assert sorted(record.files) == ["cases.json", "decode/0.npz", "state/0.npz"]
+    folder = store.object_path(record.object)
+    assert (folder / "state" / "0.npz").read_bytes() == b"1" and open_store(tmp_path).intact(record)
+    assert stat.S_IMODE((folder / "state" / "0.npz").stat().st_mode) == 0o444
+    (folder / "state" / "0.npz").unlink()
+    assert not open_store(tmp_path).intact(record)
+
+
+def test_an_input_reads_one_file_or_one_subfolder_and_nothing_beside_it(tmp_path: Path) -> None:
+    store, usual = open_store(tmp_path), {"state/0.npz": b"1", "decode/0.npz": b"2", "cases.json": b"[]"}
+    before = commit_folders(store, usual)
+    after = commit_folders(store, {**usual, "state/0.npz": b"another"}, key="b" * 64)
+    sources = {
+        "state": Input("a", folder="state"),
+        "decode": Input("a", folder="decode"),
+        "cases": Input("a", "cases.json"),
+        "all": Input("a"),
+    }
+    assert [name for name, source in sources.items() if before.content(source) != after.content(source)] == [
+        "state",
+        "all",
+    ]
+    assert None not in {before.content(source) for source in sources.values()}
+    assert before.content(Input("a", "gone.json")) is None and before.content(Input("a", folder="gone")) is None
 
 
 def test_a_work_folder_is_empty_whatever_a_killed_run_left(tmp_path: Path) -> None:

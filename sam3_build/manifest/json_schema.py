@@ -16,6 +16,7 @@ from sam3_build.manifest.shape import (
     RANGE,
     CheckpointFile,
     ComponentFile,
+    FramePromptFile,
     ManifestFile,
     PrecisionFile,
     RandomFile,
@@ -67,7 +68,12 @@ def json_schema() -> Schema:
             },
         ),
         "target": {"type": ["object", "null"], "anyOf": [_target(name) for name in registry.names("backends")]},
-        "sample": {**_mapping(SampleFile, {}), "type": "object", "required": ["image"]},
+        "sample": {
+            **_mapping(SampleFile, {"prompts": _list(_ref("frame_prompt"))}),
+            "type": "object",
+            "anyOf": [{"required": ["image"]}, {"required": ["video", "frames"]}],
+        },
+        "frame_prompt": {**_mapping(FramePromptFile, {}), "type": "object", "required": ["frame"]},
         "metrics": _named({metric.name: _threshold(metric) for metric in TENSORS.values()}),
         "gates": _named(
             {

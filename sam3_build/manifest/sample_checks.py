@@ -25,6 +25,9 @@ from sam3_build.spec import ModelFamily, Pipeline
 # What belongs to a clip, beside its prompts.
 OF_CLIPS = ("video", "frames", "reverse", "prompts")
 
+# What a message shows of a prompt on a frame.
+ON_FRAME = "{frame: 0, object: 1, points: 'pos:40,40'}"
+
 
 # ------------------------------------------------------------------ which pipeline takes a sample
 
@@ -68,7 +71,7 @@ def check_samples(file: ManifestFile, family: ModelFamily | None, report: Report
     for i, sample in enumerate(file.samples):
         keys: Keys = ("samples", i)
         _check_files(keys, sample, report)
-        if family and not report.is_broken(keys):
+        if not report.is_broken(keys):
             _check_prompts(keys, sample, family, report)
         if raw[i] in raw[:i]:
             report.add(keys, f"is the same as samples[{raw.index(raw[i])}]")
@@ -84,7 +87,8 @@ def _check_files(keys: Keys, sample: SampleFile, report: Report) -> None:
     if sample.image is not None and sample.video is not None:
         report.add_key((*keys, "video"), "is a clip, and 'image' a picture: a sample is one of both")
     elif sample.image is None and sample.video is None:
-        report.add(keys, "required key 'video' is missing" if _is_clip(sample) else "required key 'image' is missing")
+        needed = "video" if _is_clip(sample) else "image"
+        report.add((*keys, needed), f"required key {needed!r} is missing")
     check_file((*keys, "image"), report)
     for at, _ in _prompts(sample, keys):
         check_file((*at, "mask"), report)
@@ -100,39 +104,51 @@ def _check_files(keys: Keys, sample: SampleFile, report: Report) -> None:
         elif sample.frames is not None and sample.frames > there:
             report.add((*keys, "frames"), f"is {sample.frames}, but folder {path.name!r} holds {there} pictures")
     if sample.frames is None:
-        report.add(keys, "required key 'frames' is missing: how many frames of the clip are taken")
+        report.add((*keys, "frames"), "required key 'frames' is missing: how many frames of the clip are taken")
 
 
-def _check_prompts(keys: Keys, sample: SampleFile, family: ModelFamily, report: Report) -> None:
-    """Report keys that no pipeline takes, those that none takes together, and prompts that say nothing."""
+def _check_prompts(keys: Keys, sample: SampleFile, family: ModelFamily | None, report: Report) -> None:
+    """Report prompts that say nothing, and those that no pipeline of the family takes."""
+    takes = _check_keys(keys, sample, family, report) if family else set(prompts.FRAME_KEYS)
+    if not takes:
+        return
+    own = prompts.in_words(tuple(key for key in prompts.FRAME_KEYS if key in takes))
+    for at, prompt in _prompts(sample, keys):
+        if prompt.text is not None and not prompt.text.strip():
+            report.add((*at, "text"), "is empty; write a noun phrase, or leave the key out")
+        if not any(_has(prompt, key) for key in prompts.FRAME_KEYS) and not (prompt is sample and _is_clip(sample)):
+            report.add(at, f"needs a prompt: {own}")
+    if _is_clip(sample):
+        _check_clip(keys, sample, report)
+
+
+def _check_keys(keys: Keys, sample: SampleFile, family: ModelFamily, report: Report) -> set[str]:
+    """Report keys that no pipeline takes, and those that none takes together; return those that some pipeline takes."""
     able = [p for p in family.pipelines if (prompts.frame_prompts(p.prompts) is not None) == _is_clip(sample)]
     what = "a clip" if _is_clip(sample) else "a picture"
-    if not able:
-        report.add(keys, f"is {what}, which no pipeline of {_whose(family)} takes{_who_takes(None, sample, family)}")
-        return
     takes = {key for pipeline in able for key in prompts.taken(pipeline.prompts)}
+    if not takes:
+        report.add(keys, f"is {what}, which no pipeline of {_whose(family)} takes{_who_takes(None, sample, family)}")
+        return takes
+    own = prompts.in_words(tuple(key for key in prompts.FRAME_KEYS if key in takes))
     for at, prompt in _prompts(sample, keys):
         for key in prompts.FRAME_KEYS:
             if _has(prompt, key) and key not in takes:
-                own = prompts.in_words(tuple(key for key in prompts.FRAME_KEYS if key in takes))
                 text = f"is nothing that {_whose(family)} takes with {what}, but {own}"
                 report.add_key((*at, key), f"{text}{_who_takes(key, sample, family)}")
-        if isinstance(prompt, SampleFile) and prompt.prompts is not None:
-            continue
-        if prompt.text is not None and not prompt.text.strip():
-            report.add((*at, "text"), "is empty; write a noun phrase, or leave the key out")
-        if not any(_has(prompt, key) for key in prompts.FRAME_KEYS):
-            options = prompts.in_words(prompts.taken(able[0].prompts))
-            report.add(at, f"needs a prompt: {options}")
-    if sample.prompts is not None:
-        _check_clip(keys, sample, report)
     if _keys(sample) <= takes and not pipeline_of(sample, family):
         each = "; ".join(f"{p.name}: {', '.join(prompts.taken(p.prompts))}" for p in able)
         report.add(keys, f"has {' and '.join(sorted(_keys(sample)))}, which no pipeline takes together ({each})")
+    return takes
 
 
 def _check_clip(keys: Keys, sample: SampleFile, report: Report) -> None:
-    """Report prompts on frames that are not taken, of no object, or that remove one which is not there."""
+    """Report prompts on no frame or on one that is not taken, of no object, or that remove one which is not there."""
+    if not sample.prompts:
+        missing = "required key 'prompts' is missing" if sample.prompts is None else "is empty"
+        report.add((*keys, "prompts"), f"{missing}: prompts on frames, such as {ON_FRAME}")
+    for key in (key for key in prompts.KEYS if _has(sample, key)):
+        report.add_key((*keys, key), f"stands beside a clip, whose prompts are on frames: `prompts: [{ON_FRAME}]`")
     present: set[int] = set()
     for i, prompt in enumerate(sample.prompts or ()):
         at = (*keys, "prompts", i)
@@ -145,7 +161,7 @@ def _check_clip(keys: Keys, sample: SampleFile, report: Report) -> None:
         elif prompt.remove is not None:
             present.discard(prompt.remove)
         elif prompt.object is None and prompt.text is None:
-            report.add(at, "required key 'object' is missing: a number of your choice for what is meant")
+            report.add((*at, "object"), "required key 'object' is missing: a number of your choice for what is meant")
         elif prompt.object is not None:
             present.add(prompt.object)
 

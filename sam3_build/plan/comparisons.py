@@ -16,7 +16,8 @@ from sam3_build.plan.resolved import (
     ResolvedPrecision,
     ResolvedTarget,
 )
-from sam3_build.spec import BASELINE, PIPELINE, TYPES, Comparison, Gate, Kind
+from sam3_build.plugins import Threshold
+from sam3_build.spec import BASELINE, PIPELINE, TYPES, Comparison, Gate, Kind, TensorSpec
 
 WITHOUT_ROWS = "not checked: its inputs and outputs have no batch in common"
 
@@ -172,11 +173,16 @@ def _of_pipeline(
     )
 
 
+def _no_gap(tensor: TensorSpec) -> dict[str, Threshold]:
+    """Return what is shown beside the gates of FP32: the cosine of floats, and what it would be without a gap."""
+    return {"cosine": 1.0} if tensor.dtype.startswith("float") else {}
+
+
 def _of_gap(gap: ResolvedGap) -> Comparison:
     """Return what is reported of another reference."""
     spec = gap.component.spec
     gates = {
-        tensor.name: tuple(g for g in gates_for(BASELINE, tensor.dtype, {}) if g.metric in GAP_METRICS)
+        tensor.name: tuple(g for g in gates_for(BASELINE, tensor.dtype, _no_gap(tensor)) if g.metric in GAP_METRICS)
         for tensor in spec.outputs
     }
     return Comparison(

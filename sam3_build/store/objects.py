@@ -63,9 +63,10 @@ class Record:
         return sum(f.size for f in self.files.values())
 
     def content(self, source: Input) -> str | None:
-        """Return the digest of what an input reads of this output; None where it has no such file."""
+        """Return the digest of what an input reads of this output; None where it has no such file or subfolder."""
         if source.folder:
-            return digest({n: f.sha256 for n, f in self.files.items() if n.startswith(f"{source.folder}/")})
+            own = {n: f.sha256 for n, f in self.files.items() if n.startswith(f"{source.folder}/")}
+            return digest(own) if own else None
         if source.file:
             return self.files[source.file].sha256 if source.file in self.files else None
         return self.object

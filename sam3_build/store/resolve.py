@@ -103,7 +103,7 @@ class Resolver:
             inputs[role] = found = record.content(source)
             if found is None:
                 have = ", ".join(record.files)
-                raise BuildError(f"{action.name}: {record.action} has no file {source.file!r}, only {have}")
+                raise BuildError(f"{action.name}: {record.action} has no {source.file or source.folder!r}, only {have}")
         return {
             "version": KEY_VERSION,
             "stage": action.stage,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sam3_build.documents import Json
 from sam3_build.drawing.captions import prompt
 from sam3_build.results.instances.captions import differences, found
 
@@ -12,18 +13,24 @@ ROW = {"expected": 2, "actual": 3, "pairs": [PAIR, {"mask_iou": 1.0}], "lost": [
 FLIPPED = {"expected": 0.97, "actual": 0.31, "agrees": False}
 
 
+def box(label: int) -> dict[str, Json]:
+    return {"label": label, "x": 1, "y": 2, "w": 3, "h": 4}
+
+
 @pytest.mark.parametrize(
-    ("text", "labels", "said"),
+    ("prompts", "said"),
     [
-        ("yellow star", [], '"yellow star"'),
-        ("star", [0], '"star", not like the dashed one'),
-        (None, [1], "like the boxed one"),
-        (None, [1, 0, 1], "like the 2 boxed ones, not like the dashed one"),
-        ("two\nlines", [], '"two lines"'),
+        ({"text": "yellow star"}, '"yellow star"'),
+        ({"text": "star", "boxes": [box(0)]}, '"star", not like the dashed one'),
+        ({"boxes": [box(1)]}, "like the boxed one"),
+        ({"boxes": [box(1), box(0), box(1)]}, "like the 2 boxed ones, not like the dashed one"),
+        ({"text": "two\nlines"}, '"two lines"'),
+        ({"points": [{"label": 1, "x": 1, "y": 2}]}, "1 point"),
+        ({"points": [{"label": 1, "x": 1, "y": 2}] * 2, "mask": "mask0"}, "2 points, a mask"),
     ],
 )
-def test_a_prompt_in_words(text: str | None, labels: list[int], said: str) -> None:
-    assert prompt({"text": text, "boxes": [{"label": label} for label in labels]}) == said
+def test_a_prompt_in_words(prompts: dict[str, Json], said: str) -> None:
+    assert prompt(prompts) == said
 
 
 def test_what_was_found_on_both_sides_and_an_iou_that_is_not_1_never_reads_so() -> None:

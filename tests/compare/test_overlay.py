@@ -9,6 +9,7 @@ from PIL import Image
 from sam3_build.drawing.overlay import panels
 from sam3_build.drawing.palette import BACKGROUND, COLOURS, DIFFERENCE, MEANT, NOT_MEANT, in_few_colours
 from sam3_build.pipeline.instances import Instances
+from sam3_build.pipeline.prompts import Box
 from sam3_build.results.instances.statistics import paired
 
 HEIGHT, WIDTH = 126, 168
@@ -27,11 +28,11 @@ def picture() -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
 
 
-def box(x: float, y: float, w: float, h: float, label: int) -> dict[str, object]:
-    return {"xywh": [x, y, w, h], "label": label}
+def box(x: float, y: float, w: float, h: float, label: int) -> Box:
+    return Box(label, x, y, w, h)
 
 
-def drawn(expected: Instances, actual: Instances | None, boxes: tuple[dict[str, object], ...] = (), width: int = WIDTH):
+def drawn(expected: Instances, actual: Instances | None, boxes: tuple[Box, ...] = (), width: int = WIDTH):
     pairs = paired(expected, actual) if actual else ()
     return panels(picture(), boxes, expected, actual, pairs, width)
 

@@ -50,11 +50,15 @@ def failed(rows: tuple[Row, ...]) -> dict[str, str]:
 # ------------------------------------------------------------------ outputs made by hand
 
 BOXES = [
-    {"label": 1, "xywh": [10, 20, 60, 50]},
-    {"label": 0, "xywh": [100, 30, 80, 80]},
-    {"label": 0, "xywh": [250, 200, 90, 60]},
+    {"label": 1, "x": 10, "y": 20, "w": 60, "h": 50},
+    {"label": 0, "x": 100, "y": 30, "w": 80, "h": 80},
+    {"label": 0, "x": 250, "y": 200, "w": 90, "h": 60},
 ]
-SIDE, SAMPLES = 48, [{"image": "image0", "text": "a", "boxes": []}, {"image": "image1", "text": "b", "boxes": BOXES}]
+SIDE = 48
+SAMPLES = [
+    {"number": 0, "pictures": ["image0"], "prompts": {"text": "a"}},
+    {"number": 1, "pictures": ["image1"], "prompts": {"text": "b", "boxes": BOXES}},
+]
 CASES = {"sample0": [0], "sample1": [1], "batch": [0, 1]}
 PARAMS = {
     "family": "sam3_image",

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 from miniature import MANIFEST_V2, SCENES, TOKENIZER, run_onnx
+from sam3_cases import cases_of
 
 from sam3_build import registry
-from sam3_build.families.sam3_image.prompts import make_cases
 from sam3_build.graph.names import module_path
 from sam3_build.pipeline import chain
 from sam3_build.stages import export
@@ -46,7 +46,7 @@ def decoders(tmp_path_factory):
 def cases(reference, layout):
     config = json.loads((miniature.folder("checkpoint") / "config.json").read_text())
     images = {"image0": SCENES / "scene1.png", "image1": SCENES / "scene2.png"}
-    return {c.name: c.arrays for c in make_cases(reference, SAMPLES, TOKENIZER, images, config, layout)}
+    return {c.name: c.arrays for c in cases_of(reference, SAMPLES, TOKENIZER, images, config, layout)}
 
 
 @cache
@@ -55,7 +55,8 @@ def chained(reference, name):
     given = cases(reference, "v1")[name]
     files = {spec.name: miniature.onnx(f"precision:{spec.name}.fp32") for spec in FAMILY.components}
     networks = {component: partial(run_onnx, file) for component, file in files.items()}
-    computed = chain.run(FAMILY.components, FAMILY.feeds, networks, given).values()
+    components = {spec.name: spec for spec in FAMILY.components}
+    computed = chain.run(components, FAMILY.pipelines[0].steps, networks, given).values()
     return {**given, **{name: array for outputs in computed for name, array in outputs.items()}}
 
 

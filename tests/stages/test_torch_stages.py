@@ -22,14 +22,15 @@ from sam3_build.weights import hub
 FAMILY = registry.family("sam3_image")
 COMPONENTS = [c.name for c in FAMILY.components]
 SAMPLES = [
-    {"image": "image0", "text": "red circle", "boxes": []},
-    {"image": "image1", "text": None, "boxes": [{"label": 1, "xywh": [40, 40, 30, 30]}]},
+    {"number": 0, "pictures": ["image0"], "prompts": {"text": "red circle"}},
+    {"number": 1, "pictures": ["image1"], "prompts": {"boxes": [{"label": 1, "x": 40, "y": 40, "w": 30, "h": 30}]}},
 ]
 
 
 def make_samples(which, out, given=SAMPLES):
     out.mkdir()
-    params = {"family": "sam3_image", "layout": "v1", "reference": which, "samples": given, "padding": 1}
+    of = {"family": "sam3_image", "layout": "v1", "pipeline": "image"}
+    params = {**of, "reference": which, "samples": given, "padding": 1}
     files = {"tokenizer": TOKENIZER, "image0": SCENES / "scene1.png", "image1": SCENES / "scene2.png"}
     samples.run(params, {"config": miniature.folder("checkpoint") / "config.json", **files}, out)
     return out

@@ -11,6 +11,7 @@ from build_space import ROOT
 from PIL import Image
 
 from sam3_build.manifest.load import load
+from sam3_build.pipeline.prompts import boxes_of
 from training.coco import run_lengths, write
 from training.scenes import SIDE, draw
 
@@ -50,12 +51,12 @@ def test_the_file_holds_the_scenes(folder: Path) -> None:
 def test_the_manifest_asks_the_questions_of_the_file(folder: Path) -> None:
     document = json.loads((folder / "annotations.json").read_text())
     samples = load(str(folder / "scenes.yaml"), ROOT).samples
-    assert [sample.image.name for sample in samples] == [image["file_name"] for image in document["images"]]
+    assert [sample.pictures[0].name for sample in samples] == [image["file_name"] for image in document["images"]]
     asked = [(0, "text"), (1, "box"), (2, "both")]
     for sample, (number, kind) in zip(samples, asked, strict=True):
         (question,) = (q for q in document["questions"] if q["image_id"] == number and q["kind"] == kind)
-        assert (sample.text or "visual") == question["text"]
-        found = [(box.label, [box.x, box.y, box.x + box.w, box.y + box.h]) for box in sample.boxes]
+        assert sample.prompts.get("text", "visual") == question["text"]
+        found = [(box.label, [box.x, box.y, box.x + box.w, box.y + box.h]) for box in boxes_of(sample.prompts)]
         assert found == [(box["label"], box["xyxy"]) for box in question["boxes"]]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from miniature import CONFIG, SCENES, SOURCE, TOKENIZER
 from roi_align_oracle import roi_align
+from sam3_cases import cases_of
 
 SAMPLES = [
     {"image": "image0", "text": "red circle", "boxes": []},
@@ -54,12 +55,10 @@ def modules(config, tensors):
 @pytest.fixture(scope="session")
 def cases(config):
     """Reference -> case name -> input name -> tensor."""
-    from sam3_build.families.sam3_image.prompts import make_cases
-
     return {
         reference: {
             case.name: {name: torch.from_numpy(array) for name, array in case.arrays.items()}
-            for case in make_cases(reference, SAMPLES, TOKENIZER, IMAGES, config)
+            for case in cases_of(reference, SAMPLES, TOKENIZER, IMAGES, config)
         }
         for reference in ("meta", "hf")
     }
@@ -72,11 +71,11 @@ def run(modules):
 
     def run_all(case):
         known = dict(case)
-        for component in FAMILY.components:
-            for feed in FAMILY.feeds:
-                if feed.component == component.name:
-                    parts = [known[output] for _, output in feed.sources if output in known]
-                    known[feed.input] = torch.cat(parts, dim=feed.axis) if len(parts) > 1 else parts[0]
+        for step in FAMILY.pipelines[0].steps:
+            component = FAMILY.component(step.component)
+            for feed in step.feeds:
+                parts = [known[output] for _, output in feed.sources if output in known]
+                known[feed.input] = torch.cat(parts, dim=feed.axis) if len(parts) > 1 else parts[0]
             if all(tensor.name in known for tensor in component.inputs):
                 with torch.no_grad():
                     outputs = modules[component.name](**{t.name: known[t.name] for t in component.inputs})

@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import IMAGES, SAMPLES
 from miniature import SOURCE, TOKENIZER
+from sam3_cases import cases_of
 
 from sam3_build.families.sam3_image import forward, weights
 from sam3_build.families.sam3_image.family import FAMILY
-from sam3_build.families.sam3_image.prompts import make_cases
 
 V2 = FAMILY.laid_out("v2")
 SPEC = V2.component("decoder")
@@ -34,7 +34,7 @@ def given(config):
     """Return a function that gives the cases of samples of every kind, by name, under a reference in a layout."""
 
     def make(reference, layout):
-        made = make_cases(reference, EVERY_KIND, TOKENIZER, IMAGES, config, layout)
+        made = cases_of(reference, EVERY_KIND, TOKENIZER, IMAGES, config, layout)
         return {c.name: {name: torch.from_numpy(array) for name, array in c.arrays.items()} for c in made}
 
     return make

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from miniature import ROOT, SCENES, TOKENIZER
 from PIL import Image
+from sam3_cases import cases_of
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image.prompts import MEAN, STD, make_cases, tokenize
+from sam3_build.families.sam3_image.prompts import MEAN, STD, tokenize
 from sam3_build.pipeline import images
 
 SCENE = SCENES / "scene1.png"
 
 
 def case(config, samples, reference="meta", name="sample0"):
-    made = make_cases(reference, samples, TOKENIZER, {"image0": SCENE}, config)
+    made = cases_of(reference, samples, TOKENIZER, {"image0": SCENE}, config)
     return {c.name: c for c in made}[name].arrays
 
 
@@ -154,21 +155,21 @@ def test_a_batch_pads_with_ignored_boxes_and_has_one_more_than_needed(config):
 
 def test_hf_batches_samples_with_and_without_boxes_apart(config):
     samples = [sample("star"), sample(boxes=[(1, (1, 1, 9, 9))]), sample("circle")]
-    made = {c.name: c for c in make_cases("hf", samples, TOKENIZER, {"image0": SCENE}, config)}
+    made = {c.name: c for c in cases_of("hf", samples, TOKENIZER, {"image0": SCENE}, config)}
     assert made["batch"].samples == (1, 1), "a batch has two rows at least"
     assert made["batch_without_boxes"].samples == (0, 2)
     assert "input_boxes" not in made["batch_without_boxes"].arrays
 
 
 def test_every_sample_is_a_case_of_its_own(config):
-    made = make_cases("meta", [sample("star")] * 6, TOKENIZER, {"image0": SCENE}, config)
+    made = cases_of("meta", [sample("star")] * 6, TOKENIZER, {"image0": SCENE}, config)
     assert [c.name for c in made] == [*(f"sample{i}" for i in range(6)), "batch"]
     assert made[-1].samples == (0, 1, 2, 3)
 
 
 def test_an_unknown_reference_is_refused(config):
     with pytest.raises(BuildError, match="no reference named 'mets'; did you mean 'meta'"):
-        make_cases("mets", [sample("star")], TOKENIZER, {"image0": SCENE}, config)
+        cases_of("mets", [sample("star")], TOKENIZER, {"image0": SCENE}, config)
 
 
 def test_boxes_of_a_turned_picture_are_in_the_frame_that_viewers_show(config, tmp_path):
@@ -178,6 +179,6 @@ def test_boxes_of_a_turned_picture_are_in_the_frame_that_viewers_show(config, tm
     exif[0x0112] = 6  # turn a quarter clockwise to show
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
     sample = {"image": "image0", "text": None, "boxes": [{"label": 1, "xywh": (60, 0, 60, 30)}]}
-    (case, _) = make_cases("meta", [sample], TOKENIZER, {"image0": tmp_path / "phone.png"}, config)
+    (case, _) = cases_of("meta", [sample], TOKENIZER, {"image0": tmp_path / "phone.png"}, config)
     np.testing.assert_array_equal(case.arrays["input_boxes"], [[[0.75, 0.25, 0.5, 0.5]]])
     np.testing.assert_array_equal(case.arrays["images"][0], images.network_input(upright, (168, 168), MEAN, STD))

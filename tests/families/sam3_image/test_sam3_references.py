@@ -9,9 +9,9 @@ from __future__ import annotations
 import pytest
 import torch
 from miniature import SCENES, TOKENIZER
+from sam3_cases import cases_of
 
 from sam3_build.families.sam3_image.modules import modeling
-from sam3_build.families.sam3_image.prompts import make_cases
 
 pytestmark = pytest.mark.usefixtures("onnx_roi_align")
 
@@ -39,7 +39,7 @@ def given(config):
     def make(reference, name):
         text, boxes = PROMPTS[name]
         sample = {"image": "image0", "text": text, "boxes": boxes}
-        case = make_cases(reference, [sample], TOKENIZER, {"image0": SCENES / "scene1.png"}, config)[0]
+        case = cases_of(reference, [sample], TOKENIZER, {"image0": SCENES / "scene1.png"}, config)[0]
         return {key: torch.from_numpy(array) for key, array in case.arrays.items()}
 
     return make

@@ -5,14 +5,16 @@ import json
 from sam3_build.families.toy.prompts import problems, words
 
 from sam3_build.errors import InputError
+from sam3_build.params import SampleParams
 from sam3_build.plugins import Memory, Stage
 
 
 def run(params, inputs, out):
     """Write the toy output."""
-    if wrong := problems(params["samples"], inputs["tokenizer"], inputs, {}):
+    samples = [SampleParams.of(sample) for sample in params["samples"]]
+    if wrong := problems([(params["pipeline"], s) for s in samples], inputs["tokenizer"], inputs, {}):
         raise InputError(wrong)
-    (out / "cases.json").write_text(json.dumps([words(s) for s in params["samples"]]))
+    (out / "cases.json").write_text(json.dumps([words(s) for s in samples]))
     return {}
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from sam3_build.families.blinker.family import ClipPrompts, static_dims
+
 from sam3_build.documents import value_of
 from sam3_build.errors import BuildError, InputError, Keys
-from sam3_build.families.blinker.family import ClipPrompts, static_dims
 from sam3_build.params import SampleParams
 from sam3_build.pipeline.cases import Case, PromptRequest
 from sam3_build.spec import Json

@@ -1,4 +1,4 @@
-"""What the contrast of two references measures: held against what each of them records by itself."""
+"""What is measured of another reference: held against what each of them records by itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from miniature import MANIFEST_V2
 from sam3_build import registry
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
-from sam3_build.stages import contrast, reference, samples
+from sam3_build.stages import reference, reference_gap, samples
 
 FAMILY = registry.family("sam3_image")
 OUTPUTS = [tensor.name for tensor in FAMILY.component("decoder").outputs]
@@ -49,7 +49,7 @@ HF = ("reference:decoder", MANIFEST_V2)
 
 @pytest.mark.ci
 def test_meta_to_transformers_in_v1_is_what_transformers_records_itself():
-    found = measured(miniature.folder("contrast:decoder.hf"))
+    found = measured(miniature.folder("reference_gap:decoder.hf"))
     for name, metrics in expected(miniature.folder(*HF), miniature.folder(*META)).items():
         assert found[name] == pytest.approx(metrics, **CLOSE)
     assert found["pred_masks"]["max_abs_over_std"] > 0.1, "two functions"
@@ -57,7 +57,7 @@ def test_meta_to_transformers_in_v1_is_what_transformers_records_itself():
 
 @pytest.mark.ci
 def test_transformers_to_meta_in_v2_is_what_meta_records_itself():
-    found = measured(miniature.folder("contrast:decoder.meta", MANIFEST_V2))
+    found = measured(miniature.folder("reference_gap:decoder.meta", MANIFEST_V2))
     for name, metrics in expected(miniature.folder(*META), miniature.folder(*HF)).items():
         assert found[name] == pytest.approx(metrics, **CLOSE)
 
@@ -79,20 +79,22 @@ def hf_v1(tmp_path_factory):
 
 
 def test_transformers_to_meta_in_v1_adds_the_geometry_tokens_that_were_never_computed(hf_v1, tmp_path):
-    given = {**miniature.inputs("contrast:decoder.hf"), **hf_v1}
-    contrast.run({**miniature.params("contrast:decoder.hf"), "network": "whole_decoder_as_meta"}, given, tmp_path)
+    given = {**miniature.inputs("reference_gap:decoder.hf"), **hf_v1}
+    reference_gap.run(
+        {**miniature.params("reference_gap:decoder.hf"), "network": "whole_decoder_as_meta"}, given, tmp_path
+    )
     found = measured(tmp_path)
     for name, metrics in expected(miniature.folder(*META), hf_v1["decoder"]).items():
         assert found[name] == pytest.approx(metrics, **CLOSE)
 
 
-def test_a_reference_contrasted_with_itself_differs_in_nothing_but_rounding(tmp_path):
-    params = {**miniature.params("contrast:decoder.hf"), "network": "whole_decoder_as_meta"}
-    contrast.run(params, miniature.inputs("contrast:decoder.hf"), tmp_path)
+def test_a_reference_fed_as_itself_differs_in_nothing_but_rounding(tmp_path):
+    params = {**miniature.params("reference_gap:decoder.hf"), "network": "whole_decoder_as_meta"}
+    reference_gap.run(params, miniature.inputs("reference_gap:decoder.hf"), tmp_path)
     assert all(metrics["max_abs_over_std"] < 1e-5 for metrics in measured(tmp_path).values())
 
 
-def test_samples_without_a_text_only_one_are_refused(tmp_path):
-    params = {**miniature.params("contrast:decoder.hf"), "text_only": []}
-    with pytest.raises(BuildError, match="no case holds a text-only sample alone"):
-        contrast.run(params, miniature.inputs("contrast:decoder.hf"), tmp_path)
+def test_samples_of_which_none_is_concerned_are_refused(tmp_path):
+    params = {**miniature.params("reference_gap:decoder.hf"), "samples": []}
+    with pytest.raises(BuildError, match="no case holds one of the samples concerned alone"):
+        reference_gap.run(params, miniature.inputs("reference_gap:decoder.hf"), tmp_path)

@@ -19,6 +19,8 @@ from py_compile import PycInvalidationMode
 
 import warm_python
 
+from sam3_build.digest import digest
+
 ROOT = Path(__file__).parents[1]
 TOY = Path(__file__).parent / "toy"
 
@@ -110,8 +112,18 @@ class BuildSpace:
         return cls(root)
 
     def copy(self, root: Path) -> BuildSpace:
-        """Copy the project with its artifacts (other inodes, other times of change, another path)."""
-        shutil.copytree(self.root, root, symlinks=True)
+        """Copy the project with its artifacts, as if it had been built at `root`: it knows its digests and manifest."""
+        files: list[tuple[str, str]] = []
+
+        def copy_file(old: str, new: str) -> None:
+            shutil.copy2(old, new)
+            files.append((old, new))
+
+        shutil.copytree(self.root, root, symlinks=True, copy_function=copy_file)
+        _carry_digests(files, root / "artifacts" / ".digests.json")
+        known = [root / "artifacts" / ".manifests" / f"{_manifest_entry(place)}.json" for place in (self.root, root)]
+        if known[0].is_file():
+            known[0].rename(known[1])
         return replace(self, root=root)
 
     def clone(self, root: Path) -> BuildSpace:
@@ -254,6 +266,33 @@ class BuildSpace:
             if not path.is_file() or path.read_bytes() != data:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
+
+
+def _carry_digests(files: list[tuple[str, str]], cache: Path) -> None:
+    """Let the digests that a project remembers hold for the copies of its files, which have other inodes and times."""
+    if not cache.is_file():
+        return
+    known = json.loads(cache.read_bytes())
+    entries: dict[str, list[tuple[str, list[object]]]] = {}
+    for slot, entry in known["files"].items():
+        kind, inode = slot.split(":", 1)
+        entries.setdefault(inode, []).append((kind, entry))
+    carried = {}
+    for old, new in files:
+        was, now = Path(old).stat(), Path(new).stat()
+        for kind, entry in entries.get(f"{was.st_dev}:{was.st_ino}", ()):
+            if entry[:3] == _state(was):
+                carried[f"{kind}:{now.st_dev}:{now.st_ino}"] = [*_state(now), *entry[3:]]
+    cache.write_text(json.dumps({**known, "files": carried}))
+
+
+def _state(stat: os.stat_result) -> list[int]:
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _manifest_entry(root: Path) -> str:
+    """Return under which name a project at `root` remembers that its manifest was checked."""
+    return digest(["toy", str(root), str(Path.home()), str(root)])
 
 
 def finish(process: subprocess.Popen[str]) -> Run:

@@ -7,7 +7,9 @@ that this is known without making it: no template is loaded for a no-op, and a p
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sam3_build.compare.dependencies import Judged
 from sam3_build.digest import PACKAGE, DigestCache
@@ -15,6 +17,9 @@ from sam3_build.execution.session import Session
 from sam3_build.folders import write_atomically
 from sam3_build.report.html.sources import Sources, sources
 from sam3_build.store.objects import writing
+
+if TYPE_CHECKING:
+    import jinja2
 
 HERE = Path(__file__).parent
 # The folders of code whose change changes the page: templates, tables, and what puts verdicts and numbers into words.
@@ -37,9 +42,16 @@ def write_page(session: Session, found: Judged, path: Path) -> bool:
 
 def render(known: Sources, found: Judged) -> str:
     """Return the page without its stamp."""
-    import jinja2
-
     from sam3_build.report.html.gather import gather
+
+    style = (HERE / "page.css").read_text()
+    return template().render(page=gather(known, found), style=style)
+
+
+@cache
+def template() -> jinja2.Template:
+    """Return the compiled template of the page; compiling takes longer than all else that the page needs."""
+    import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -48,8 +60,7 @@ def render(known: Sources, found: Judged) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = (HERE / "page.css").read_text()
-    return environment.get_template("page.html.jinja").render(page=gather(known, found), style=style)
+    return environment.get_template("page.html.jinja")
 
 
 def _made_of(known: Sources, found: Judged, digests: DigestCache) -> str:

@@ -166,7 +166,8 @@ def table(session: Session, *stages: str) -> None:
     print(f"{'action':36} {'seconds':>7} {'peak GB':>8} {'stated':>7} {'nodes':>6} {'MB written':>10}")
     for action in session.plan.actions:
         record = session.resolver.resolve(action.name).record
-        if record is None or ("verify" in stages) != (action.stage in ("reference", "verify", "contrast", "samples")):
+        measured = action.stage in ("reference", "verify", "reference_gap", "samples")
+        if record is None or ("verify" in stages) != measured:
             continue
         known, nodes = record.provenance, record.facts.get("nodes", "")
         peak, stated = (float(str(known[k])) / 1e9 for k in ("peak_bytes", "expected_peak_bytes"))

@@ -10,9 +10,10 @@ import pytest
 
 from sam3_build.digest import DigestCache
 from sam3_build.documents import Params
-from sam3_build.errors import StoreError
-from sam3_build.spec import Action, Input
+from sam3_build.errors import BuildError, StoreError
+from sam3_build.spec import Action, Input, Plan
 from sam3_build.store.objects import Record, Store
+from sam3_build.store.resolve import Resolver, State
 from sam3_build.store.view import View
 
 KEY = "a" * 64
@@ -237,3 +238,54 @@ def test_publishing_removes_what_a_killed_run_left_half_way(tmp_path: Path) -> N
     (folder / ".x.onnx.json.4711.7f").write_bytes(b"{")
     view.publish(action, record)
     assert sorted(path.name for path in folder.iterdir()) == ["x.onnx", "x.onnx.json"]
+
+
+# ------------------------------------------------------------------ inputs that are a part of an output
+
+
+def test_a_change_in_one_subfolder_leaves_the_users_of_another_fresh(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    users = [
+        Action(name, "verify", Params(), (), (), inputs={"reference": Input("loop", folder=name)})
+        for name in ("state", "decode")
+    ]
+    plan = Plan("m", (Action("loop", "reference", Params(), (), ("torch",)), *users), ())
+
+    def resolver(torch: str) -> Resolver:
+        return Resolver(plan, store, lambda _: torch)
+
+    def build(name: str, files: dict[str, bytes], torch: str = "1") -> None:
+        answer = resolver(torch).resolve(name)
+        assert answer.key and answer.document
+        out = store.workdir(answer.key)
+        for file, data in files.items():
+            (out / file).parent.mkdir(exist_ok=True)
+            (out / file).write_bytes(data)
+        store.commit(key=answer.key, action=name, document=answer.document, out=out, facts={}, provenance={})
+
+    build("loop", {"state/0.npz": b"1", "decode/0.npz": b"2"})
+    for user in users:
+        build(user.name, {"statistics.json": user.name.encode()})
+    given = resolver("1").input_paths(users[0])["reference"]
+    assert given.name == "state" and (given / "0.npz").read_bytes() == b"1"
+    build("loop", {"state/0.npz": b"another", "decode/0.npz": b"2"}, torch="2")
+    assert {name: resolver("2").resolve(name).state for name in ("loop", "state", "decode")} == {
+        "loop": State.FRESH,
+        "state": State.STALE,
+        "decode": State.FRESH,
+    }
+
+
+def test_an_input_that_an_output_does_not_have_is_an_error_that_names_what_it_has(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    loop = Action("loop", "reference", Params(), (), ())
+    user = Action("verify:x", "verify", Params(), (), (), inputs={"reference": Input("loop", folder="decoder")})
+    resolver = Resolver(Plan("m", (loop, user), ()), store, lambda _: "1")
+    answer = resolver.resolve("loop")
+    assert answer.key and answer.document
+    out = store.workdir(answer.key)
+    (out / "decode").mkdir()
+    (out / "decode" / "0.npz").write_bytes(b"1")
+    store.commit(key=answer.key, action="loop", document=answer.document, out=out, facts={}, provenance={})
+    with pytest.raises(BuildError, match=r"verify:x: loop has no 'decoder', only decode/0\.npz"):
+        resolver.resolve("verify:x")

@@ -1,0 +1,109 @@
+"""Objects followed through a video: what is measured of them, what gates ask for, how they are compared and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build.compare.details import Overlay, write_details
+from sam3_build.drawing.overlay import write_overlay
+from sam3_build.drawing.sheet import SHEET, WIDTH, Entry, Sheet
+from sam3_build.errors import BuildError
+from sam3_build.pipeline.tracks import Tracks
+from sam3_build.plugins import ComparedCase, CompareRequest, Metric, ResultKind
+from sam3_build.results.tracks import frames
+from sam3_build.results.tracks.statistics import TrackStatistics
+from sam3_build.spec import Json
+
+if TYPE_CHECKING:
+    from sam3_build.plugins import Arrays
+
+
+def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
+    """Return the statistics over all clips, and write what was followed.
+
+    That is `details.json`; `overlay.<case>.<frame>.png`, of some frames of each clip, those that differ among them; the
+    sheet, which shows these frames. A case is one clip.
+    """
+    statistics = TrackStatistics()
+    title = f"PyTorch fp32 against {request.target}{request.parity}"
+    sheet = Sheet(title, request.target, frames.LEGEND, "frame")
+    overlays: list[Overlay] = []
+    for case in request.cases:
+        (sample,) = _sample(case)
+        sides = case.expected(), case.actual()
+        if not statistics.comparable(case.name, *sides):
+            continue
+        expected, actual = (_find(request, case, sample, outputs) for outputs in sides)
+        clip = statistics.add(case.name, expected, actual)
+        for frame in frames.chosen(clip):
+            picture = request.picture(sample, frame)
+            words, notes = frames.caption(clip, frame), frames.differences(clip, frame)
+            file, heading = f"overlay.{case.name}.{frame}.png", f"{case.name}, frame {frame}"
+            write_overlay(out / file, frames.drawn(picture, clip, expected, actual, frame))
+            sheet.add(Entry(heading, words, notes, frames.drawn(picture, clip, expected, actual, frame, WIDTH)))
+            overlays.append(Overlay(file, heading, words, notes, frames.metrics(clip, frame)))
+    sheet.write(out / SHEET)
+    write_details(out, {"samples": list(request.samples), "clips": list(statistics.clips)}, overlays)
+    return statistics.summary()
+
+
+def _sample(case: ComparedCase) -> tuple[int, ...]:
+    if len(case.samples) != 1 or not case.frames:
+        raise BuildError(
+            f"case {case.name!r} has {len(case.samples)} samples of {case.frames} frames: tracks are compared clip by "
+            "clip, one sample with frames in a case"
+        )
+    return case.samples
+
+
+def _find(request: CompareRequest, case: ComparedCase, sample: int, outputs: Arrays) -> Tracks:
+    height, width = request.picture(sample, 0).shape[:2]
+    result = request.find(outputs, (height, width), request.score_threshold)
+    assert isinstance(result, Tracks), "the family's `find` does not give what it declares as its result"
+    shape = (case.frames, len(result.ids), height, width)
+    if result.masks.shape != shape or result.visible.shape != shape[:2]:
+        raise BuildError(
+            f"case {case.name!r}: the family's `find` gives masks {list(result.masks.shape)} and visible "
+            f"{list(result.visible.shape)}, where masks {list(shape)} and visible {list(shape[:2])} are expected"
+        )
+    return result
+
+
+# A clip is judged as its worst frame is, where that is as bad as an instance may be, and on the whole more strictly.
+RESULT = ResultKind(
+    name="tracks",
+    summary="Objects followed through a video, paired by their ids",
+    metrics=(
+        Metric(
+            "mask_iou",
+            "mask IoU",
+            "worst overlap of an object's masks in a frame, at the frame's size",
+            form=".5f",
+            at_least=True,
+            bounds=(0.5, 1),
+            exact=0.999,
+            reduced=0.98,
+        ),
+        Metric(
+            "visible",
+            "visibility",
+            "frames, object by object, where the two disagree whether it is visible",
+            exact=0.0,
+            reduced=0.0,
+        ),
+        Metric("objects", "lost or new", "objects lost or added", exact=0.0, reduced=0.0),
+        Metric(
+            "mean_iou",
+            "mean IoU",
+            "mean overlap of an object's masks, of the worst clip",
+            form=".5f",
+            at_least=True,
+            bounds=(0.5, 1),
+            exact=0.999,
+            reduced=0.995,
+        ),
+    ),
+    compare=compare,
+)

@@ -166,6 +166,7 @@ class NetworkParams(Params):
     """What runs a component: the graph on ONNX Runtime's CPU, or (with a backend) what that backend built.
 
     profiles: those of the engine, in its order; row_dim: the dim whose rows can be fed in groups
+    row_axes: of each input and output that has rows, the axis along which they lie
     """
 
     component: str
@@ -174,6 +175,7 @@ class NetworkParams(Params):
     options: Mapping[str, Json] = {}
     profiles: tuple[Profile, ...] = ()
     row_dim: str | None = None
+    row_axes: Mapping[str, int] = {}
 
     @property
     def stem(self) -> str:

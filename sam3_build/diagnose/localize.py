@@ -131,6 +131,7 @@ def action_of(session: Session, comparison: Comparison) -> Action:
             options=measured.options,
             profiles=measured.profiles,
             row_dim=measured.row_dim,
+            row_axes=measured.row_axes,
         ),
         inputs={
             "fp32": Input(f"precision:{comparison.component}.{BASELINE}"),

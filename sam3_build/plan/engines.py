@@ -115,6 +115,7 @@ def _verify(resolved: ResolvedPrecision, types: PrecisionParams, recording: Reco
         arguments=VerifyParams(
             component=types.component,
             precision=types.precision,
+            row_axes=resolved.component.row_axes,
             keep_outputs=resolved.is_baseline or recording.keep_outputs,
             rows=_rows(resolved),
             types=types,
@@ -146,6 +147,7 @@ def _verify_built(
             options=target.options,
             profiles=target.profiles,
             row_dim=resolved.component.row_dim if backend.uses_profiles else None,
+            row_axes=resolved.component.row_axes,
             keep_outputs=recording.keep_outputs,
             rows=_rows(resolved),
             types=types if backend.layer_types else None,

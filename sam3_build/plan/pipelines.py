@@ -53,6 +53,7 @@ class _Side:
             options=target.options if target else {},
             profiles=target.profiles if target else (),
             row_dim=resolved.component.row_dim if target and target.backend.uses_profiles else None,
+            row_axes=resolved.component.row_axes,
         )
 
     def computed(self, name: str) -> Input:
@@ -102,6 +103,7 @@ def _chain(side: _Side, resolved: ResolvedStep, step: Step, verified: Mapping[st
             options=network.options,
             profiles=network.profiles,
             row_dim=network.row_dim,
+            row_axes=network.row_axes,
             inputs=tuple(tensor.name for tensor in spec.inputs),
             feeds=step.feeds,
             per=step.per,

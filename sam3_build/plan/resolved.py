@@ -138,6 +138,12 @@ class ResolvedComponent:
     patches: tuple[str, ...]
     recordings: tuple[Recording, ...]
 
+    @property
+    def row_axes(self) -> Mapping[str, int]:
+        """The axis along which rows lie, of each input and output that has any."""
+        axes = {tensor.name: tensor.row_axis(self.row_dim) for tensor in (*self.spec.inputs, *self.spec.outputs)}
+        return {name: axis for name, axis in axes.items() if axis is not None}
+
 
 @dataclass(frozen=True)
 class ResolvedStep:

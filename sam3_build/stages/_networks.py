@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,18 +37,30 @@ class Network:
 
     dims:    of each input, its dims as the ONNX has them
     row_dim: the dim whose rows are independent, where inputs and outputs have one in common
+    row_axes: of inputs and outputs that have rows, the axis along which they lie
     """
 
     session: Session
     dims: Mapping[str, Sequence[int | str]]
     profiles: Sequence[Profile] = ()
     row_dim: str | None = None
+    row_axes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def fixed_input(self) -> str | None:
-        """An input whose first dim has one size, so that no rows can be added; None when there is none."""
-        fixed = (name for name, dims in self.dims.items() if not dims or isinstance(dims[0], int))
-        return next(fixed, None)
+        """An input whose dim of rows has one size, so that none can be added; None when there is none."""
+        rows = ((name, dims, self.row_axes[name]) for name, dims in self.dims.items() if name in self.row_axes)
+        return next((name for name, dims, axis in rows if axis >= len(dims) or isinstance(dims[axis], int)), None)
+
+    def count(self, feed: Arrays) -> int:
+        """Return how many rows a feed has; 1 of a component without."""
+        return max(
+            (array.shape[self.row_axes[name]] for name, array in feed.items() if name in self.row_axes), default=1
+        )
+
+    def picked(self, arrays: Arrays, rows: Sequence[int]) -> Arrays:
+        """Return some rows of inputs or outputs, in this order; what has no rows is given whole to each."""
+        return {n: a.take(rows, self.row_axes[n]) if n in self.row_axes else a for n, a in arrays.items()}
 
     def misfit(self, feed: Arrays) -> str | None:
         """Say why no shape profile takes a feed, however its rows are grouped; None when one does."""
@@ -75,17 +87,14 @@ class Network:
         import numpy as np
 
         groups = self.split(feed, case)
-        if len(groups) == 1 and len(groups[0]) == self._rows(feed):
+        if len(groups) == 1 and len(groups[0]) == (self.count(feed) if self.row_dim else 1):
             return self.session.run(feed)
         parts: dict[str, list[NDArray[np.generic]]] = {}
         for rows in groups:
-            outputs = self.session.run({name: array[list(rows)] for name, array in feed.items()})
-            for name, array in outputs.items():
-                parts.setdefault(name, []).append(array[: len(set(rows))])
-        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
-
-    def _rows(self, feed: Arrays) -> int:
-        return self._sizes(feed).get(self.row_dim, 1) if self.row_dim else 1
+            outputs = self.session.run(self.picked(feed, rows))
+            for name, array in self.picked(outputs, range(len(set(rows)))).items():
+                parts.setdefault(name, []).append(array)
+        return {name: np.concatenate(arrays, self.row_axes[name]) for name, arrays in parts.items()}
 
     def _sizes(self, feed: Arrays) -> dict[str, int]:
         return {
@@ -104,11 +113,12 @@ def open_network(params: NetworkParams, inputs: Mapping[str, Path]) -> Iterator[
     """
     with network_session(params, inputs) as session:
         if not params.profiles:
-            yield Network(session, {name: tensor.dims for name, tensor in session.inputs.items()})
+            dims_of = {name: tensor.dims for name, tensor in session.inputs.items()}
+            yield Network(session, dims_of, row_axes=params.row_axes)
             return
         dims = input_dims(inputs["onnx"] / f"{params.stem}.onnx")
         own = {dim for of_input in dims.values() for dim in of_input if isinstance(dim, str)}
-        yield Network(session, dims, profiles.restricted(params.profiles, own), params.row_dim)
+        yield Network(session, dims, profiles.restricted(params.profiles, own), params.row_dim, params.row_axes)
 
 
 def network_session(params: NetworkParams, inputs: Mapping[str, Path]) -> AbstractContextManager[Session]:

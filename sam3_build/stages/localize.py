@@ -50,7 +50,11 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         del model
         fed = []
         baseline = NetworkParams(
-            component=component, precision=BASELINE, profiles=params.profiles, row_dim=params.row_dim
+            component=component,
+            precision=BASELINE,
+            profiles=params.profiles,
+            row_dim=params.row_dim,
+            row_axes=params.row_axes,
         )
         for case, outputs in _run(baseline, {"onnx": place["fp32"]}, cases):
             _save(place["expected"] / f"{case}.npz", outputs)

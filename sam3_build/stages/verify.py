@@ -96,7 +96,7 @@ def _again(cases: Sequence[Path], most: int, network: Network) -> _Again:
     picked: tuple[int, ...] = ()
     for case in cases if most else ():
         feed = arrays_of(case, INPUTS)
-        recorded = max((len(array) for array in feed.values() if array.ndim), default=1)
+        recorded = network.count(feed)
         found = (
             () if network.misfit(feed) else network.fitting_rows(feed, batch_invariance.permuted_rows(recorded, most))
         )
@@ -104,7 +104,7 @@ def _again(cases: Sequence[Path], most: int, network: Network) -> _Again:
             best, count, picked = case.stem, recorded, found
     fixed = network.fixed_input
     if best is None or fixed:
-        why = f"the first dim of input {fixed!r} is fixed: no two rows fit" if fixed else "no two rows fit together"
+        why = f"input {fixed!r} has one row, and no more fit" if fixed else "no two rows fit together"
         return _Again(None, (), {"not_run": {"rows": why}})
     return _Again(best, picked)
 
@@ -130,11 +130,12 @@ def _feed_again(
     import numpy as np
 
     upto = max(picked) + 1
-    before = {name: np.atleast_1d(array)[:upto] for name, array in outputs.items()}  # a scalar has one row
     logging.getLogger(__name__).info("case %s, its rows %s", case, list(picked))
-    found = network.run({name: array[list(picked)] for name, array in feed.items()}, case)
-    for name, reference in expected.items():
-        measured[name].batch_invariance.take(case, picked, found[name], before[name], np.atleast_1d(reference)[:upto])
+    found = network.run(network.picked(feed, picked), case)
+    for name in expected.keys() & network.row_axes.keys():
+        axis = network.row_axes[name]
+        again, before, reference = (np.moveaxis(arrays[name], axis, 0) for arrays in (found, outputs, expected))
+        measured[name].batch_invariance.take(case, picked, again, before[:upto], reference[:upto])
 
 
 STAGE = Stage(

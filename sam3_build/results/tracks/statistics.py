@@ -7,6 +7,8 @@ Objects are paired by their id, in every frame.
     objects    how many ids are lost or added, over all clips
     mean_iou   of each clip the mean IoU over all frames in which an object is visible on either side, which is 0 where
                the other one does not see it; of these the smallest
+    order      the smallest IoU of an object's masks in a frame when the prompts give the objects in another order: what
+               is built against itself; 0 where one of the two orders alone shows the object
     nonfinite  how many values of the target's outputs are NaN or Inf; such a clip is left out of all the above
     incomparable  in how many clips an output has another shape or dtype
 
@@ -127,6 +129,7 @@ class TrackStatistics:
     worst: dict[str, float] = field(default_factory=dict)
     where: dict[str, list[str]] = field(default_factory=dict)
     swaps: list[str] = field(default_factory=list)
+    reordered: int = 0
 
     def comparable(self, clip: str, expected: Mapping[str, Array], actual: Mapping[str, Array]) -> bool:
         """Tell whether the outputs of one clip can be compared at all; remember why not."""
@@ -148,6 +151,17 @@ class TrackStatistics:
         self.swaps += [f"objects {a} and {b} of {clip} are swapped {_swapped(found, a, b)}" for a, b in found.swapped]
         self.clips.append({"clip": clip, "objects": [_described(found, i) for i in range(len(found.ids))]})
         return found
+
+    def reorder(self, clip: str, before: Tracks, after: Tracks) -> None:
+        """Take in what is built gives of one clip with its objects in another order."""
+        import numpy as np
+
+        found = compared(before, after)
+        apart = np.where(found.expected != found.actual, 0.0, found.ious)
+        self.reordered += 1
+        if np.isfinite(apart).any():
+            frame, i = divmod(int(np.nanargmin(apart)), apart.shape[1])
+            self._worst("order", float(apart[frame, i]), f"object {found.ids[i]} of {clip} at frame {frame}")
 
     def _visible(self, clip: str, found: ComparedClip) -> None:
         for i, name in enumerate(found.ids):
@@ -187,6 +201,7 @@ class TrackStatistics:
             "visible": self.disagreeing if self.frames else None,
             "objects": self.unpaired if self.frames else None,
             "mean_iou": self.worst.get("mean_iou") if self.objects else None,
+            "order": self.worst.get("order"),
             "nonfinite": self.outputs.nonfinite,
             "incomparable": len(self.outputs.problems),
         }
@@ -202,6 +217,8 @@ class TrackStatistics:
         not_run: dict[str, Json] = {
             metric: apart if self.objects else nothing for metric in OF_MASKS if self.frames and metrics[metric] is None
         }
+        if self.frames and metrics["order"] is None:
+            not_run["order"] = "no clip has two objects" if not self.reordered else apart
         where = {metric: [*texts, *(self.swaps if metric in OF_MASKS else ())] for metric, texts in self.where.items()}
         where |= {"nonfinite": self.outputs.where} if self.outputs.where else {}
         return {

@@ -54,10 +54,15 @@ def world(
     informs: Mapping[str, str] | None = None,
     pictures: int = 1,
     asked: str = "red circle",
+    gap: bool = False,
 ) -> World:
-    """Return a report. noise: of an output in a comparison, relative to its values; task: the pipeline's metrics."""
+    """Return a report. noise: of an output in a comparison, relative to its values; task: the pipeline's metrics.
+
+    gap: whether it has the reference gap
+    """
     plan, manifest = session().plan, session().manifest
     comparisons = [_as_if(c, gpu) for c in plan.comparisons if c.kind not in (Kind.RESULT, Kind.GAP)]
+    comparisons += [c for c in plan.comparisons if gap and c.kind == Kind.GAP]
     comparisons += [
         _pipeline(p, t, gpu, informs or {}) for p in ("fp32", "fp16") for t in (None, "ampere", "ada", "blackwell")
     ]

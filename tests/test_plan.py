@@ -289,6 +289,10 @@ def test_a_reference_gap_however_large_fails_nothing_and_nothing_depends_on_it()
     assert {(row.verdict, row.reason) for row in rows} == {(Verdict.INFO, ONLY_REPORTED)}
     assert {row.metric for row in rows} == {"cosine", "max_abs_over_std"}
     assert not any(gap.name in comparison.depends_on for comparison in plan.comparisons)
+    unmeasured = judge(gap, None)
+    assert {(row.verdict, row.reason) for row in unmeasured} == {
+        (Verdict.INFO, "no statistics: run `doit reference_gap:decoder.hf`")
+    }
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from enum import StrEnum
 from sam3_build import registry
 from sam3_build.compare.metrics import GEMMS, SOUND, TENSORS, of_tensors
 from sam3_build.plugins import Metric, ResultKind, Threshold
-from sam3_build.spec import BASELINE, Comparison, Gate, Json
+from sam3_build.spec import BASELINE, Comparison, Gate, Json, Kind
 
 # What a comparison of a reduced precision on ONNX Runtime's CPU shows, and what it does not.
 RANGE_PARITY = "range parity"
@@ -71,6 +71,7 @@ class Row:
 def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tuple[Row, ...]:
     """Return the rows of one comparison, `statistics` being what its action wrote (None: there is nothing to read).
 
+    A reference gap that was not measured fails nothing.
     A comparison that this machine cannot run yields `not_run` rows; so does a metric that the measuring action says it
     had nothing to measure on (`not_run` of an output: metric -> why). Metrics that a family does not have (`absent`)
     have no row. Anything else expected but not measured fails.
@@ -82,7 +83,8 @@ def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tupl
         )
     if statistics is None:
         reason = f"no statistics: run `doit {comparison.action}`" if comparison.action else "no action measures this"
-        return tuple(_row(comparison, output, "parity", Verdict.FAIL, reason) for output in comparison.outputs)
+        verdict = Verdict.INFO if comparison.kind == Kind.GAP else Verdict.FAIL
+        return tuple(_row(comparison, output, "parity", verdict, reason) for output in comparison.outputs)
     measured = statistics["outputs"]
     assert isinstance(measured, Mapping)
     rows: list[Row] = []

@@ -14,7 +14,7 @@ from sam3_build.report.html.pictures import Pictures, pictures
 from sam3_build.report.html.sources import GRAPH, Sources, side
 from sam3_build.report.table import Counts, count
 from sam3_build.report.tables import Line, Part, Table, metrics, table, worst_first
-from sam3_build.spec import PIPELINE, Comparison
+from sam3_build.spec import PIPELINE, Comparison, Kind
 
 WORDS: dict[str, str] = {
     Verdict.FAIL: "failed",
@@ -102,7 +102,7 @@ def gather(known: Sources, found: Judged) -> Page:
     rows = [row for _, judged in found for row in judged]
     counts = count(rows)
     parts = tuple(dict.fromkeys(c.component for c, _ in sorted(found, key=lambda f: f[0].component != PIPELINE)))
-    errors = {id(c): _errors(known, c, judged) for c, judged in found if _ran(judged)}
+    errors = {id(c): _errors(known, c, judged) for c, judged in found if _ran(judged) and c.kind != Kind.GAP}
     scale = axis(e for some in errors.values() for e in some)
     sections = tuple(_section(known, part, found, errors, scale) for part in parts)
     measured = [part for section in sections for shown in section.tables for part in shown.parts]
@@ -175,6 +175,7 @@ def _outputs(number: int) -> str:
 
 def _targets(known: Sources, found: Judged, parts: Sequence[str]) -> Iterator[TargetVerdict]:
     """Yield the graphs' verdicts, then each target's; one that is never run alone stands as its graphs do."""
+    found = [(c, rows) for c, rows in found if c.kind != Kind.GAP]
     own = {c.target for c, _ in found}
     for target in (None, *known.manifest.targets):
         stands_as = target if target in own else None

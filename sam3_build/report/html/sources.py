@@ -62,5 +62,7 @@ def sources(session: Session) -> Sources:
 
 
 def side(comparison: Comparison) -> str:
-    """Return what is compared in the fewest words: `fp16 graph`, `fp16 ada`."""
+    """Return what is compared in the fewest words: `fp16 onnxruntime`, `fp16 ada`, `reference gap hf`."""
+    if comparison.kind == Kind.GAP:
+        return f"reference gap {comparison.suffix.removeprefix('@')}"
     return f"{comparison.precision} {Kind.FILE if comparison.kind == Kind.FILE else comparison.target or GRAPH}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import unified_diff
@@ -12,6 +13,13 @@ import pytest
 from build_space import ACTIONS, BuildSpace
 
 from sam3_build.stages import patch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_loaded_is_no_garbage() -> None:
+    """Leave modules, torch's among them, to no collection: each would look through all of them for half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

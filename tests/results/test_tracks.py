@@ -13,8 +13,8 @@ from PIL import Image
 
 from sam3_build.compare.details import DETAILS, overlays_of
 from sam3_build.compare.judge import Row, Verdict, judge, result_gates
-from sam3_build.drawing.palette import COLOURS, DIFFERENCE
-from sam3_build.drawing.sheet import MOST, SHEET
+from sam3_build.drawing.palette import COLOURS, DIFFERENCE, MEANT
+from sam3_build.drawing.sheet import MOST, SHEET, Sheet
 from sam3_build.errors import BuildError
 from sam3_build.pipeline.tracks import Tracks
 from sam3_build.plugins import ComparedCase, CompareRequest
@@ -24,6 +24,16 @@ from sam3_build.results.tracks.statistics import TrackStatistics, compared
 from sam3_build.spec import PIPELINE, Comparison, Kind
 
 FRAMES, HEIGHT, WIDTH = 6, 120, 160
+BOX = {"label": 1, "x": 10, "y": 70, "w": 40, "h": 40}
+SAMPLE = {
+    "prompts": {
+        "prompts": [
+            {"frame": 0, "object": 1, "points": [{"label": 1, "x": 30, "y": 30}]},
+            {"frame": 0, "object": 2, "boxes": [BOX]},
+            {"frame": 5, "remove": 2},
+        ]
+    }
+}
 Arrays = dict[str, np.ndarray]
 
 
@@ -51,11 +61,11 @@ def found(outputs: Mapping[str, np.ndarray], size: tuple[int, int], threshold: f
 def request(expected: Mapping[str, Arrays], actual: Mapping[str, Arrays]) -> CompareRequest:
     def case(name: str, sample: int) -> ComparedCase:
         frames = len(expected[name]["masks"])
-        return ComparedCase(name, (sample,), frames, lambda: expected[name], lambda: actual[name])
+        return ComparedCase(name, (sample,), frames, "", lambda: expected[name], lambda: actual[name])
 
     return CompareRequest(
         cases=[case(name, sample) for sample, name in enumerate(expected)],
-        samples=[{"video": name} for name in expected],
+        samples=dict.fromkeys(range(len(expected)), SAMPLE),
         picture=lambda sample, frame: np.full((HEIGHT, WIDTH, 3), 90 + 10 * sample + frame, np.uint8),
         find=found,
         score_threshold=0.5,
@@ -92,7 +102,7 @@ def failed(found_rows: tuple[Row, ...]) -> dict[str, str]:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_equal_tracks_pass_every_gate_and_all_are_judged(precision: str) -> None:
     same = judged({"clip0": clip(), "clip1": clip()}, precision)
-    assert {row.metric: row.verdict for row in same} == dict.fromkeys(
+    assert {row.metric: row.verdict for row in same if row.metric != "order"} == dict.fromkeys(
         ("mask_iou", "visible", "objects", "mean_iou", "nonfinite", "incomparable"), Verdict.PASS
     )
     assert {row.metric: row.value for row in same}["mean_iou"] == 1
@@ -104,6 +114,7 @@ def test_default_gates_are_the_documented_ones() -> None:
         "visible": (0, 0),
         "objects": (0, 0),
         "mean_iou": (0.999, 0.995),
+        "order": (0.999, 0.98),
     }
 
 
@@ -183,6 +194,7 @@ FAULTS: dict[Callable[[Arrays], None], dict[str, str]] = {
         "visible": "no element was compared",
         "objects": "no element was compared",
         "mean_iou": "no element was compared",
+        "order": "no element was compared",
     },
     one_frame_less: {
         "incomparable": "clip0: masks is bool[5, 2, 120, 160] where bool[6, 2, 120, 160] is expected",
@@ -190,6 +202,7 @@ FAULTS: dict[Callable[[Arrays], None], dict[str, str]] = {
         "visible": "clip0: masks is bool",
         "objects": "clip0: masks is bool",
         "mean_iou": "clip0: masks is bool",
+        "order": "clip0: masks is bool",
     },
 }
 
@@ -230,7 +243,8 @@ def test_a_reference_that_sees_nothing_leaves_gates_of_masks_not_run_and_never_p
         return clip() | {"visible": np.zeros((FRAMES, 2), np.bool_)}
 
     verdicts = {row.metric: row for row in judged({"clip0": empty()}, expected=empty)}
-    assert {metric for metric, row in verdicts.items() if row.verdict == Verdict.NOT_RUN} == {"mask_iou", "mean_iou"}
+    not_run = {metric for metric, row in verdicts.items() if row.verdict == Verdict.NOT_RUN}
+    assert not_run == {"mask_iou", "mean_iou", "order"}
     assert "add a prompt for something that the model follows" in str(verdicts["mean_iou"].reason)
 
 
@@ -278,11 +292,17 @@ def test_every_frame_is_drawn_with_its_objects_in_their_colours_and_red_where_th
         assert (here == DIFFERENCE).all(2).any() == red
         assert (there == COLOURS[0]).all(2).any() and (here == COLOURS[0]).all(2).any(), "the box of object 1"
         assert (here == COLOURS[1]).all(2).any() != lost, "the box of object 2, where it is seen"
+    asked, *_ = panels_of(compared_folder / names[0])
+    assert (asked == MEANT).all(2).any(), "the box of a prompt, on its frame"
 
 
 def test_details_say_of_each_frame_what_is_seen_and_what_differs(compared_folder: Path) -> None:
     overlays = overlays_of(json.loads((compared_folder / DETAILS).read_bytes()))
-    assert [overlay.title for overlay in overlays] == [f"clip0, frame {frame}" for frame in range(FRAMES)]
+    assert [overlay.title for overlay in overlays] == [
+        "clip0, frame 0: object 1 by 1 point, object 2 by like the boxed one",
+        *(f"clip0, frame {frame}" for frame in range(1, 5)),
+        "clip0, frame 5: without 2",
+    ]
     assert [(overlay.caption, overlay.differences) for overlay in overlays[2:]] == [
         ("2 visible, 2 by PyTorch; smallest mask IoU 1.000", ()),
         ("1 visible, 2 by PyTorch; smallest mask IoU 1.000", ("object 2 lost",)),
@@ -293,6 +313,46 @@ def test_details_say_of_each_frame_what_is_seen_and_what_differs(compared_folder
         {"mask_iou": 1, "visible": 1},
         {"mask_iou": 0, "visible": 0},
     ]
+
+
+def in_another_order(arrays: Arrays) -> Arrays:
+    """Return what a clip gives when its objects are given in another order."""
+    return {name: array[::-1] if name == "ids" else array[:, ::-1].copy() for name, array in arrays.items()}
+
+
+def reordered(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Arrays], None]) -> tuple[Row, ...]:
+    """Return the verdicts on a sound clip and on the same in another order, with a fault in that; draws no overlay."""
+    monkeypatch.setattr("sam3_build.results.tracks.result.write_overlay", lambda path, drawn: path.touch())
+    monkeypatch.setattr("sam3_build.results.tracks.frames.panels", lambda *_: ())
+    monkeypatch.setattr(Sheet, "write", lambda self, path: path.touch())
+    planted = in_another_order(clip())
+    fault(planted)
+    asked = request({"clip0": clip(), "clip0.reordered": clip()}, {"clip0": clip(), "clip0.reordered": planted})
+    own, again = asked.cases
+    measured = RESULT.compare(replace(asked, cases=[own, replace(again, samples=(0,), like="clip0")]), folder)
+    assert len(overlays_of(json.loads((folder / DETAILS).read_bytes()))) == FRAMES, "the clip itself, once"
+    return rows(measured)
+
+
+def test_objects_given_in_another_order_are_to_be_the_same_tracks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found_rows = {row.metric: row for row in reordered(tmp_path, monkeypatch, lambda arrays: None)}
+    assert (found_rows["order"].value, found_rows["order"].verdict) == (1, Verdict.PASS)
+
+
+@pytest.mark.parametrize("fault", [shifted_by_a_pixel, lost_for_one_frame], ids=lambda fault: fault.__name__)
+def test_what_depends_on_the_order_of_objects_fails_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Arrays], None]
+) -> None:
+    reasons = failed(reordered(tmp_path, monkeypatch, fault))
+    frame = 2 if fault is shifted_by_a_pixel else 3
+    assert reasons.keys() == {"order"} and f": object 1 of clip0.reordered at frame {frame}" in reasons["order"]
+
+
+def test_where_no_clip_has_two_objects_their_order_is_not_run() -> None:
+    (order,) = [row for row in judged({"clip0": clip()}) if row.metric == "order"]
+    assert (order.verdict, order.reason) == (Verdict.NOT_RUN, "no clip has two objects")
 
 
 def test_of_a_long_clip_the_frames_that_differ_are_among_those_that_are_drawn() -> None:

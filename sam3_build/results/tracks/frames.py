@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sam3_build.drawing.captions import prompt
 from sam3_build.drawing.overlay import WIDTH, panels
 from sam3_build.drawing.sheet import MOST
+from sam3_build.pipeline.prompts import boxes_of
 from sam3_build.pipeline.tracks import Tracks
 from sam3_build.results.tracks.statistics import ComparedClip
+from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +25,24 @@ LEGEND = (
     "An object has the same colour on both sides. Red areas: where the two differ. "
     "Thick red box: seen by one of the two alone."
 )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A frame of a clip, and the prompts on it, as documents."""
+
+    frame: int
+    picture: Picture
+    prompts: tuple[Mapping[str, Json], ...]
+
+    @property
+    def words(self) -> str:
+        """Return what is asked on this frame: `: object 1 by 1 point`; empty where nothing is."""
+        parts = [
+            f"object {one['object']} by {prompt(one)}" if one.get("object") is not None else f"without {one['remove']}"
+            for one in self.prompts
+        ]
+        return f": {', '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True)
@@ -54,13 +76,20 @@ def chosen(clip: ComparedClip) -> tuple[int, ...]:
     return tuple(sorted([*dict.fromkeys((*differing[: MOST // 2], *spread))][:MOST]))
 
 
-def drawn(
-    picture: Picture, clip: ComparedClip, expected: Tracks, actual: Tracks | None, frame: int, width: int = WIDTH
-) -> Panels:
-    """Return the frame, what the reference sees in it and what the target sees."""
-    own, other = _objects(expected, frame), _objects(actual, frame) if actual else None
-    pairs = [Partners(own.ids.index(i), other.ids.index(i)) for i in own.ids if i in other.ids] if other else []
-    return panels(picture, (), own, other, pairs, width, [clip.ids.index(i) for i in own.ids])
+def asked(sample: Mapping[str, Json], frame: int) -> tuple[Mapping[str, Json], ...]:
+    """Return the prompts on a frame, by the sample's document."""
+    prompts = sample["prompts"]
+    listed = prompts.get("prompts") if isinstance(prompts, Mapping) else None
+    on_frames = listed if isinstance(listed, Sequence) else ()
+    return tuple(one for one in on_frames if isinstance(one, Mapping) and one.get("frame") == frame)
+
+
+def drawn(seen: Seen, clip: ComparedClip, expected: Tracks, actual: Tracks, width: int = WIDTH) -> Panels:
+    """Return the frame with its prompts, what the reference sees in it and what the target sees."""
+    own, other = (_objects(side, seen.frame) for side in (expected, actual))
+    pairs = [Partners(own.ids.index(i), other.ids.index(i)) for i in own.ids if i in other.ids]
+    boxes = [box for one in seen.prompts for box in boxes_of(one)]
+    return panels(seen.picture, boxes, own, other, pairs, width, [clip.ids.index(i) for i in own.ids])
 
 
 def caption(clip: ComparedClip, frame: int) -> str:

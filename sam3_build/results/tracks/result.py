@@ -24,7 +24,8 @@ def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
     """Return the statistics over all clips, and write what was followed.
 
     That is `details.json`; `overlay.<case>.<frame>.png`, of some frames of each clip, those that differ among them; the
-    sheet, which shows these frames. A case is one clip.
+    sheet, which shows these frames. A case is one clip; one that is `like` the case before it is held against what is
+    built gave there.
     """
     statistics = TrackStatistics()
     title = f"PyTorch fp32 against {request.target}{request.parity}"
@@ -43,14 +44,15 @@ def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
         expected, actual = (_find(request, case, sample, outputs) for outputs in sides)
         clip, before = statistics.add(case.name, expected, actual), (case.name, actual)
         for frame in frames.chosen(clip):
-            picture = request.picture(sample, frame)
+            seen = frames.Seen(frame, request.picture(sample, frame), frames.asked(request.samples[sample], frame))
             words, notes = frames.caption(clip, frame), frames.differences(clip, frame)
-            file, heading = f"overlay.{case.name}.{frame}.png", f"{case.name}, frame {frame}"
-            write_overlay(out / file, frames.drawn(picture, clip, expected, actual, frame))
-            sheet.add(Entry(heading, words, notes, frames.drawn(picture, clip, expected, actual, frame, WIDTH)))
+            file, heading = f"overlay.{case.name}.{frame}.png", f"{case.name}, frame {frame}{seen.words}"
+            write_overlay(out / file, frames.drawn(seen, clip, expected, actual))
+            sheet.add(Entry(heading, words, notes, frames.drawn(seen, clip, expected, actual, WIDTH)))
             overlays.append(Overlay(file, heading, words, notes, frames.metrics(clip, frame)))
     sheet.write(out / SHEET)
-    write_details(out, {"samples": list(request.samples), "clips": list(statistics.clips)}, overlays)
+    details: dict[str, Json] = {"samples": list(request.samples.values()), "clips": list(statistics.clips)}
+    write_details(out, details, overlays)
     return statistics.summary()
 
 

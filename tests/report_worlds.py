@@ -109,7 +109,9 @@ def _pipeline(precision: str, target: str | None, gpu: bool, informs: Mapping[st
         outputs=("instances",),
         gates={"instances": TASK_GATES},
         kind=Kind.RESULT,
-        depends_on=of_pipeline(session().manifest.components, precision, target, True),
+        depends_on=of_pipeline(
+            PIPELINE, [(name, "") for name in session().manifest.components], precision, target, fp32_engines=True
+        ),
         informs=informs if precision != "fp32" else {},
         result=RESULT.name,
     )

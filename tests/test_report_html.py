@@ -411,3 +411,18 @@ def test_a_file_that_only_its_emulation_stands_for_is_told_apart(tmp_path: Path)
     not_run = tuple(replace(row, comparison=file.label, verdict="not_run", reason=file.not_run) for row in rows)
     (group,) = gather(made.known, [*made.found, (file, not_run)]).not_run
     assert (group.sides, group.commands, group.comparisons) == ((("fp16 file", "decoder"),), (), 1)
+
+
+# ------------------------------------------------------------------ the reference gap
+
+
+def test_a_reference_gap_is_told_and_stands_in_no_targets_verdict_and_no_chart(tmp_path: Path) -> None:
+    def noise(comparison: Comparison, output: str) -> float:
+        return 1e3 if comparison.kind == Kind.GAP else 1e-6
+
+    without, made = (world(tmp_path / str(gap), noise=noise, gap=gap) for gap in (False, True))
+    before, after = (gather(one.known, one.found) for one in (without, made))
+    assert (after.targets, after.tone, after.axis) == (before.targets, before.tone, before.axis)
+    assert after.counts.info > before.counts.info and after.counts.failed == before.counts.failed == 0
+    said = page(made).text
+    assert "reference gap hf" in said and "reported, not judged: code bases differ" in said

@@ -20,14 +20,14 @@ TARGETS = ("ampere", "ada")
 
 def comparisons(fp32_engines: bool = True) -> tuple[Comparison, ...]:
     """Two components and the pipeline, on two targets whose engines run here."""
-    found = []
+    found, parts = [], [(component, "") for component in COMPONENTS]
     for component in (*COMPONENTS, PIPELINE):
         for precision in ("fp32", "fp16"):
             for target in (None, *(TARGETS if fp32_engines or precision != "fp32" else ())):
                 depends_on = (
-                    dependencies.of_pipeline(COMPONENTS, precision, target, fp32_engines)
+                    dependencies.of_pipeline(PIPELINE, parts, precision, target, fp32_engines=fp32_engines)
                     if component == PIPELINE
-                    else dependencies.of_component(component, precision, target, fp32_engines)
+                    else dependencies.of_component(component, precision, target, fp32_engines=fp32_engines)
                 )
                 comparison = Comparison(component, "", precision, target, "", None, ("masks",), {"masks": (GATE,)})
                 comparison = replace(
@@ -179,3 +179,14 @@ def test_a_metric_that_had_nothing_to_measure_on_is_not_run_and_a_value_is_judge
     assert told({}, {"mask_iou": None}, why)[1].verdict == Verdict.NOT_RUN
     assert told({}, {"mask_iou": 0.1}, why)[1].verdict == Verdict.FAIL
     assert told({}, {"mask_iou": None}, {})[1].verdict == Verdict.FAIL
+
+
+def test_what_a_later_pipeline_measures_depends_on_what_it_measures_itself_and_on_nothing_of_the_first() -> None:
+    own = dependencies.of_component("decoder", "fp16", "ada", fp32_engines=True, suffix="@video")
+    assert own == ("decoder.fp32@video", "decoder.fp32.ada@video", "decoder.fp16@video")
+    parts = [("encoder", "@video"), ("state", "")]
+    assert dependencies.of_pipeline("video", parts, "fp16", None, fp32_engines=False) == (
+        "encoder.fp16@video",
+        "state.fp16",
+        "video.fp32",
+    )

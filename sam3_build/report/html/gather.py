@@ -107,7 +107,8 @@ def gather(known: Sources, found: Judged) -> Page:
     sections = tuple(_section(known, part, found, errors, scale) for part in parts)
     measured = [part for section in sections for shown in section.tables for part in shown.parts]
     targets = tuple(_targets(known, found, parts))
-    tone, headline, subline = _headline(counts)
+    # A reference gap is reported whatever it is: it takes nothing from what was judged.
+    tone, headline, subline = _headline(count(row for c, judged in found if c.kind != Kind.GAP for row in judged))
     return Page(
         manifest=known.manifest.name,
         facts=tuple(_facts(known)),

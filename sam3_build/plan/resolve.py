@@ -245,7 +245,9 @@ def _gaps(
     spec, feeds = cut.component(name), cut.pipelines[0].step(name).feeds
     if name not in components or name not in manifest.components:
         return
-    (pipeline,) = (p for p in pipelines if p.spec.name == cut.pipelines[0].name)
+    pipeline = next((p for p in pipelines if p.spec.name == cut.pipelines[0].name), None)
+    if pipeline is None:
+        return
     prompts: list[object] = [value_of(pipeline.spec.prompts, sample.prompts) for sample in pipeline.samples]
     concerned = tuple(i for i, given in enumerate(prompts) if family.gap.concerns(given))
     owners = tuple(c.name for c in family.components if c.name != name and set(c.modules) & set(spec.modules))

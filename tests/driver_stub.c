@@ -55,7 +55,8 @@ int nvmlSystemGetDriverVersion(char *version, unsigned length) { snprintf(versio
 
 /* What a session of an engine needs of CUDA: memory of the host stands for the GPU's, and streams do all at once. */
 static long live, allocated;
-static int retained, streams, current;
+static int retained, streams;
+static __thread int current; /* a context is a thread's */
 static char the_context, the_stream;
 long stub_live(void) { return live + retained + streams; } /* what has not been given back */
 long stub_allocations(void) { return allocated; }
@@ -87,9 +88,9 @@ int cuMemAlloc_v2(unsigned long long *address, size_t size) {
 int cuMemFree_v2(unsigned long long address) { free((void *)(size_t)address); live--; return address == 0; }
 int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t size, void *stream) {
     memcpy((void *)(size_t)to, from, size);
-    return stream != &the_stream;
+    return stream != &the_stream || !current;
 }
 int cuMemcpyDtoHAsync_v2(void *to, unsigned long long from, size_t size, void *stream) {
     memcpy(to, (void *)(size_t)from, size);
-    return stream != &the_stream;
+    return stream != &the_stream || !current;
 }

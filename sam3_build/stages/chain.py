@@ -56,5 +56,5 @@ STAGE = Stage(
     summary="Run components one after another",
     tools=("onnxruntime", "numpy", "onnx", "onnx-ir"),
     run=run,
-    memory=Memory(base=500_000_000, weights=3.9, activations=2.6),
+    memory=Memory(base=300_000_000, weights=3.9, activations=2.6),
 )

@@ -143,5 +143,5 @@ STAGE = Stage(
     summary="Measure parity on the recorded inputs",
     tools=("onnxruntime", "numpy", "onnx", "onnx-ir"),
     run=run,
-    memory=Memory(base=500_000_000, weights=3.9, activations=2.6),
+    memory=Memory(base=300_000_000, weights=3.9, activations=2.6),
 )

@@ -11,6 +11,7 @@ import logging
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -122,6 +123,11 @@ def test_what_a_run_gave_stays_as_it_is(tmp_path: Path, driver: ctypes.CDLL) -> 
         kept = first["sums"].copy()
         session.run(feed(3, 5, seed=1))
         assert np.array_equal(first["sums"], kept)
+
+
+def test_another_thread_than_the_one_that_opened_it_may_run_it(tmp_path: Path, driver: ctypes.CDLL) -> None:
+    with opened(tmp_path) as session, ThreadPoolExecutor(1) as pool:
+        pool.submit(holds, session, feed(3, 5)).result()
 
 
 @pytest.mark.parametrize(

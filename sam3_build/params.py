@@ -96,7 +96,7 @@ class LoopParams(Params):
     frames: tuple[str, ...]
 
 
-class LoopReferenceParams(Params):
+class ReferenceLoopParams(Params):
     """Stage `reference_loop`. networks: one for each component of the loop."""
 
     family: str
@@ -204,7 +204,7 @@ class ChainParams(NetworkParams):
     per: str = Per.CASE
 
 
-class LoopChainParams(Params):
+class ChainLoopParams(Params):
     """Stage `chain_loop`. networks: one for each component of the loop, all on one side."""
 
     family: str

@@ -168,11 +168,14 @@ def test_stages_get_roles_of_files_and_each_file_once(load_samples: Load) -> Non
         "image: scene.png, text: a cat",
     )
     listed, files = as_params(samples)
-    assert [(name, sample.number, sample.pictures, sample.frames) for name, sample in listed] == [
-        ("places", 0, ("image0",), 0),
-        ("clip", 1, ("image1",), 1),
-        ("words", 2, ("image0",), 0),
+    assert [(name, s.number, s.pictures, s.frames, s.is_reordered) for name, s in listed] == [
+        ("places", 0, ("image0",), 0, False),
+        ("clip", 1, ("image1",), 1, False),
+        ("clip", 1, ("image1",), 1, True),
+        ("words", 2, ("image0",), 0, False),
     ]
+    given, turned = (sample.prompts["prompts"] for name, sample in listed if name == "clip")
+    assert [prompt["object"] for prompt in given] == [1, 2] and turned == given[::-1], "its objects in another order"
     assert {role: path.name for role, path in files.items()} == {
         "image0": "scene.png",
         "image1": "a.JPG",

@@ -38,6 +38,8 @@ DEFAULTS: dict[tuple[str, str], object] = {
     ("NetworkParams", "options"): {},
     ("NetworkParams", "profiles"): (),
     ("NetworkParams", "row_dim"): None,
+    ("NetworkParams", "row_axes"): {},
+    ("SampleParams", "is_reordered"): False,
     ("VerifyParams", "types"): None,
     ("SampleParams", "frames"): 0,
     ("SampleParams", "reverse"): False,

@@ -53,7 +53,7 @@ class Clip:
     @property
     def is_video(self) -> bool:
         """Whether it is one video file."""
-        return len(self.files) == 1 and self.files[0].suffix.lower() not in images.SUFFIXES
+        return len(self.files) == 1 and images.is_video(self.files[0])
 
     def _decoded(self) -> Iterator[Image.Image]:
         (file,) = self.files

@@ -19,6 +19,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 GIVEN_AS_16_BITS = ("PNG", "PPM", "JPEG2000")
 
 
+def is_video(file: Path) -> bool:
+    """Whether a sample's file is one that holds frames, by its name."""
+    return file.suffix.lower() not in SUFFIXES
+
+
 def network_input(
     picture: Image.Image, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
 ) -> NDArray[np.float32]:

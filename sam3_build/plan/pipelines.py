@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from sam3_build import registry
 from sam3_build.drawing.sheet import SHEET
-from sam3_build.params import ChainParams, CompareParams, LoopChainParams, NetworkParams
+from sam3_build.params import ChainLoopParams, ChainParams, CompareParams, NetworkParams
 from sam3_build.pipeline import chain
 from sam3_build.plan.reference import LOOPS, loop_params
 from sam3_build.plan.resolved import GRAPH, ResolvedModel, ResolvedPipeline, ResolvedPrecision, ResolvedStep
@@ -128,7 +128,7 @@ def _loop(side: _Side, resolved: ResolvedStep, loop: Loop, verified: Mapping[str
         like,
         name=f"chain:{loop.name}.{side.name}{resolved.suffix}",
         stage="chain_loop",
-        arguments=LoopChainParams(
+        arguments=ChainLoopParams(
             family=family, loop=loop_params(loop), networks=tuple(side.network(name) for name in loop.components)
         ),
         inputs=files | _given(side, resolved),
@@ -174,6 +174,6 @@ def _compare(side: _Side) -> Action:
         },
         files=pipeline.files,
         recipe=("stages.compare", f"results.{kind.name}.result", f"families.{family}.results"),
-        tools=registry.stage("compare").tools,
+        tools=(*registry.stage("compare").tools, *pipeline.tools),
         view={SHEET: f"{pipeline.label}/overlay.{side.name}.png"},
     )

@@ -15,8 +15,8 @@ from sam3_build.params import (
     ExportParams,
     InterfaceParams,
     LoopParams,
-    LoopReferenceParams,
     ReferenceGapParams,
+    ReferenceLoopParams,
     ReferenceParams,
     SamplesParams,
     TorchParams,
@@ -66,7 +66,7 @@ def samples(model: ResolvedModel, pipeline: ResolvedPipeline) -> Action:
         },
         files={**({"tokenizer": tokenizer} if tokenizer else {}), **pipeline.files},
         recipe=("stages.samples", f"families.{model.family.name}.prompts"),
-        tools=registry.stage("samples").tools,
+        tools=(*registry.stage("samples").tools, *pipeline.tools),
     )
 
 
@@ -82,7 +82,7 @@ def reference(model: ResolvedModel, pipeline: ResolvedPipeline, resolved: Resolv
 
 def _loop(model: ResolvedModel, resolved: ResolvedStep, loop: Loop, inputs: dict[str, Input]) -> Action:
     family, components = f"families.{model.family.name}", [model.components[name] for name in loop.components]
-    params = LoopReferenceParams(
+    params = ReferenceLoopParams(
         family=model.family.name,
         loop=loop_params(loop),
         networks=tuple(TorchParams(**_torch(model, component)) for component in components),

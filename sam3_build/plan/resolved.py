@@ -13,6 +13,7 @@ from sam3_build.compare.judge import ENGINE_PARITY, RANGE_PARITY
 from sam3_build.graph.emulation import emulates
 from sam3_build.manifest.types import Checkpoint, Lock
 from sam3_build.params import SampleParams
+from sam3_build.pipeline.images import is_video
 from sam3_build.plugins import Backend, Precision, ResultKind
 from sam3_build.spec import (
     BASELINE,
@@ -198,6 +199,11 @@ class ResolvedPipeline:
     def samples_action(self) -> str:
         """The action that makes cases of its samples."""
         return f"{SAMPLES}{self.suffix}"
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """What reads its samples' files, beside what reads pictures: PyAV, where one is a video file."""
+        return ("av",) if any(is_video(file) for file in self.files.values()) else ()
 
     @property
     def is_compared(self) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
-from sam3_build.params import LoopChainParams, NetworkParams
+from sam3_build.params import ChainLoopParams, NetworkParams
 from sam3_build.pipeline import chain, loop
 from sam3_build.pipeline.cases import CASES, listed_cases, skipped_in, write_skipped
 from sam3_build.plugins import Memory, Stage
@@ -32,12 +32,12 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     A case of which a call fits no shape profile of an engine, or whose frames one before it did not take, is listed in
     `skipped.json`.
 
-    document: LoopChainParams
+    document: ChainLoopParams
     inputs: samples; onnx_<component> and, with a backend, built_<component>; by name, what each step before computed
     """
     import numpy as np
 
-    params = LoopChainParams.of(document)
+    params = ChainLoopParams.of(document)
     code: loop.LoopCode = getattr(import_module(f"sam3_build.families.{params.family}.loops"), params.loop.name)
     before = {case: why for folder in inputs.values() for case, why in skipped_in(folder).items()}
     skipped, ran = {}, []
@@ -78,7 +78,7 @@ def _network(params: NetworkParams, network: Network) -> loop.LoopNetwork:
 STAGE = Stage(
     name="chain_loop",
     summary="Run a loop on what was built",
-    tools=("onnxruntime", "polygraphy", "numpy", "onnx", "onnx-ir"),
+    tools=("onnxruntime", "numpy", "onnx", "onnx-ir"),
     run=run,
-    memory=Memory(base=500_000_000, weights=3.9, activations=2.6),
+    memory=Memory(base=300_000_000, weights=3.9, activations=2.6),
 )

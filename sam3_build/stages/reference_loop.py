@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build.digest import canonical
-from sam3_build.params import LoopReferenceParams, TorchParams
+from sam3_build.params import ReferenceLoopParams, TorchParams
 from sam3_build.pipeline import chain, loop
 from sam3_build.pipeline.cases import CASES, listed_cases, write_recorded
 from sam3_build.plugins import Memory, Stage
@@ -30,10 +30,10 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     Of each component `<component>/<case>.<call>.npz`, with arrays `inputs/<name>` and `outputs/<name>` of some calls
     (`pipeline/loop.Recorder`). A case that only has its objects in another order is not run: what was built is.
 
-    document: LoopReferenceParams
+    document: ReferenceLoopParams
     inputs: config, samples, tensors_<component>, and by name what each step before the loop computed
     """
-    params = LoopReferenceParams.of(document)
+    params = ReferenceLoopParams.of(document)
     code: loop.LoopCode = getattr(import_module(f"sam3_build.families.{params.family}.loops"), params.loop.name)
     networks = {one.component: loop.Recorder(one.component, _network(one, inputs)) for one in params.networks}
     cases, calls = [], dict.fromkeys(networks, 0)

@@ -221,13 +221,14 @@ def write_checkpoint(path: Path) -> None:
     """Write a safetensors file with Sam3Model's keys, full size, drawn from the seed of `full`."""
     from safetensors.torch import save_file
 
-    from sam3_build.families.sam3_image import random_weights
-    from sam3_build.families.sam3_image.forward import skeleton
+    from sam3_build.families.sam3_image.keys import KEYS
+    from sam3_build.families.sam3_image.modules import skeleton
+    from sam3_build.weights import random_weights
 
     tensors = {}
     family = ("vision_encoder", "text_encoder", "geometry_encoder", "decoder")
     for component in family:
-        for recipe in random_weights.recipes(skeleton(component, {"model_type": "sam3"})):
+        for recipe in random_weights.recipes(skeleton(component, {"model_type": "sam3"}), KEYS):
             tensors[recipe.key] = recipe.draw(0)
     save_file(tensors, path)
 

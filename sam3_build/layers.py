@@ -11,6 +11,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("spec",),
     ("params",),
     ("plugins",),
+    ("family_code",),
     ("family_checks",),
     ("registry",),
     ("folders",),
@@ -19,6 +20,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("graph",),
     ("weights",),
+    ("torch_modules",),
     ("compare",),
     ("drawing",),
     ("families", "patches", "precisions", "backends", "results"),
@@ -36,7 +38,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
 
 # What a plug-in may import besides the vocabulary and its own folder.
 PLUG_INS = {
-    "families": ("params", "weights", "pipeline"),
+    "families": ("params", "pipeline", "weights", "torch_modules"),
     "patches": ("graph",),
     "precisions": ("graph",),
     "backends": ("folders", "pipeline"),
@@ -58,6 +60,7 @@ CORE = frozenset(
         "errors",
         "execution",
         "family_checks",
+        "family_code",
         "folders",
         "layers",
         "machine",

@@ -5,16 +5,30 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from sam3_build import family_checks
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.plugins import Backend, Patch, Precision, ResultKind, Stage
 from sam3_build.spec import ModelFamily
 
+if TYPE_CHECKING:
+    from sam3_build.family_code import FamilyCode, KeyTables, LoopCode, Networks, Prompts, Results
+
 Plugin = TypeVar("Plugin")
 
 PACKAGE = Path(__file__).parent
+
+# What stages use of a family -> its file in the family's folder.
+CODE = {
+    "family": "family",
+    "keys": "keys",
+    "modules": "modules",
+    "prompts": "prompts",
+    "results": "results",
+    "loops": "loops",
+}
 
 
 @cache
@@ -50,9 +64,66 @@ def family(name: str) -> ModelFamily:
 
 
 @cache
-def judges_samples(family_name: str) -> bool:
-    """Tell whether a family has a `prompts.py`, whose `problems` looks into pictures and texts."""
-    return (PACKAGE / "families" / family_name / "prompts.py").is_file()
+def family_code(name: str) -> FamilyCode:
+    """Return a family's code. Each part is imported when it is asked for, and BuildError raised when it lacks."""
+    return _FamilyCode(name)
+
+
+def code_modules(name: str, *parts: str) -> tuple[str, ...]:
+    """Return the modules, as recipes name them, of these parts of a family's code."""
+    return tuple(f"families.{name}.{CODE[part]}" for part in parts)
+
+
+def has_code(name: str, part: str) -> bool:
+    """Tell whether a family has this part of its code."""
+    return (PACKAGE / "families" / name / f"{CODE[part]}.py").is_file()
+
+
+def key_tables() -> dict[str, KeyTables]:
+    """Return family -> the tables of its checkpoints, of those that have any."""
+    return {name: family_code(name).keys for name in names("families") if has_code(name, "keys")}
+
+
+class _FamilyCode:
+    """The modules of a family's folder, imported one by one."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def family(self) -> ModelFamily:
+        return family(self._name)
+
+    @property
+    def keys(self) -> KeyTables:
+        from sam3_build.family_code import KeyTables
+
+        (module,) = code_modules(self._name, "keys")
+        return _load("families", self._name, "KEYS", module, KeyTables)
+
+    @property
+    def modules(self) -> Networks:
+        return cast("Networks", self._import("modules"))
+
+    @property
+    def prompts(self) -> Prompts:
+        return cast("Prompts", self._import("prompts"))
+
+    @property
+    def results(self) -> Results:
+        return cast("Results", self._import("results"))
+
+    def loop(self, name: str) -> LoopCode:
+        module = self._import("loops")
+        if not callable(found := getattr(module, name, None)):
+            raise BuildError(f"sam3_build/families/{self._name}/loops.py has no function {name}, the loop's")
+        return cast("LoopCode", found)
+
+    def _import(self, part: str) -> ModuleType:
+        if not has_code(self._name, part):
+            raise BuildError(f"family {self._name!r} has no sam3_build/families/{self._name}/{CODE[part]}.py")
+        (module,) = code_modules(self._name, part)
+        return import_module(f"sam3_build.{module}")
 
 
 @cache

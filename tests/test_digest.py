@@ -340,9 +340,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small package in place of sam3_build: a stage imports a family, which imports its neighbour and the core."""
     root = tmp_path / "sam3_build"
     files = {
-        "stages/export.py": "def run():\n    from sam3_build.families.toy import forward\n    import sam3_build.spec\n",
+        "stages/export.py": "def run():\n    from sam3_build.families.toy import modules\n    import sam3_build.spec\n",
         "families/toy/__init__.py": "",
-        "families/toy/forward.py": "from sam3_build.families.toy.norms import norm\nfrom sam3_build.errors import X\n",
+        "families/toy/modules.py": "from sam3_build.families.toy.norms import norm\nfrom sam3_build.errors import X\n",
         "families/toy/norms.py": "def norm(x):\n    return x\n",
         "families/toy/unused.py": "",
         "errors.py": "X = 1\n",
@@ -357,7 +357,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_recipe_is_all_that_its_modules_import_from_the_package_but_the_core(package: Path, tmp_path: Path) -> None:
     recipe = DigestCache(tmp_path / "cache").recipe(("stages.export",))
-    assert recipe.keys() == {"stages.export", "families.toy.forward", "families.toy.norms"}
+    assert recipe.keys() == {"stages.export", "families.toy.modules", "families.toy.norms"}
     (package / "families/toy/norms.py").write_text("def norm(x):\n    return 2 * x\n")
     changed = DigestCache(tmp_path / "cache").recipe(("stages.export",))
     assert {name for name in recipe if recipe[name] != changed[name]} == {"families.toy.norms"}

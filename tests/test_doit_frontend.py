@@ -129,7 +129,7 @@ def test_all_that_is_wrong_with_a_manifest_is_told_with_its_line_and_nothing_is_
 
 
 def test_a_gate_that_fails_ends_with_an_error_also_the_second_time(space: BuildSpace) -> None:
-    space.edit("sam3_build/families/toy/forward.py", "z = y @ p", "z = wrong")
+    space.edit("sam3_build/families/toy/modules.py", "z = y @ p", "z = wrong")
     first = space.doit()
     assert first.code == 1 and "artifacts/toy/report.json" in first.output, first.output
     assert space.verdicts()["fail"] == 1
@@ -137,7 +137,7 @@ def test_a_gate_that_fails_ends_with_an_error_also_the_second_time(space: BuildS
     assert (second.code, second.built) == (1, set())
     assert space.doit("verify").code == 1
     assert space.build("build").built == set()
-    space.edit("sam3_build/families/toy/forward.py", "z = wrong", "z = y @ p")
+    space.edit("sam3_build/families/toy/modules.py", "z = wrong", "z = y @ p")
     assert space.build().built == set()
 
 
@@ -264,9 +264,9 @@ def test_a_stage_that_breaks_its_contract_is_one_clear_error_and_leaves_nothing(
 
 
 def test_a_plug_in_that_is_not_python_is_named_with_its_line(space: BuildSpace) -> None:
-    space.append("sam3_build/families/toy/forward.py", "def (:\n")
-    assert_message(space.doit(), "sam3_build/families/toy/forward.py:4")
-    assert_message(space.cli("plan"), "sam3_build/families/toy/forward.py:4")
+    space.append("sam3_build/families/toy/modules.py", "def (:\n")
+    assert_message(space.doit(), "sam3_build/families/toy/modules.py:4")
+    assert_message(space.cli("plan"), "sam3_build/families/toy/modules.py:4")
 
 
 @pytest.mark.workers
@@ -281,7 +281,7 @@ def test_a_source_file_that_goes_while_doit_runs_is_one_clear_error(fresh: Build
     assert_message(run, "samples: cannot read", "manifests/scene.png")
 
 
-@pytest.mark.parametrize("file", ["manifests/weights.safetensors", "sam3_build/families/toy/weights.py"])
+@pytest.mark.parametrize("file", ["manifests/weights.safetensors", "sam3_build/families/toy/keys.py"])
 def test_an_input_that_changes_while_an_action_runs_is_not_taken_for_what_was_built(
     fresh: BuildSpace, file: str
 ) -> None:
@@ -303,12 +303,12 @@ def test_code_that_keeps_its_size_and_time_is_not_run_from_old_bytecode(fresh: B
     """Python trusts bytecode whose source has the same size and time in whole seconds; a key must not."""
     import os
 
-    path = fresh.root / "sam3_build/families/toy/forward.py"
+    path = fresh.root / "sam3_build/families/toy/modules.py"
     os.utime(path, (1_700_000_000, 1_700_000_000))
     assert not (path.parent / "__pycache__").exists(), "bytecode that knows its source by digest would hide the fault"
     fresh.build("export:head", PYTHONDONTWRITEBYTECODE="")
     old = fresh.object("export:head")
-    fresh.edit("sam3_build/families/toy/forward.py", "z = y @ p", "z = y * p")
+    fresh.edit("sam3_build/families/toy/modules.py", "z = y @ p", "z = y * p")
     os.utime(path, (1_700_000_000, 1_700_000_000))
     assert "export:head" in fresh.build("export:head", PYTHONDONTWRITEBYTECODE="").built
     new = fresh.object("export:head")

@@ -47,7 +47,7 @@ def rename_picture(space: BuildSpace) -> None:
 
 
 def touch(space: BuildSpace) -> None:
-    for file in (MANIFEST, "manifests/weights.safetensors", "manifests/scene.png", f"{FAMILY}/forward.py"):
+    for file in (MANIFEST, "manifests/weights.safetensors", "manifests/scene.png", f"{FAMILY}/modules.py"):
         os.utime(space.root / file)
 
 
@@ -85,22 +85,25 @@ EDITS = (
     Edit("nothing, in a checkout copied with its artifacts", lambda space: None),
     Edit("input files touched", touch),
     # ------------------------------------------------------------ code
-    Edit("a comment in the family", append(f"{FAMILY}/forward.py", "# A comment.\n")),
+    Edit("a comment in the family", append(f"{FAMILY}/modules.py", "# A comment.\n")),
+    Edit("what is declared", append(f"{FAMILY}/family.py", "FOUR = 4\n"), ("checkpoint", "export:*")),
     Edit("a comment in the declaration", append(f"{FAMILY}/family.py", "# A comment.\n")),
-    Edit("the layout of forward code", edit(f"{FAMILY}/forward.py", "{", "{\n    ")),
-    Edit("a docstring in forward.py", edit(f"{FAMILY}/forward.py", '"""What', '"""All that')),
+    Edit("the layout of forward code", edit(f"{FAMILY}/modules.py", "{", "{\n    ")),
+    Edit("a docstring in modules.py", edit(f"{FAMILY}/modules.py", '"""What', '"""All that')),
     Edit(
         "forward code of one component",
-        edit(f"{FAMILY}/forward.py", "z = y @ p", "z = y @ p + 1"),
-        ("export:*", "reference:*", *HEAD_GRAPH),
+        edit(f"{FAMILY}/modules.py", "z = y @ p", "z = y @ p + 1"),
+        ("checkpoint", "export:*", "reference:*", *HEAD_GRAPH),
     ),
     Edit(
-        "forward code that computes the same", append(f"{FAMILY}/forward.py", "FOUR = 4\n"), ("export:*", "reference:*")
+        "forward code that computes the same",
+        append(f"{FAMILY}/modules.py", "FOUR = 4\n"),
+        ("checkpoint", "export:*", "reference:*"),
     ),
     Edit("how prompts become tensors", append(f"{FAMILY}/prompts.py", "FOUR = 4\n"), ("samples",)),
     Edit(
         "how weights are read",
-        append(f"{FAMILY}/weights.py", "FOUR = 4\n"),
+        append(f"{FAMILY}/keys.py", "FOUR = 4\n"),
         ("checkpoint", "export:*", "reference:*"),
     ),
     Edit("the code of a stage", append("sam3_build/stages/simplify.py", "FOUR = 4\n"), ("simplify:*",)),

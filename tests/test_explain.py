@@ -108,7 +108,7 @@ def test_explain_names_another_version_of_a_tool(space: BuildSpace) -> None:
 
 
 def test_explain_says_which_input_came_out_differently(space: BuildSpace) -> None:
-    space.edit("sam3_build/families/toy/forward.py", "z = y @ p", "z = y @ p + 1")
+    space.edit("sam3_build/families/toy/modules.py", "z = y @ p", "z = y @ p + 1")
     space.build("export:head")
     because = explained(space, "simplify:head")["because"]
     assert isinstance(because, list) and len(because) == 1

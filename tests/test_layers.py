@@ -110,7 +110,7 @@ def test_plug_ins_import_the_vocabulary_their_own_folder_and_what_their_kind_may
         if folder(name) in PLUG_INS
         for found in imports(path)
         if (target := inside(found))
-        and folder(target) not in ("errors", "documents", "spec", "plugins", *PLUG_INS[folder(name)])
+        and folder(target) not in ("errors", "documents", "spec", "plugins", "family_code", *PLUG_INS[folder(name)])
         and not _own(name, target)
     ]
     assert wrong == []
@@ -268,7 +268,7 @@ def test_every_package_that_is_imported_is_declared(place: str, extras: tuple[st
 # What a stage imports without its outputs depending on it.
 UNCOVERED = {
     ("build", "onnx"): "reads the names and dims of a graph's inputs; an upgrade must not rebuild every engine",
-    ("families.sam3_image.finite", "numpy"): "masks the bits of exponents, which every version does alike",
+    ("weights.finite", "numpy"): "masks the bits of exponents, which every version does alike",
     ("pipeline.clips", "av"): "reads video files, and is a tool of actions whose samples have one",
     ("weights.hub", "httpx2"): "fetches files, of which the inventory of tensors is made, and it digests these",
     ("weights.hub", "huggingface_hub"): "the same",
@@ -331,6 +331,7 @@ FROM_CORE = {
     "documents.document_of": "the JSON of the list of cases; the same as canonical",
     "documents.value_of": "decodes a sample's prompts, which are in the key, into a dataclass of the family's recipe",
     "errors": "words of errors, and errors keep nothing",
+    "family_code": NAMES,
     "folders.write_atomically": "how a timing cache is written, which only saves time",
     "machine.gpu": "asks which GPU is here; the key has it",
     "machine.nvidia": "asks for free memory, which bounds TensorRT's workspace and enters no key on purpose",
@@ -358,6 +359,26 @@ def test_what_decides_an_output_is_not_in_the_core() -> None:
     reasons = {name: [entry for entry in FROM_CORE if f"{name}.".startswith(f"{entry}.")] for name in taken}
     assert [name for name, found in reasons.items() if not found] == [], "move it out of the core, or say why not"
     assert FROM_CORE.keys() - {entry for found in reasons.values() for entry in found} == set(), "nothing takes these"
+
+
+def test_a_recipe_names_the_parts_of_a_familys_code_that_its_stage_uses_and_no_others() -> None:
+    """Else a change of a part would leave outputs fresh, or rerun what does not use it."""
+    from sam3_build.digest import DigestCache
+    from sam3_build.registry import CODE, code_modules
+
+    digests, wrong = DigestCache(Path("/nonexistent")), []
+    for name, (recipe, _) in plans().items():
+        used = {
+            part
+            for module in digests.recipe(recipe)
+            for node in ast.walk(ast.parse(modules()[module].read_bytes()))
+            if isinstance(node, ast.Attribute) and node.attr in CODE and ast.unparse(node.value) == "code"
+            for part in code_modules("sam3_image", node.attr)
+        }
+        named = {module for module in recipe if module.startswith("families.")}
+        if used and used != named:
+            wrong.append(f"{name}: uses {sorted(used)}, and its recipe names {sorted(named)}")
+    assert wrong == []
 
 
 def test_stages_use_nothing_of_the_vocabulary_that_only_a_plan_may_use() -> None:

@@ -125,14 +125,14 @@ def test_a_second_run_of_a_date_keeps_what_the_first_one_told(fresh: BuildSpace)
 def test_a_gate_that_fails_makes_a_night_end_with_1_and_is_told_as_a_change(space: BuildSpace) -> None:
     space.build("nightly")
     age(space)
-    space.edit("sam3_build/families/toy/forward.py", "z = y @ p", "z = wrong")
+    space.edit("sam3_build/families/toy/modules.py", "z = y @ p", "z = wrong")
     run = space.doit("nightly")
     assert run.code == 1, run.output
     assert "head.fp32 z: pass -> fail\n" in run.output and "head.fp16 z: pass -> not judged\n" in run.output
     assert "cpu: verified -> an earlier state\n" in run.output
     _, told = night(space)
     assert (told["exit_code"], dict(entries(told, "published", "target", "state"))["cpu"]) == (1, "refused")
-    space.edit("sam3_build/families/toy/forward.py", "z = wrong", "z = y @ p")
+    space.edit("sam3_build/families/toy/modules.py", "z = wrong", "z = y @ p")
     assert space.doit("nightly").code == 0
 
 

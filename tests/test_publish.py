@@ -186,7 +186,7 @@ def test_what_was_published_is_withdrawn_when_its_own_bytes_fail_and_stays_when_
 ) -> None:
     space.build("publish:cpu")
     before = state(shelf(space, "cpu"))
-    space.edit(*(edit or ("sam3_build/families/toy/forward.py", "z = y @ p", "z = wrong")))
+    space.edit(*(edit or ("sam3_build/families/toy/modules.py", "z = y @ p", "z = wrong")))
     assert space.doit().code == 1
     run = space.doit("publish:cpu")
     assert run.code == 1 and ("refused: cpu" if stays else "withdrawn: cpu") in run.output, run.output

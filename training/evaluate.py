@@ -96,12 +96,13 @@ def pytorch(tensors: Mapping[str, Tensor], config: Mapping[str, Json]) -> Answer
     """Return what answers in PyTorch; `tensors` are those of a Sam3Model by their checkpoint keys."""
     import torch
 
+    from sam3_build.families.sam3_image import modules
     from sam3_build.families.sam3_image.family import FAMILY
-    from sam3_build.families.sam3_image.forward import assemble, skeleton
+    from sam3_build.torch_modules.assemble import assemble
 
     def network(name: str, outputs: Sequence[str]) -> Network:
-        keys = skeleton(name, config).state_dict()
-        module = assemble(name, config, {key: tensors[key].float() for key in keys})
+        keys = modules.skeleton(name, config).state_dict()
+        module = assemble(modules, name, config, {key: tensors[key].float() for key in keys})
 
         @torch.inference_mode()
         def run(arrays: Mapping[str, Array]) -> Mapping[str, Array]:

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sam3_build.families.sam3_image.forward import compute_tables, sam3_config, skeleton
-from sam3_build.families.sam3_image.modules import additive, modeling
+from sam3_build.families.sam3_image.config import sam3_config
+from sam3_build.families.sam3_image.modules import skeleton
 from sam3_build.spec import Json
+from sam3_build.torch_modules.sam3 import compute_tables, modeling
+from sam3_build.torch_modules.wrapping import additive
 from training.scenes import COLOURS, SHAPES
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ To find that opens every picture; a manifest that loads well opens none.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sam3_build import registry
@@ -74,11 +73,10 @@ def problems(
 
     Without a tokenizer texts are not judged, without a config (or with one that relies on defaults) not their length.
     """
-    if not registry.judges_samples(family):
+    if not registry.has_code(family, "prompts"):
         return []
-    judge: Callable[..., list[tuple[Keys, str]]] = import_module(f"sam3_build.families.{family}.prompts").problems
     listed, files = as_params(samples.values(), list(samples))
-    return judge(listed, tokenizer, files, _read(config))
+    return list(registry.family_code(family).prompts.problems(listed, tokenizer, files, _read(config)))
 
 
 def _read(config: Path | None) -> Mapping[str, Json] | None:

@@ -16,7 +16,7 @@ from sam3_build import registry
 from sam3_build.drawing.sheet import SHEET
 from sam3_build.params import ChainLoopParams, ChainParams, CompareParams, NetworkParams
 from sam3_build.pipeline import chain
-from sam3_build.plan.reference import LOOPS, loop_params
+from sam3_build.plan.reference import loop_params
 from sam3_build.plan.resolved import GRAPH, ResolvedModel, ResolvedPipeline, ResolvedPrecision, ResolvedStep
 from sam3_build.spec import SAMPLES, Action, Input, Loop, Step
 
@@ -132,7 +132,7 @@ def _loop(side: _Side, resolved: ResolvedStep, loop: Loop, verified: Mapping[str
             family=family, loop=loop_params(loop), networks=tuple(side.network(name) for name in loop.components)
         ),
         inputs=files | _given(side, resolved),
-        recipe=tuple(dict.fromkeys(("stages.chain_loop", f"families.{family}.{LOOPS}", *recipe))),
+        recipe=tuple(dict.fromkeys(("stages.chain_loop", *registry.code_modules(family, "loops"), *recipe))),
     )
 
 
@@ -173,7 +173,7 @@ def _compare(side: _Side) -> Action:
             "actual": side.computed(result.name),
         },
         files=pipeline.files,
-        recipe=("stages.compare", f"results.{kind.name}.result", f"families.{family}.results"),
+        recipe=("stages.compare", f"results.{kind.name}.result", *registry.code_modules(family, "results")),
         tools=(*registry.stage("compare").tools, *pipeline.tools),
         view={SHEET: f"{pipeline.label}/overlay.{side.name}.png"},
     )

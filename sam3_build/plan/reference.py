@@ -24,9 +24,6 @@ from sam3_build.params import (
 from sam3_build.plan.resolved import ResolvedComponent, ResolvedGap, ResolvedModel, ResolvedPipeline, ResolvedStep
 from sam3_build.spec import SAMPLES, Action, Input, Json, Loop
 
-# The modules of a family that build networks, and the one that runs its loops.
-TORCH, LOOPS = ("forward", "weights"), "loops"
-
 
 def checkpoint(model: ResolvedModel) -> Action:
     """Return the action that lists the tensors of the weights, and downloads them where they are at the hub."""
@@ -41,7 +38,7 @@ def checkpoint(model: ResolvedModel) -> Action:
         arguments=CheckpointParams(family=family.name, layout=family.layout, source=source),
         uses=model.recorded,
         files=declared.files,
-        recipe=("stages.checkpoint", f"families.{family.name}.weights"),
+        recipe=("stages.checkpoint", *registry.code_modules(family.name, "family", "keys", "modules")),
         tools=registry.stage("checkpoint").tools,
     )
 
@@ -65,7 +62,7 @@ def samples(model: ResolvedModel, pipeline: ResolvedPipeline) -> Action:
             **({} if tokenizer else {"tokenizer": Input("checkpoint", "tokenizer.json")}),
         },
         files={**({"tokenizer": tokenizer} if tokenizer else {}), **pipeline.files},
-        recipe=("stages.samples", f"families.{model.family.name}.prompts"),
+        recipe=("stages.samples", *registry.code_modules(model.family.name, "prompts")),
         tools=(*registry.stage("samples").tools, *pipeline.tools),
     )
 
@@ -81,7 +78,7 @@ def reference(model: ResolvedModel, pipeline: ResolvedPipeline, resolved: Resolv
 
 
 def _loop(model: ResolvedModel, resolved: ResolvedStep, loop: Loop, inputs: dict[str, Input]) -> Action:
-    family, components = f"families.{model.family.name}", [model.components[name] for name in loop.components]
+    components = [model.components[name] for name in loop.components]
     params = ReferenceLoopParams(
         family=model.family.name,
         loop=loop_params(loop),
@@ -94,7 +91,7 @@ def _loop(model: ResolvedModel, resolved: ResolvedStep, loop: Loop, inputs: dict
         arguments=params,
         inputs={"config": Input("checkpoint", "config.json"), **tensors, **inputs},
         reads=model.reads,
-        recipe=("stages.reference_loop", *(f"{family}.{module}" for module in (*TORCH, LOOPS))),
+        recipe=("stages.reference_loop", *registry.code_modules(model.family.name, "keys", "modules", "loops")),
         tools=registry.stage("reference_loop").tools,
     )
 
@@ -107,7 +104,7 @@ def loop_params(loop: Loop) -> LoopParams:
 def export(model: ResolvedModel, component: ResolvedComponent) -> Action:
     """Return the action that writes a component as ONNX, open in those of the family's dynamic dims that it has."""
     params = ExportParams(**_torch(model, component), opset=component.opset, dynamic_dims=component.dynamic_dims)
-    return _action(model, "export", params, {}, after=model.after_samples)
+    return _action(model, "export", params, {}, after=model.after_samples, code=("family", "keys", "modules"))
 
 
 def gap(model: ResolvedModel, found: ResolvedGap) -> Action:
@@ -153,9 +150,13 @@ def _action(
     inputs: dict[str, Input],
     side: str = "",
     after: tuple[str, ...] = (),
+    code: tuple[str, ...] = ("keys", "modules"),
 ) -> Action:
-    """Return an action that runs the component in PyTorch, with the config and its part of the weights as inputs."""
-    family, tensors = f"families.{model.family.name}", Input("checkpoint", f"{params.component}.json")
+    """Return an action that runs the component in PyTorch, with the config and its part of the weights as inputs.
+
+    code: what its stage uses of the family's code
+    """
+    tensors = Input("checkpoint", f"{params.component}.json")
     return Action(
         name=f"{stage}:{params.component}{side}",
         stage=stage,
@@ -163,7 +164,7 @@ def _action(
         inputs={"config": Input("checkpoint", "config.json"), "tensors": tensors, **inputs},
         reads=model.reads,
         after=after,
-        recipe=(f"stages.{stage}", *(f"{family}.{module}" for module in TORCH)),
+        recipe=(f"stages.{stage}", *registry.code_modules(model.family.name, *code)),
         tools=registry.stage(stage).tools,
     )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sam3_build import registry
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
 from sam3_build.params import ChainLoopParams, NetworkParams
@@ -38,7 +38,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     import numpy as np
 
     params = ChainLoopParams.of(document)
-    code: loop.LoopCode = getattr(import_module(f"sam3_build.families.{params.family}.loops"), params.loop.name)
+    code = registry.family_code(params.family).loop(params.loop.name)
     before = {case: why for folder in inputs.values() for case, why in skipped_in(folder).items()}
     skipped, ran = {}, []
     with ExitStack() as stack:

@@ -8,16 +8,21 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Mapping
-from importlib import import_module
 from pathlib import Path
 
+from sam3_build import registry
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
 from sam3_build.params import CheckpointParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.weights import hub
+from sam3_build.weights import inventory as inventories
 from sam3_build.weights.files import ADAPTER_NAMES, INDEX_NAME, WEIGHT_NAMES, adapter_message, shards
+from sam3_build.weights.recognise import other_family
+
+# The config of the official sam3.pt, which comes without one: all that transformers has as its default.
+OFFICIAL_CONFIG: Mapping[str, Json] = {"model_type": "sam3"}
 
 # What a config file records about its own making. Two configs that differ here describe the same network.
 PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
@@ -35,19 +40,25 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     facts: dict[str, Json] = {}
     if "hub" in params.source:
         files, facts = _from_hub(params.source, inputs, out)
-    weights = import_module(f"sam3_build.families.{params.family}.weights")
-    given = _read_config(files["config"]) if "config" in files else weights.OFFICIAL_CONFIG
-    config = _without_provenance(weights.complete_config(given))
-    file = files.get("weights")
-    understood: dict[str, Json] = weights.describe(params.source, file)
-    inventory: dict[str, dict[str, Json]] = weights.inventory(params.source, config, file, params.layout)
-    refused: dict[str, str] = weights.refused(params.source, file, inventory)
+    code, file = registry.family_code(params.family), files.get("weights")
+    try:
+        given = _read_config(files["config"]) if "config" in files else OFFICIAL_CONFIG
+        config = _without_provenance(code.modules.complete_config(given))
+        understood = inventories.describe(code, params.source, file)
+        inventory = inventories.inventory(code, params.source, config, file, params.layout)
+    except BuildError as error:
+        state_dict = inventories.state_dict_of(params.source)
+        if file and (why := other_family(file, params.family, registry.key_tables(), state_dict)):
+            raise BuildError(why) from error
+        raise
+    refused = inventories.refused(code, params.source, file, inventory)
     (out / "config.json").write_bytes(canonical(config))
     for component, tensors in inventory.items():
         (out / f"{component}.json").write_bytes(canonical({"tensors": tensors}))
         logging.getLogger(__name__).info("%s: %d tensors", component, len(tensors))
     counts = {component: len(tensors) for component, tensors in inventory.items()}
-    return {**counts, **understood, **facts, **({"refused": refused} if refused else {})}
+    refusals: dict[str, Json] = {"refused": refused} if refused else {}
+    return {**counts, **understood, **facts, **refusals}
 
 
 def _from_hub(
@@ -93,10 +104,9 @@ def _read_config(file: Path) -> dict[str, Json]:
     return config
 
 
-def _without_provenance(value: Json) -> Json:
-    if isinstance(value, Mapping):
-        return {k: _without_provenance(v) for k, v in value.items() if k not in PROVENANCE}
-    return value
+def _without_provenance(config: Mapping[str, Json]) -> dict[str, Json]:
+    kept = {key: value for key, value in config.items() if key not in PROVENANCE}
+    return {key: _without_provenance(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
 STAGE = Stage(

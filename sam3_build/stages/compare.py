@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         cases=_cases(inputs, skipped, [sample.number for sample in params.samples]),
         samples={number: sample.document() for number, sample in samples.items()},
         picture=lambda number, frame: _picture(samples[number], frame, inputs),
-        find=import_module(f"sam3_build.families.{params.family}.results").find,
+        find=registry.family_code(params.family).results.find,
         score_threshold=params.score_threshold,
         target=params.target,
         parity=params.parity,

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph.files import save
 from sam3_build.graph.names import name_from_scopes
 from sam3_build.params import ExportParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json, TensorSpec
-from sam3_build.weights import hub
+from sam3_build.stages._torch import open_network, read_config
+from sam3_build.torch_modules.assemble import arguments
 
 if TYPE_CHECKING:
     from onnx_ir import Model, Value
@@ -61,18 +61,16 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     document: ExportParams
     """
     params = ExportParams.of(document)
-    component, package = params.component, f"sam3_build.families.{params.family}"
-    forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
-    config = json.loads(inputs["config"].read_bytes())
-    listed = json.loads(inputs["tensors"].read_bytes())["tensors"]
-    spec, sizes = params.spec, forward.trace_sizes(config)
-    interface = Interface(spec.inputs, spec.outputs, params.dynamic_dims, sizes)
+    component, code = params.component, registry.family_code(params.family)
+    sizes = {**code.family.static_dims(read_config(inputs)), **code.modules.DYNAMIC_SIZES}
+    interface = Interface(params.spec.inputs, params.spec.outputs, params.dynamic_dims, sizes)
 
     with _collector_paused():
-        tensors = weights.load(params.network, params.source, config, hub.locate(inputs.get("weights")), listed)
-        model = to_onnx(forward.assemble(params.network, config, tensors), interface, params.opset)
+        network = open_network(code, params, inputs)
+        tensors = frozenset(network.state_dict())
+        model = to_onnx(network, interface, params.opset)
         optimize(model)
-    name_from_scopes(model, component, frozenset(tensors))
+    name_from_scopes(model, component, tensors)
     hold_against(interface, model, component)
     save(model, out / f"{component}.onnx")
     counts: dict[str, Json] = {"nodes": len(model.graph), "initializers": len(model.graph.initializers)}
@@ -81,7 +79,10 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
 
 def to_onnx(module: nn.Module, interface: Interface, opset: int) -> Model:
-    """Trace `module` with inputs of ones and return its graph. All dims but the dynamic ones become constants."""
+    """Trace `module` with inputs of ones and return its graph. All dims but the dynamic ones become constants.
+
+    Its arguments bear the names of the inputs, `_` for each dot; the graph has the inputs' own names.
+    """
     import torch
 
     sizes = interface.sizes
@@ -97,8 +98,8 @@ def to_onnx(module: nn.Module, interface: Interface, opset: int) -> Model:
     with torch.no_grad():
         program = torch.onnx.export(
             module,
-            kwargs=examples,
-            dynamic_shapes=shapes,
+            kwargs=arguments(examples),
+            dynamic_shapes=arguments(shapes),
             input_names=[t.name for t in interface.inputs],
             output_names=[t.name for t in interface.outputs],
             opset_version=opset,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sam3_build import registry
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
 from sam3_build.params import ReferenceParams
@@ -16,11 +15,11 @@ from sam3_build.pipeline import chain
 from sam3_build.pipeline.cases import CASES, listed_cases, write_recorded
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.weights import hub
+from sam3_build.stages._torch import open_network
+from sam3_build.torch_modules.assemble import compute
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     Array = NDArray[np.generic]
@@ -34,15 +33,9 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
     document: ReferenceParams
     """
-    import torch
 
     params = ReferenceParams.of(document)
-    package = f"sam3_build.families.{params.family}"
-    forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
-    config = json.loads(inputs["config"].read_bytes())
-    listed = json.loads(inputs["tensors"].read_bytes())["tensors"]
-    tensors = weights.load(params.network, params.source, config, hub.locate(inputs.get("weights")), listed)
-    model: torch.nn.Module = forward.assemble(params.network, config, tensors)
+    model = open_network(registry.family_code(params.family), params, inputs)
 
     names, results = ([t.name for t in tensors] for tensors in (params.spec.inputs, params.spec.outputs))
     recorded: list[str] = []
@@ -52,9 +45,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         if arrays is None:
             logging.getLogger(__name__).info("%s: does not run %s", name, params.component)
             continue
-        with torch.no_grad():
-            computed = model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
-        outputs: dict[str, Array] = {n: r.numpy() for n, r in zip(results, computed, strict=True)}
+        outputs = compute(model, arrays, results)
         require_finite(name, outputs)
         write_recorded(out / f"{name}.npz", arrays, outputs)
         logging.getLogger(__name__).info("%s: %s", name, {n: list(a.shape) for n, a in outputs.items()})

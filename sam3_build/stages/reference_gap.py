@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 
+from sam3_build import registry
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.params import ReferenceGapParams
@@ -18,8 +18,9 @@ from sam3_build.pipeline import chain
 from sam3_build.pipeline.cases import OUTPUTS, listed_cases, opened
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
+from sam3_build.stages._torch import open_network
 from sam3_build.stages.reference import require_finite
-from sam3_build.weights import hub
+from sam3_build.torch_modules.assemble import compute
 
 
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
@@ -30,14 +31,9 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
             tensors*: the inventories of all components whose weights the network takes
     """
     import numpy as np
-    import torch
 
     params = ReferenceGapParams.of(document)
-    package = f"sam3_build.families.{params.family}"
-    forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
-    config, listed = json.loads(inputs["config"].read_bytes()), _listed(inputs)
-    tensors = weights.load(params.network, params.source, config, hub.locate(inputs.get("weights")), listed)
-    model: torch.nn.Module = forward.assemble(params.network, config, tensors)
+    model = open_network(registry.family_code(params.family), params, inputs)
     names, results = ([t.name for t in tensors] for tensors in (params.spec.inputs, params.spec.outputs))
     dtypes = {tensor.name: tensor.dtype for tensor in params.spec.inputs}
     absent = {name: np.array([row], dtypes[name]) for name, row in params.absent.items()}
@@ -50,9 +46,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         name = case.name
         arrays = chain.gather(names, params.feeds, chain.in_files(inputs, name), absent)
         assert arrays is not None, f"{name} lacks an input of {params.network}"
-        with torch.no_grad():
-            computed = model(**{key: torch.from_numpy(array) for key, array in arrays.items()})
-        outputs = {key: result.numpy() for key, result in zip(results, computed, strict=True)}
+        outputs = compute(model, arrays, results)
         require_finite(name, outputs)
         with opened(inputs["recorded"] / f"{name}.npz") as recorded:
             for key, array in outputs.items():
@@ -66,14 +60,6 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     for name, found in statistics.items():
         logging.getLogger(__name__).info("%s: %s", name, found.metrics())
     return {"cases": len(cases)}
-
-
-def _listed(inputs: Mapping[str, Path]) -> dict[str, Json]:
-    """Return the tensors of all components that make up the network."""
-    listed: dict[str, Json] = {}
-    for role in (role for role in inputs if role.startswith("tensors")):
-        listed |= json.loads(inputs[role].read_bytes())["tensors"]
-    return listed
 
 
 STAGE = Stage(

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sam3_build import registry
 from sam3_build.digest import canonical
+from sam3_build.family_code import FamilyCode
 from sam3_build.params import ReferenceLoopParams, TorchParams
 from sam3_build.pipeline import chain, loop
 from sam3_build.pipeline.cases import CASES, listed_cases, write_recorded
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
+from sam3_build.stages._torch import open_network
 from sam3_build.stages.reference import require_finite
-from sam3_build.weights import hub
+from sam3_build.torch_modules.assemble import compute
 
 if TYPE_CHECKING:
-    import torch
-
     from sam3_build.pipeline.chain import Arrays
 
 
@@ -34,8 +33,9 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     inputs: config, samples, tensors_<component>, and by name what each step before the loop computed
     """
     params = ReferenceLoopParams.of(document)
-    code: loop.LoopCode = getattr(import_module(f"sam3_build.families.{params.family}.loops"), params.loop.name)
-    networks = {one.component: loop.Recorder(one.component, _network(one, inputs)) for one in params.networks}
+    family = registry.family_code(params.family)
+    code = family.loop(params.loop.name)
+    networks = {one.component: loop.Recorder(one.component, _network(family, one, inputs)) for one in params.networks}
     cases, calls = [], dict.fromkeys(networks, 0)
     for case in listed_cases(inputs[chain.GIVEN]):
         if case.like:
@@ -52,23 +52,15 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     return {"cases": sorted(cases), "calls": calls}
 
 
-def _network(params: TorchParams, inputs: Mapping[str, Path]) -> loop.LoopNetwork:
+def _network(code: FamilyCode, params: TorchParams, inputs: Mapping[str, Path]) -> loop.LoopNetwork:
     """Return what runs a component of the loop in PyTorch; its outputs are finite."""
-    import torch
-
-    package = f"sam3_build.families.{params.family}"
-    forward, weights = import_module(f"{package}.forward"), import_module(f"{package}.weights")
-    config = json.loads(inputs["config"].read_bytes())
-    listed = json.loads(inputs[f"tensors_{params.component}"].read_bytes())["tensors"]
-    tensors = weights.load(params.network, params.source, config, hub.locate(inputs.get("weights")), listed)
-    model: torch.nn.Module = forward.assemble(params.network, config, tensors)
+    own = {role: path for role, path in inputs.items() if not role.startswith("tensors_")}
+    model = open_network(code, params, {**own, "tensors": inputs[f"tensors_{params.component}"]})
     names, results = ([t.name for t in tensors] for tensors in (params.spec.inputs, params.spec.outputs))
 
     def run(arrays: Arrays, kind: str = "") -> Arrays:
         loop.checked(params.component, arrays, names)
-        with torch.no_grad():
-            computed = model(**{name: torch.from_numpy(arrays[name]) for name in names})
-        outputs = {name: result.numpy() for name, result in zip(results, computed, strict=True)}
+        outputs = compute(model, {name: arrays[name] for name in names}, results)
         require_finite(f"a call of {params.component}", outputs)
         return outputs
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 
+from sam3_build import registry
 from sam3_build.params import SamplesParams
 from sam3_build.pipeline.cases import PromptRequest, write_cases
 from sam3_build.plugins import Memory, Stage
@@ -21,7 +21,6 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     inputs: config, tokenizer where the family has one, and the samples' files by role
     """
     params = SamplesParams.of(document)
-    family = import_module(f"sam3_build.families.{params.family}.prompts")
     request = PromptRequest(
         layout=params.layout,
         pipeline=params.pipeline,
@@ -32,7 +31,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         config=json.loads(inputs["config"].read_bytes()),
         padding=params.padding,
     )
-    listed = write_cases(family.make_cases(request), out)
+    listed = write_cases(registry.family_code(params.family).prompts.make_cases(request), out)
     for case in listed:
         logging.getLogger(__name__).info("%s: samples %s, %s frames", case.name, list(case.samples), case.frames)
     return {"cases": [case.name for case in listed], "rows": max((len(case.samples) for case in listed), default=0)}

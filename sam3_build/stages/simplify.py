@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 # What these passes build has more nodes, other names or other operators than what they replace:
 # fuse_qkv joins q, k and v projections, so that no pattern can name one of them any more; the batched Gemm fusion turns
 # each MatMul and Add of a projection into Reshape, Gemm, Reshape (with shape arithmetic, where a length is dynamic);
-# attention and rotary fusions build operators of one runtime, or of a later opset than the file's.
-SKIPPED = ["fuse_qkv", "fuse_matmul_add_bias_into_gemm_batched", "fuse_attention", "fuse_gqa", "fuse_rope"]
+# fuse_attention builds an operator of ONNX Runtime's own of attention without a mask whose projections have biases.
+SKIPPED = ["fuse_qkv", "fuse_matmul_add_bias_into_gemm_batched", "fuse_attention"]
 
 
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:

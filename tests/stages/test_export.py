@@ -14,12 +14,13 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+import sam3_weights as weights
 import torch
 from miniature import SOURCE, run_onnx
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import forward, weights
+from sam3_build.families.sam3_image.modules import DYNAMIC_SIZES
 from sam3_build.graph import files
 from sam3_build.graph.names import module_path
 from sam3_build.params import ExportParams
@@ -87,7 +88,7 @@ def test_onnx_runtime_equals_pytorch_at_any_size(component, exported, config, ba
     feed = inputs(component, config, batch, num_boxes, prompt_len)
     params, files = stage(component)
     listed = json.loads(files["tensors"].read_text())["tensors"]
-    module = forward.assemble(
+    module = weights.assemble(
         component, config, weights.load(component, params["source"], config, files["weights"], listed)
     )
     with torch.no_grad():
@@ -116,7 +117,7 @@ def test_the_file_passes_the_full_checker_and_has_the_contracts_interface(compon
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_name_tells_where_it_comes_from(component, exported, config):
     proto = onnx.load(exported[component])
-    keys = set(forward.skeleton(component, config).state_dict())
+    keys = set(weights.skeleton(component, config).state_dict())
     nodes = [n.name for n in proto.graph.node]
     assert len(nodes) == len(set(nodes))
     modules = FAMILY.component(component).modules
@@ -178,7 +179,8 @@ def test_a_graph_that_breaks_the_contract_is_refused_by_tensor(change, problem, 
     change(model.graph)
     params, _ = stage("geometry_encoder")
     given = ExportParams.of(params)
-    interface = export.Interface(given.spec.inputs, given.spec.outputs, given.dynamic_dims, forward.trace_sizes(config))
+    sizes = {**FAMILY.static_dims(config), **DYNAMIC_SIZES}
+    interface = export.Interface(given.spec.inputs, given.spec.outputs, given.dynamic_dims, sizes)
     with pytest.raises(BuildError, match=problem):
         export.hold_against(interface, model, "geometry_encoder")
 

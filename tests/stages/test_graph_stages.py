@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from sam3_build import registry
 from sam3_build.families.sam3_image.family import FAMILY
-from sam3_build.families.sam3_image.forward import DYNAMIC_SIZES
+from sam3_build.families.sam3_image.modules import DYNAMIC_SIZES
 from sam3_build.graph.names import module_path
 from sam3_build.params import PrecisionParams
 from sam3_build.plugins import Precision

@@ -9,13 +9,13 @@ import sys
 import miniature
 import numpy as np
 import pytest
+import sam3_weights as weights
 import torch
 from miniature import CONFIG, SCENES, SOURCE, TOKENIZER, WEIGHTS
 from safetensors.torch import load_file, save_file
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import weights
 from sam3_build.stages import checkpoint, export, reference, samples, verify
 from sam3_build.weights import hub
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from build_space import ROOT
+from sam3_weights import assemble, skeleton
 
-from sam3_build.families.sam3_image.forward import assemble, skeleton
 from training.batches import Batch, Words, collate, glance, make
 from training.evaluate import evaluate, pytorch
 from training.learning import Average, judge, tensors

@@ -12,8 +12,8 @@ from build_space import ROOT
 from PIL import Image
 from safetensors.torch import load_file
 
-from sam3_build.families.sam3_image.forward import sam3_config
-from sam3_build.families.sam3_image.modules import modeling
+from sam3_build.families.sam3_image.config import sam3_config
+from sam3_build.torch_modules.sam3 import modeling
 from training.evaluate import FEW, GOALS, SCENES, evaluate, load
 from training.scenes import HELD_OUT, draw
 

@@ -1,20 +1,68 @@
-"""Reads a model config: takes out the image model's part, and refuses keys that are misspelt."""
+"""Reads a model config: takes out the image model's part, fills in defaults, refuses what is no config of SAM 3."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
+from sam3_build.families.sam3_image.family import static_dims
 from sam3_build.spec import Json
+from sam3_build.torch_modules.config_keys import refuse_misspelt
+from sam3_build.torch_modules.sam3 import modeling
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import Sam3Config
 
-# From which likeness on (1: equal) a key is taken for another one.
-ALIKE = 0.75
+
+def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the config with all that transformers would fill in, so that no default is relied on unseen.
+
+    BuildError when it is no config of a SAM 3 model.
+    """
+    config = image_config(config)
+    try:
+        parsed = sam3_config(config)
+        complete: dict[str, Json] = parsed.to_dict()
+        refuse_misspelt(config, parsed)
+        static_dims(complete)
+        whole_model(config)
+    except BuildError:
+        raise
+    except Exception as error:  # whatever transformers and torch raise for a type or a size that cannot be
+        why = " ".join(str(error).split())
+        raise BuildError(
+            f"model config: no Sam3Model can be made of {_bad_key(config)}: {type(error).__name__}: {why}"
+        ) from error
+    return complete
+
+
+def _bad_key(config: Mapping[str, Json]) -> str:
+    """Return the key of the config that transformers refuses also when all others have their defaults, else `it`."""
+    for key, value in config.items():
+        try:
+            whole_model({"model_type": "sam3", key: value})
+        except Exception:
+            return key
+    return "it"
+
+
+def sam3_config(config: Mapping[str, Json]) -> Sam3Config:
+    """Return transformers' configuration object; attention is written out, because fused attention exports worse."""
+    from transformers import Sam3Config
+
+    parsed = Sam3Config.from_dict(dict(config))
+    parsed._attn_implementation = "eager"
+    return parsed
+
+
+def whole_model(config: Mapping[str, Json]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all of Sam3Model. What no component needs may be in a file."""
+    import torch
+
+    with torch.device("meta"):
+        model = modeling().Sam3Model(sam3_config(config))
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
 
 def image_config(config: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -30,31 +78,3 @@ def image_config(config: Mapping[str, Json]) -> Mapping[str, Json]:
         return image_config({"model_type": "sam3", **inner})
     lacks = " (and has no detector_config)" if kind == "sam3_video" else ""
     raise BuildError(f"model config: model_type should be 'sam3' or 'sam3_video', but is {kind!r}{lacks}")
-
-
-def refuse_misspelt(config: Mapping[str, Json], parsed: PreTrainedConfig) -> None:
-    """Refuse a key that transformers does not know, next to a missing one that is spelt much like it.
-
-    transformers ignores such a key and takes its default for the missing one. Unknown keys alone are no error: configs
-    carry those of other versions.
-    """
-    misspelt = list(_misspelt(config, parsed, ""))
-    if misspelt:
-        raise BuildError("model config: transformers does not know " + ", nor ".join(misspelt))
-
-
-def _misspelt(config: Mapping[str, Json], parsed: PreTrainedConfig, path: str) -> Iterator[str]:
-    missing = {field.name for field in fields(parsed)} - set(config)
-    for key, value in config.items():
-        part = getattr(parsed, key, None)
-        if isinstance(value, Mapping) and is_dataclass(part):
-            yield from _misspelt(value, part, f"{path}{key}.")
-        elif value is not None and not _known(key, parsed):
-            for meant in get_close_matches(key, sorted(missing), n=1, cutoff=ALIKE):
-                yield f"{path}{key}; did you mean {meant!r}?"
-
-
-def _known(key: str, parsed: PreTrainedConfig) -> bool:
-    """Say whether the class knows `key`: as a field, under another name of a field, or as a property or constant."""
-    names = {field.name for field in fields(parsed)} | set(parsed.attribute_map)
-    return key in names or hasattr(type(parsed), key)

@@ -1,62 +1,61 @@
-"""Helpers that components of this family are built with: transformers' SAM 3 code, and how to give it our forward.
+"""The networks of this family in PyTorch, from the model config. Runs in workers only.
 
-Takes and returns torch modules; reads no weights and no files.
+A network bears its component's name, unless what it computes depends on the reference (`ComponentSpec.networks`).
+
+The modules are those of transformers' Sam3Model, under the same attribute names: state dict keys are checkpoint keys,
+and the module paths that the exporter records are those a reader knows. What must compute differently gets another
+`forward`; what a precision must keep apart gets a module path of its own (`coordinates`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-from types import ModuleType
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
+
+from sam3_build.families.sam3_image.config import complete_config as complete_config
+from sam3_build.families.sam3_image.config import sam3_config
+from sam3_build.families.sam3_image.config import whole_model as whole_model
+from sam3_build.spec import Json
+from sam3_build.torch_modules.clip_text import text_encoder
+from sam3_build.torch_modules.decoder import decoder
+from sam3_build.torch_modules.geometry_encoder import geometry_encoder
+from sam3_build.torch_modules.sam3 import compute_tables as compute_tables
+from sam3_build.torch_modules.sam3 import modeling
+from sam3_build.torch_modules.whole_decoder import whole_decoder
+from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import Sam3Config
+
+# Sizes of the dynamic dims while tracing: all different, and none 0 or 1, which torch.export would take for constants.
+DYNAMIC_SIZES = {"batch": 2, "num_boxes": 3, "prompt_len": 37}
 
 
-def modeling() -> ModuleType:
-    """Return transformers' SAM 3 module. Through the package, it would ask for torchvision, which nothing here uses."""
-    return import_module("transformers.models.sam3.modeling_sam3")
-
-
-def override(module: nn.Module, forward: Callable[..., object]) -> nn.Module:
-    """Make `module` compute `forward(...)` from now on, keeping its weights and its path; return it."""
-    module.forward = forward
-    return module
-
-
-def container(**children: nn.Module) -> nn.Module:
-    """Return a module that only holds `children`, under these names."""
-    from torch import nn
-
-    module = nn.Module()
-    for name, child in children.items():
-        module.add_module(name, child)
-    return module
-
-
-def named(function: Callable[..., object]) -> nn.Module:
-    """Wrap a function without weights into a module, so that its nodes carry a module path that patterns can match."""
-    from torch import nn
-
-    return override(nn.Identity(), function)
-
-
-def drop_bias(linear: nn.Module) -> None:
-    """Take the bias out of a layer whose output reaches nothing but a softmax, as the same constant for all keys.
-
-    Softmax does not see such a constant, so no output depends on it: a key projection without position rotation, and
-    the last layer of a relative position bias.
-    """
-    linear.register_parameter("bias", None)
-
-
-def additive(mask: Tensor) -> Tensor:
-    """Return what to add to attention scores, [batch, 1, 1 or queries, keys], for a mask whose True means valid.
-
-    transformers builds the same from a 2-D mask with a dozen index nodes; a 4-D one it takes as it is.
-    """
+def skeleton(network: str, config: Mapping[str, Json]) -> nn.Module:
+    """Return `network` on torch's meta device: names and shapes, no weights."""
     import torch
 
-    rows = mask[:, None, None, :] if mask.ndim == 2 else mask
-    return torch.zeros((), dtype=torch.float32).masked_fill(~rows, torch.finfo(torch.float32).min)
+    builders: Mapping[str, Callable[[Sam3Config], nn.Module]] = {
+        "vision_encoder": vision_encoder,
+        "text_encoder": text_encoder,
+        "geometry_encoder": geometry_encoder,
+        "decoder": decoder,
+        "whole_decoder_as_meta": partial(whole_decoder, cls_always=True),
+        "whole_decoder_as_hf": partial(whole_decoder, cls_always=False),
+    }
+    with torch.device("meta"):
+        return builders[network](sam3_config(config))
+
+
+def vision_encoder(config: Sam3Config) -> nn.Module:
+    """Return the component. The neck's coarsest level is left out: SAM 3 computes it and uses it nowhere."""
+    encoder = modeling().Sam3VisionModel(config.vision_config)
+    encoder.neck.fpn_layers = encoder.neck.fpn_layers[:3]
+
+    def forward(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        encoded = encoder(images)
+        return (*encoded.fpn_hidden_states, encoded.fpn_position_encoding[2])
+
+    return override(container(vision_encoder=encoder), forward)

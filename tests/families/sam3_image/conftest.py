@@ -37,7 +37,8 @@ def config():
 @pytest.fixture(scope="session")
 def tensors(config):
     """Component -> checkpoint key -> tensor, from seed 0."""
-    from sam3_build.families.sam3_image import weights
+    import sam3_weights as weights
+
     from sam3_build.families.sam3_image.family import FAMILY
 
     listed = weights.inventory(SOURCE, config, None)
@@ -47,9 +48,9 @@ def tensors(config):
 @pytest.fixture(scope="session")
 def modules(config, tensors):
     """Component -> module with the weights of seed 0."""
-    from sam3_build.families.sam3_image import forward
+    import sam3_weights as weights
 
-    return {name: forward.assemble(name, config, loaded) for name, loaded in tensors.items()}
+    return {name: weights.assemble(name, config, loaded) for name, loaded in tensors.items()}
 
 
 @pytest.fixture(scope="session")
@@ -88,11 +89,12 @@ def run(modules):
 @pytest.fixture(scope="session")
 def sam3(config, tensors):
     """transformers' Sam3Model, with random numbers in the tensors that no component holds: they must not matter."""
-    from sam3_build.families.sam3_image import forward
-    from sam3_build.families.sam3_image.modules import modeling
+    import sam3_weights as weights
+
+    from sam3_build.torch_modules.sam3 import modeling
 
     torch.manual_seed(1)
-    model = modeling().Sam3Model(forward.sam3_config(config))
+    model = modeling().Sam3Model(weights.sam3_config(config))
     held = {key: tensor for loaded in tensors.values() for key, tensor in loaded.items()}
     others = {k: torch.randn(t.shape) for k, t in model.state_dict().items() if k not in held}
     model.load_state_dict({**held, **others}, strict=True)
@@ -102,7 +104,7 @@ def sam3(config, tensors):
 @pytest.fixture
 def onnx_roi_align(monkeypatch):
     """Let transformers pool with the operator's definition, as ONNX Runtime implements it; torchvision is not here."""
-    from sam3_build.families.sam3_image.modules import modeling
+    from sam3_build.torch_modules.sam3 import modeling
 
     def pool(features, boxes, size):
         stacked = torch.stack(boxes)

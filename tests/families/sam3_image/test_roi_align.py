@@ -6,7 +6,7 @@ import pytest
 import torch
 from roi_align_oracle import roi_align
 
-from sam3_build.families.sam3_image.roi_align import WIDEST_BOX, bin_weights, pool
+from sam3_build.torch_modules.roi_align import WIDEST_BOX, bin_weights, pool
 
 BINS = 7
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from copy import deepcopy
 
 import pytest
+import sam3_weights as weights
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import weights
 
 BACKBONE = "vision_config.backbone_config"
 

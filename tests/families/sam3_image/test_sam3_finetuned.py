@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-import zipfile
-from pathlib import Path
 
 import pytest
+import sam3_weights as weights
 import torch
 from official import official_names, to_official
 from safetensors.torch import save_file
 
 from sam3_build.commands.inspect import describe, render
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import checkpoint_file, finite, tensors, torch_file, weights, wrapped_names
-from sam3_build.families.sam3_image.tensors import FileTensor, StateDict, contiguous
+from sam3_build.families.sam3_image.keys import KEYS
+from sam3_build.weights import finite, key_map, tensors, wrapped_names
 
 PATH = {"path": True}
 
@@ -69,7 +67,7 @@ def test_names_that_a_wrapper_changed_are_the_same_weights(
 ):
     path = tmp_path / "tuned.pt"
     torch.save({wrap(key): tensor for key, tensor in official.items()}, path)
-    found = checkpoint_file.read(path)
+    found = weights.read(path)
     with caplog.at_level(logging.INFO):
         found.log(path.name)
     assert repr(prefix or wrappers[0]) in caplog.text
@@ -105,7 +103,7 @@ def test_transformers_names_may_be_wrapped_too(state, wanted, config, tmp_path, 
     "names", [[*official_names()], [f"detector_model.{key}" for key in ("vision_encoder.x", "detr_decoder.y")]]
 )
 def test_what_belongs_to_a_format_is_no_wrapper(names):
-    unwrapped = wrapped_names.unwrap(names, checkpoint_file.is_known, checkpoint_file.OTHERS)
+    unwrapped = wrapped_names.unwrap(names, lambda name: key_map.is_known(name, KEYS), key_map.others(KEYS))
     assert (unwrapped.prefix, unwrapped.wrappers, unwrapped.outside) == ("", (), ())
     assert list(unwrapped.own) == names
 
@@ -221,22 +219,6 @@ def test_a_component_is_loaded_from_the_state_dict_that_was_listed(two, wanted, 
         weights.load("decoder", PATH, config, two, changed)
 
 
-@pytest.mark.parametrize(
-    ("names", "named", "says"),
-    [
-        (["model", "ema"], "emma", r"x\.pt has no state dict 'emma'; it holds 'model', 'ema'; did you mean 'ema'\?"),
-        (["model"], "ema", r"x\.pt has no state dict 'ema'; it holds 'model'$"),
-        ([""], "ema", r"x\.pt holds one state dict, which has no name; leave `weights: ema` out"),
-        (["net", "avg"], None, r"x\.pt holds several state dicts: 'net', 'avg'; name .*`checkpoint: \{weights: net\}`"),
-    ],
-)
-def test_a_state_dict_that_nobody_can_mean_is_refused_with_those_that_are_there(names, named, says):
-    with pytest.raises(BuildError, match=says):
-        torch_file.choose(
-            "x.pt", dict.fromkeys(names, StateDict({"w": FileTensor(Path("x.pt"), "F32", (), 0, ())})), named
-        )
-
-
 def test_the_only_state_dict_is_taken_whatever_its_name(official, wanted, config, tmp_path):
     torch.save({"state_dict": {f"model.{k}": t for k, t in official.items()}, "epoch": 1}, tmp_path / "last.ckpt")
     assert weights.inventory(PATH, config, tmp_path / "last.ckpt") == wanted
@@ -250,7 +232,7 @@ def test_numbers_among_the_tensors_are_left_out_and_said_and_no_other_state_dict
     content = torch.load(two, weights_only=True)
     content["model"] |= {"num_batches": 3, "best": None, "head._extra_state": {"scale": torch.ones(1)}}
     torch.save(content, tmp_path / "last.pt")
-    found = checkpoint_file.read(tmp_path / "last.pt")
+    found = weights.read(tmp_path / "last.pt")
     assert (found.state_dict, found.others) == ("model", ("ema.module",))
     assert all(tensors.inventory_line(found.tensors[key]) == line for key, line in wanted["decoder"].items())
     with caplog.at_level(logging.INFO):
@@ -264,26 +246,7 @@ def test_a_bare_state_dict_may_hold_numbers_too_but_none_that_is_larger(official
     torch.save({**official, "epoch": 3}, tmp_path / "bare.pt")
     assert weights.inventory(PATH, config, tmp_path / "bare.pt") == wanted
     torch.save({"step": torch.ones(1), "loss": torch.ones(1), "model": official}, tmp_path / "last.pt")
-    assert checkpoint_file.read(tmp_path / "last.pt").state_dict == "model"
-
-
-MIXED = {"w": torch.ones(2), "width": 3, "name": "x"}
-
-
-@pytest.mark.parametrize(
-    ("content", "named", "says"),
-    [
-        ({"model": MIXED}, None, r"'model' is no state dict, .*: width \(int\), name \(str\); save a state dict"),
-        ({"model": MIXED, "ema": {"w": torch.ones(2)}}, None, r"'model' is no .*, or name 'ema' in the manifest's"),
-        ({"ema": {"module": MIXED}, "model": {"w": torch.ones(2)}}, "ema", r"'ema\.module' is no .*: width \(int\)"),
-        (MIXED, None, r"odd\.pt: its content is no state dict, .*: width \(int\), name \(str\)"),
-        ({"net": MIXED, "epoch": 3}, None, r"'net' is no state dict, .*: width \(int\)"),
-    ],
-)
-def test_a_dict_that_is_hardly_tensors_is_refused_by_name_and_nothing_else_is_taken(content, named, says, tmp_path):
-    torch.save(content, tmp_path / "odd.pt")
-    with pytest.raises(BuildError, match=says):
-        checkpoint_file.read(tmp_path / "odd.pt", named)
+    assert weights.read(tmp_path / "last.pt").state_dict == "model"
 
 
 def test_the_only_state_dict_is_named_in_the_log_where_its_name_is_unusual(official, tmp_path, caplog):
@@ -293,35 +256,7 @@ def test_the_only_state_dict_is_named_in_the_log_where_its_name_is_unusual(offic
     assert "ema.pt: took the state dict 'ema'" in caplog.text
 
 
-# ------------------------------------------------------------------ what is no state dict
-
-
-def archive(kind, path):
-    if kind == "TorchScript":
-        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path)
-    elif kind == "exported":
-        torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),)), path.with_suffix(".pt2"))
-        path.with_suffix(".pt2").rename(path)
-    else:
-        with zipfile.ZipFile(path, "w") as file:
-            file.writestr("readme.txt", "nothing")
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("kind", "says"),
-    [
-        ("TorchScript", "is TorchScript, code and all, and no checkpoint; where the model was made, save a state dict"),
-        ("exported", "is an exported program of torch.export, and no checkpoint"),
-        ("zip", "is a zip file, but not one that torch.save wrote"),
-    ],
-)
-def test_another_archive_is_called_what_it_is_and_nobody_is_advised_to_unpickle(kind, says, tmp_path, config):
-    archive(kind, tmp_path / "odd.pt")
-    with pytest.raises(BuildError) as caught:
-        weights.inventory(PATH, config, tmp_path / "odd.pt")
-    assert f"odd.pt {says}" in str(caught.value)
-    assert "weights_only" not in str(caught.value) and "pickle" not in str(caught.value)
+# ------------------------------------------------------------------ adapters
 
 
 def test_an_adapter_is_refused_with_and_without_its_model(state, config, tmp_path):
@@ -381,30 +316,3 @@ def test_many_tensors_that_are_not_finite_are_counted(state, config, tmp_path):
     for name, message in refused.items():
         assert message.startswith(f"{len(listed[name])} tensors are not finite")
         assert message.endswith(f"\n  and {len(listed[name]) - finite.MOST_LISTED} more")
-
-
-@pytest.mark.parametrize("block", [4, 64, 1 << 22])
-def test_elements_that_are_not_finite_are_counted_across_blocks(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(tensors, "BLOCK", block)
-    values = torch.tensor([1.0, math.nan, -math.nan, math.inf, 3.4e38, -math.inf, 1e-45, math.nan] * 9)
-    (tmp_path / "x").write_bytes(values.numpy().tobytes())
-    tensor = FileTensor(tmp_path / "x", "F32", (72,), 0, contiguous((72,)))
-    line = tensors.inventory_line(tensor)
-    assert tensors.count_not_finite(tensor) == finite.Count(27, 18)
-    assert (line["nan"], line["inf"]) == (27, 18) and tensors.read_tensor(tensor)[1] == line
-
-
-def test_looking_for_nan_costs_little_beside_the_digest(tmp_path):
-    tensor = torch.randn(1 << 22)
-    (tmp_path / "x").write_bytes(tensor.numpy().tobytes())
-    at = FileTensor(tmp_path / "x", "F32", (1 << 22,), 0, (1,))
-
-    def best(work):
-        times = []
-        for _ in range(5):
-            began = time.process_time()
-            work()
-            times.append(time.process_time() - began)
-        return min(times)
-
-    assert best(lambda: tensors.count_not_finite(at)) < best(lambda: tensors.inventory_line(at)) * 0.6

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import sam3_weights as weights
 import torch
 from conftest import IMAGES, SAMPLES
 from miniature import SOURCE, TOKENIZER
 from sam3_cases import cases_of
 
-from sam3_build.families.sam3_image import forward, weights
 from sam3_build.families.sam3_image.family import FAMILY
 
 V2 = FAMILY.laid_out("v2")
@@ -26,7 +26,7 @@ EVERY_KIND = [
 def decoders(config, tensors):
     """Reference -> v2's decoder, with the tensors of v1's geometry encoder and decoder."""
     loaded = tensors["geometry_encoder"] | tensors["decoder"]
-    return {name: forward.assemble(SPEC.network(name), config, loaded) for name in FAMILY.references}
+    return {name: weights.assemble(SPEC.network(name), config, loaded) for name in FAMILY.references}
 
 
 @pytest.fixture(scope="module")
@@ -117,5 +117,5 @@ def test_the_inventory_of_v2_is_that_of_v1_with_two_components_in_one(config):
 @pytest.mark.parametrize("layout", FAMILY.layouts)
 def test_a_component_owns_the_prefixes_that_it_declares(layout, config):
     for component in FAMILY.laid_out(layout).components:
-        keys = forward.skeleton(component.network("meta"), config).state_dict()
+        keys = weights.skeleton(component.network("meta"), config).state_dict()
         assert {key.split(".")[0] for key in keys} == set(component.modules)

@@ -7,6 +7,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import sam3_weights as weights
 import torch
 from official import official_names, to_official
 from roi_align_oracle import roi_align
@@ -14,11 +15,12 @@ from safetensors.torch import save_file
 
 from sam3_build.commands.inspect import describe, render
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import checkpoint_file, key_map, weights
+from sam3_build.families.sam3_image.config import sam3_config
 from sam3_build.families.sam3_image.family import FAMILY
-from sam3_build.families.sam3_image.forward import sam3_config
-from sam3_build.families.sam3_image.modules import modeling
-from sam3_build.families.sam3_image.tensors import FileTensor, contiguous, read_tensor
+from sam3_build.families.sam3_image.keys import KEYS
+from sam3_build.torch_modules.sam3 import modeling
+from sam3_build.weights import key_map
+from sam3_build.weights.tensors import FileTensor, contiguous, read_tensor
 
 PATH = {"path": True}
 
@@ -54,7 +56,7 @@ def pooling(monkeypatch):
 
 def whole(path):
     """Return every tensor of a checkpoint by Sam3Model's names."""
-    return {key: read_tensor(tensor)[0] for key, tensor in checkpoint_file.read(path).tensors.items()}
+    return {key: read_tensor(tensor)[0] for key, tensor in weights.read(path).tensors.items()}
 
 
 # ------------------------------------------------------------------ sam3.pt
@@ -65,9 +67,9 @@ def test_every_tensor_of_the_official_file_has_its_place_in_transformers_sam3(tm
     names = official_names()
     assert len(names) == 1465
     stored = {key: FileTensor(tmp_path, "F32", shape, 0, contiguous(shape)) for key, shape in names.items()}
-    form = key_map.recognise(names)
-    assert form.title == "official SAM 3, sam3.pt" and key_map.other_model(names) is None
-    renamed = key_map.rename(stored, form)
+    form = key_map.recognise(names, KEYS)
+    assert form.title == "official SAM 3, sam3.pt" and key_map.other_model(names, KEYS) is None
+    renamed = key_map.rename(stored, form, KEYS.tied)
     assert {key: tensor.shape for key, tensor in renamed.tensors.items()} == weights.whole_model({"model_type": "sam3"})
     assert renamed.unknown == ()
     detector = [key for key in renamed.left_out if key.startswith("detector.")]
@@ -181,7 +183,7 @@ def test_what_lacks_what_is_too_many_and_what_has_the_wrong_shape_is_listed_by_k
         (["image_encoder.patch_embed.proj.weight", "mask_decoder.transformer.x"], "SAM (the first)"),
         (["detector_model.text_encoder.layers.0.fc1.weight"], "SAM 3 LiteText"),
         (["base_model.model.detr_encoder.layers.0.lora_A.weight"], "LoRA"),
-        (["tracker.maskmem_tpos_enc"], "no tensor of SAM 3: its names are tracker.maskmem_tpos_enc.*"),
+        (["tracker.maskmem_tpos_enc"], "no tensor of SAM 3's image model: its names are tracker.maskmem_tpos_enc.*"),
     ],
 )
 def test_another_model_is_refused_by_what_it_is(keys, what, tmp_path, config):

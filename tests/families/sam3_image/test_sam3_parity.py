@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import sam3_weights as weights
 import torch
 
-from sam3_build.families.sam3_image import forward, weights
 from sam3_build.families.sam3_image.family import FAMILY
 
 pytestmark = pytest.mark.usefixtures("onnx_roi_align")
@@ -135,6 +135,6 @@ def test_zeroing_any_one_tensor_changes_an_output(component, modules, tensors, c
 
 
 def test_no_tensor_is_allocated_for_other_components(config):
-    model = forward.skeleton("decoder", config)
+    model = weights.skeleton("decoder", config)
     assert all(parameter.is_meta for parameter in model.parameters())
     assert not any(key.startswith(("vision_encoder", "text_")) for key in model.state_dict())

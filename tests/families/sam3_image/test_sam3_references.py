@@ -11,7 +11,7 @@ import torch
 from miniature import SCENES, TOKENIZER
 from sam3_cases import cases_of
 
-from sam3_build.families.sam3_image.modules import modeling
+from sam3_build.torch_modules.sam3 import modeling
 
 pytestmark = pytest.mark.usefixtures("onnx_roi_align")
 

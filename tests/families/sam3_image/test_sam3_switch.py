@@ -11,14 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import sam3_weights as weights
 import torch
 from build_space import copy_manifests
 from local_hub import serve
 from miniature import CONFIG, ROOT, TOKENIZER
 from official import to_official
 from safetensors.torch import save_file
-
-from sam3_build.families.sam3_image import weights
 
 REPO = "some-org/sam3"
 

@@ -6,11 +6,11 @@ import hashlib
 import json
 
 import pytest
+import sam3_weights as weights
 import torch
 from safetensors.torch import save_file
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import weights
 
 PATH = {"path": True}
 

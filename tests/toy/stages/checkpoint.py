@@ -2,7 +2,7 @@
 
 import json
 
-from sam3_build.families.toy.weights import tensors
+from sam3_build.families.toy.keys import tensors
 
 from sam3_build.plugins import Memory, Stage
 

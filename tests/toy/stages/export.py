@@ -2,7 +2,7 @@
 
 import json
 
-from sam3_build.families.toy.forward import FORWARD
+from sam3_build.families.toy.modules import FORWARD
 
 from sam3_build.plugins import Memory, Stage
 

@@ -1,6 +1,6 @@
 """Toy: what PyTorch would say."""
 
-from sam3_build.families.toy.forward import FORWARD
+from sam3_build.families.toy.modules import FORWARD
 
 from sam3_build.plugins import Memory, Stage
 

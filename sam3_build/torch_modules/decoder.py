@@ -1,4 +1,4 @@
-"""The decoder: takes image features and a joined prompt, returns masks, boxes and scores of every query."""
+"""SAM 3's decoder: takes image features and a joined prompt, returns masks, boxes and scores of every query."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sam3_build.families.sam3_image.modules import additive, container, drop_bias, modeling, named, override
+from sam3_build.torch_modules.sam3 import modeling
+from sam3_build.torch_modules.wrapping import additive, container, drop_bias, named, override
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def decoder(config: Sam3Config) -> nn.Module:
-    """Return the component; inputs and outputs are those of the family's `decoder`.
+    """Return the component.
+
+    fpn_feat_0..2 and fpn_pos_2 [batch, hidden, side, side], prompt_features [batch, tokens, hidden], prompt_mask
+    [batch, tokens] -> masks [batch, queries, side of level 0, the same] (logits), boxes [batch, queries, 4] (xyxy,
+    relative), logits [batch, queries], presence logits [batch, 1].
 
     Left out, because no output depends on them: the semantic head, and the pixel decoder's stages beyond the two that
     three feature levels need.

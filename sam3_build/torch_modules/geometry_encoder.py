@@ -1,13 +1,13 @@
-"""The geometry encoder: takes boxes, labels and image features, returns one token per box and a CLS token."""
+"""SAM 3's geometry encoder: takes boxes, labels and image features, returns one token per box and a CLS token."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sam3_build.families.sam3_image.family import IGNORED_LABEL
-from sam3_build.families.sam3_image.modules import additive, container, drop_bias, modeling, named, override
-from sam3_build.families.sam3_image.roi_align import bin_weights, pool
+from sam3_build.torch_modules.roi_align import bin_weights, pool
+from sam3_build.torch_modules.sam3 import modeling
+from sam3_build.torch_modules.wrapping import additive, container, drop_bias, named, override
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,8 +15,17 @@ if TYPE_CHECKING:
     from transformers.models.sam3.modeling_sam3 import Sam3GeometryEncoder
 
 
+# The label of a box that counts as absent.
+IGNORED_LABEL = -10
+
+
 def geometry_encoder(config: Sam3Config) -> nn.Module:
-    """Return the component; inputs and outputs are those of the family's `geometry_encoder`."""
+    """Return the component.
+
+    input_boxes [batch, boxes, 4] (cxcywh, relative), input_boxes_labels [batch, boxes] (1 positive, 0 negative, -10
+    ignored), fpn_feat_2 and fpn_pos_2 [batch, hidden, height, width] -> geometry_features [batch, boxes + 1, hidden],
+    geometry_mask [batch, boxes + 1]
+    """
     encoder = modeling().Sam3GeometryEncoder(config.geometry_encoder_config)
     for layer in encoder.layers:
         drop_bias(layer.self_attn.k_proj)

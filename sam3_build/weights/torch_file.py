@@ -9,7 +9,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, NoReturn
 
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.families.sam3_image.tensors import FileTensor, StateDict
+from sam3_build.weights.tensors import FileTensor, StateDict
 
 if TYPE_CHECKING:
     from torch import Tensor

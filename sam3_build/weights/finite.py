@@ -73,3 +73,12 @@ def shortened(lines: list[str]) -> list[str]:
     """Return the first of many lines, and how many more there are."""
     more = [f"and {len(lines) - MOST_LISTED} more"] if len(lines) > MOST_LISTED else []
     return [*lines[:MOST_LISTED], *more]
+
+
+def refusal(wrong: list[str]) -> str:
+    """Say why nothing is exported from a component, of whose tensors `wrong` are not finite."""
+    what = f"{len(wrong)} tensors are" if len(wrong) > 1 else "a tensor is"
+    return (
+        f"{what} not finite, and nothing is exported from that; take a checkpoint from before training went wrong, or "
+        "leave the component out:\n  " + "\n  ".join(shortened(wrong))
+    )

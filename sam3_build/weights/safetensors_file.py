@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image.tensors import WIDTHS, FileTensor, contiguous
 from sam3_build.weights.files import weight_map
+from sam3_build.weights.tensors import WIDTHS, FileTensor, contiguous
 
 
 def read_header(path: Path) -> dict[str, FileTensor]:

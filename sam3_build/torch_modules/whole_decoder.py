@@ -1,12 +1,12 @@
-"""Layout v2's decoder: takes image features, encoded text and boxes, returns masks, boxes and scores of every query."""
+"""SAM 3's geometry encoder and decoder as one network: takes image features, encoded text and boxes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sam3_build.families.sam3_image.decoder import decoder
-from sam3_build.families.sam3_image.geometry import geometry_encoder
-from sam3_build.families.sam3_image.modules import container, override
+from sam3_build.torch_modules.decoder import decoder
+from sam3_build.torch_modules.geometry_encoder import geometry_encoder
+from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image.finite import Count, count
 from sam3_build.spec import Json
+from sam3_build.weights.finite import Count, count
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,9 +17,10 @@ from sam3_build.errors import BuildError
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
 # The last part of a name: tables that every build of a network computes from its config (rotary frequencies as one
-# complex tensor, as two real ones or as sines and cosines; position ids; masks), and how many steps were averaged.
+# complex tensor, as two real ones or as sines and cosines; position ids; masks), and how many steps were counted.
 COMPUTED = re.compile(
     r"(.*_)?(freqs?|cis|rope|rotary|cos|sin)(_.*)?|position_ids|attn_mask|causal_mask|relative_position_index|n_averaged"
+    r"|num_batches_tracked"
 )
 # Any part but the last: modules that hold such tables and nothing else.
 COMPUTING = re.compile(r"(.*_)?(rope|rotary)(_.*)?")

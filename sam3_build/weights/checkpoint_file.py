@@ -1,4 +1,4 @@
-"""Reads a checkpoint of any format that this family knows; returns its tensors by the names of Sam3Model."""
+"""Reads a checkpoint of any format that a family's tables know; returns its tensors by our modules' names."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image import safetensors_file, torch_file, wrapped_names
-from sam3_build.families.sam3_image.key_map import FORMATS, OTHERS, Format, is_known, other_model, recognise, rename
-from sam3_build.families.sam3_image.tensors import FileTensor, StateDict
+from sam3_build.family_code import Format, KeyTables
 from sam3_build.spec import Json
+from sam3_build.weights import key_map, safetensors_file, torch_file, wrapped_names
 from sam3_build.weights.files import INDEX_SUFFIX, SAFETENSORS_SUFFIX, TORCH_SUFFIXES
+from sam3_build.weights.tensors import FileTensor, StateDict
 
 StateDicts = Mapping[str, StateDict]
 
@@ -36,9 +36,9 @@ NOT_CHECKPOINTS = (
 
 @dataclass(frozen=True)
 class CheckpointTensors:
-    """A file's tensors by the names of Sam3Model, and how it was understood.
+    """A file's tensors by our modules' names, and how it was understood.
 
-    keys:       Sam3Model's name -> the file's own, in which what was left out and what is unknown is spelled, too
+    keys:       our name -> the file's own, in which what was left out and what is unknown is spelled, too
     state_dict: the name of the one that was taken, empty where it has none; `others` are those that were not
     entries:    what stood among its tensors and is none, `num_batches (int)`
     prefix:     what stood in front of all names; `wrappers`, what stood inside some
@@ -93,23 +93,23 @@ class CheckpointTensors:
             logger.info("%s: left out tables that every build computes: %s", file, names)
 
 
-def read(path: Path, state_dict: str | None = None) -> CheckpointTensors:
+def read(path: Path, tables: KeyTables, state_dict: str | None = None) -> CheckpointTensors:
     """Return the tensors of a checkpoint, and say how it was understood.
 
     state_dict: the one to take of a file that holds several; None for the usual one
     BuildError when it cannot be read, or is that of another model.
     """
     dicts = read_state_dicts(path)
-    return _by_model_names(path, dicts, torch_file.choose(path.name, dicts, state_dict))
+    return by_our_names(path, dicts, torch_file.choose(path.name, dicts, state_dict), tables)
 
 
-def read_each(path: Path) -> Iterator[CheckpointTensors]:
+def read_each(path: Path, tables: KeyTables) -> Iterator[CheckpointTensors]:
     """Yield the tensors of each state dict of a file that holds a model of this family, the usual one first."""
     dicts = read_state_dicts(path)
     names = [name for name, state_dict in dicts.items() if state_dict.is_usable]
     for name in sorted(names, key=lambda name: name not in torch_file.USUAL_NAMES):
         try:
-            yield _by_model_names(path, dicts, name)
+            yield by_our_names(path, dicts, name, tables)
         except BuildError:
             continue
 
@@ -130,21 +130,22 @@ def read_state_dicts(path: Path) -> StateDicts:
     return reader(path)
 
 
-def _by_model_names(path: Path, dicts: StateDicts, name: str) -> CheckpointTensors:
-    stored = dicts[name].tensors
+def by_our_names(path: Path, dicts: StateDicts, name: str, tables: KeyTables) -> CheckpointTensors:
+    """Return the tensors of one state dict of a file. BuildError when they are those of another model."""
+    stored, others = dicts[name].tensors, key_map.others(tables)
     file = f"{path.name}, {name!r}," if len(dicts) > 1 else path.name
-    expected = f"expected is SAM 3's image model, as {', '.join(form.title for form in FORMATS)}"
+    expected = f"expected is {tables.model}, as {', '.join(form.title for form in tables.formats)}"
     try:
-        names = wrapped_names.unwrap(stored, is_known, OTHERS)
+        names = wrapped_names.unwrap(stored, lambda key: key_map.is_known(key, tables), others)
     except BuildError as error:
         raise BuildError(f"{file} {error}") from error
-    form = recognise(names.own)
-    spellings = [[*names.own, *names.outside], *(() if form else wrapped_names.shortened(stored, OTHERS))]
-    if other := next(filter(None, map(other_model, spellings)), None):
+    form = key_map.recognise(names.own, tables)
+    spellings = [[*names.own, *names.outside], *(() if form else wrapped_names.shortened(stored, others))]
+    if other := next(filter(None, (key_map.other_model(spelling, tables) for spelling in spellings)), None):
         raise BuildError(f"{file} holds {other}, by the names of its tensors ({_sample(stored)}); {expected}")
     if form is None:
-        raise BuildError(f"{file} holds no tensor of SAM 3: its names are {_sample(stored)}; {expected}")
-    renamed = rename({short: stored[key] for short, key in names.own.items()}, form)
+        raise BuildError(f"{file} holds no tensor of {tables.model}: its names are {_sample(stored)}; {expected}")
+    renamed = key_map.rename({short: stored[key] for short, key in names.own.items()}, form, tables.tied)
     computed = [key for key in names.outside if wrapped_names.is_computed(key)]
     return CheckpointTensors(
         format=form,

@@ -14,21 +14,12 @@ from sam3_build.plugins import Backend, Patch, Precision, ResultKind, Stage
 from sam3_build.spec import ModelFamily
 
 if TYPE_CHECKING:
-    from sam3_build.family_code import FamilyCode, KeyTables, LoopCode, Networks, Prompts, Results
+    from sam3_build.family_code import FamilyCode, KeyTables, Networks, Prompts, Results
+    from sam3_build.pipeline.loop import LoopCode
 
 Plugin = TypeVar("Plugin")
 
 PACKAGE = Path(__file__).parent
-
-# What stages use of a family -> its file in the family's folder.
-CODE = {
-    "family": "family",
-    "keys": "keys",
-    "modules": "modules",
-    "prompts": "prompts",
-    "results": "results",
-    "loops": "loops",
-}
 
 
 @cache
@@ -71,12 +62,12 @@ def family_code(name: str) -> FamilyCode:
 
 def code_modules(name: str, *parts: str) -> tuple[str, ...]:
     """Return the modules, as recipes name them, of these parts of a family's code."""
-    return tuple(f"families.{name}.{CODE[part]}" for part in parts)
+    return tuple(f"families.{name}.{part}" for part in parts)
 
 
 def has_code(name: str, part: str) -> bool:
     """Tell whether a family has this part of its code."""
-    return (PACKAGE / "families" / name / f"{CODE[part]}.py").is_file()
+    return (PACKAGE / "families" / name / f"{part}.py").is_file()
 
 
 def key_tables() -> dict[str, KeyTables]:
@@ -121,7 +112,7 @@ class _FamilyCode:
 
     def _import(self, part: str) -> ModuleType:
         if not has_code(self._name, part):
-            raise BuildError(f"family {self._name!r} has no sam3_build/families/{self._name}/{CODE[part]}.py")
+            raise BuildError(f"family {self._name!r} has no sam3_build/families/{self._name}/{part}.py")
         (module,) = code_modules(self._name, part)
         return import_module(f"sam3_build.{module}")
 

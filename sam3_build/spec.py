@@ -240,6 +240,9 @@ class ModelFamily:
     changes, where it can be measured.
     `largest_tensor(component, config)` gives the bytes, in FP32, of the largest tensor inside a component for one row
     of a batch: how much memory running it takes.
+    `tokenizer` says where the tokenizer.json of its text encoder can be had; None for a family that reads no text.
+    `weight_names` are what the authors' own weight files are called in a folder or at the hub, and `official_config` is
+    the config of such a file, a torch file that comes without one; None where a config must be named.
     `cases` gives the shapes of the cases that samples become, so that profiles are checked against them before
     anything is built; `usual_static` are the published model's sizes, for a checkpoint whose config is not known yet.
     `result` is the kind of what its last component's outputs become (`results/<kind>`), by `find` of its `results.py`;
@@ -251,6 +254,9 @@ class ModelFamily:
     references: Mapping[str, str]
     static_dims: Callable[[Mapping[str, Json]], Mapping[str, int]]
     largest_tensor: Callable[[str, Mapping[str, Json]], int]
+    tokenizer: str | None = None
+    weight_names: tuple[str, ...] = ()
+    official_config: Mapping[str, Json] | None = None
     cases: Callable[[CaseRequest], tuple[CaseShape, ...]] = _no_cases
     usual_static: Mapping[str, int] = field(default_factory=dict)
     gap: ReferenceGap | None = None

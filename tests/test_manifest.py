@@ -134,6 +134,9 @@ FAMILY = ModelFamily(
     references={"meta": "Meta's code", "hf": "transformers"},
     static_dims=lambda _: {"size": 8},
     largest_tensor=lambda *_: 4,
+    tokenizer="the toy's is on every shelf",
+    weight_names=("toy.pt",),
+    official_config={"kind": "toy"},
 )
 
 
@@ -291,17 +294,15 @@ def test_a_checkpoint_can_be_several_files_with_an_index(project: Path) -> None:
         loaded(project, edited((RANDOM, "{path: several}")))
 
 
-def test_sam3_pt_needs_no_config_and_takes_one_that_lies_beside_it(project: Path) -> None:
+def test_weights_under_the_familys_own_name_need_no_config_and_take_one_that_lies_beside_it(project: Path) -> None:
     folder = project / "manifests" / "metas"
     folder.mkdir()
-    (folder / "sam3.pt").write_text("")
-    for path in ("metas", "metas/sam3.pt"):
-        assert loaded(project, edited((RANDOM, f"{{path: {path}}}"))).checkpoint.files == {
-            "weights": folder / "sam3.pt"
-        }
+    (folder / "toy.pt").write_text("")
+    for path in ("metas", "metas/toy.pt"):
+        assert loaded(project, edited((RANDOM, f"{{path: {path}}}"))).checkpoint.files == {"weights": folder / "toy.pt"}
     (folder / "config.json").write_text("")
     files = loaded(project, edited((RANDOM, "{path: metas}"))).checkpoint.files
-    assert files == {"config": folder / "config.json", "weights": folder / "sam3.pt"}
+    assert files == {"config": folder / "config.json", "weights": folder / "toy.pt"}
     assert loaded(project, edited((RANDOM, "{path: metas, weights: ema}"))).checkpoint.weights == "ema"
 
 
@@ -318,18 +319,44 @@ def test_a_checkpoint_at_the_hub_is_a_name_and_a_revision_and_brings_its_tokeniz
 def test_the_tokenizer_is_the_one_beside_the_weights_when_none_is_named(project: Path) -> None:
     folder = project / "manifests" / "weights"
     folder.mkdir()
-    for name in ("config.json", "model.safetensors", "sam3.pt"):
+    for name in ("config.json", "model.safetensors", "toy.pt"):
         (folder / name).write_text("")
     without = ("tokenizer: toy_tokenizer.json\n", "")
-    for path in ("weights", "weights/sam3.pt"):
+    for path in ("weights", "weights/toy.pt"):
         with pytest.raises(
-            ManifestError, match=r"'tokenizer' is missing: no tokenizer\.json lies beside .*clip-vit-large"
+            ManifestError, match=r"'tokenizer' is missing: no tokenizer\.json lies beside .*; the toy's is on"
         ):
             loaded(project, edited((RANDOM, f"{{path: {path}}}"), without))
     (folder / "tokenizer.json").write_text("")
     assert loaded(project, edited((RANDOM, "{path: weights}"), without)).tokenizer == folder / "tokenizer.json"
-    with pytest.raises(ManifestError, match="required key 'tokenizer' is missing; SAM 3's is CLIP's"):
+    with pytest.raises(ManifestError, match="required key 'tokenizer' is missing; the toy's is on every shelf"):
         loaded(project, edited(without))
+
+
+def test_a_family_that_reads_no_text_needs_no_tokenizer_and_takes_none(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "family", {"toy": replace(FAMILY, tokenizer=None)}.__getitem__)
+    without = ("tokenizer: toy_tokenizer.json\n", "")
+    for source in (RANDOM, "{hub: org/toy}", "{path: bare.safetensors, config: toy.json}"):
+        assert loaded(project, edited((RANDOM, source), without)).tokenizer is None
+    (said,) = problems(project, GOOD)
+    assert said == "m.yaml:4: tokenizer: family 'toy' reads no text; leave it out"
+
+
+def test_a_folders_weights_may_have_the_familys_own_name_and_no_config(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project / "manifests" / "weights"
+    folder.mkdir()
+    text = edited((RANDOM, "{path: weights}"))
+    names = "model.safetensors, model.safetensors.index.json, toy.pt"
+    assert problems(project, text) == (f"m.yaml:2: checkpoint.path: folder 'weights' holds none of {names}",)
+    (folder / "toy.pt").write_text("")
+    assert loaded(project, text).checkpoint.files == {"weights": folder / "toy.pt"}
+    monkeypatch.setattr(registry, "family", {"toy": replace(FAMILY, official_config=None)}.__getitem__)
+    (said,) = problems(project, text)
+    assert said == "m.yaml:2: checkpoint.path: has no config.json beside it; name the model's config with 'config:'"
 
 
 def test_a_dimension_that_only_unlisted_components_have_may_keep_its_range(project: Path) -> None:
@@ -496,7 +523,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (("{random: {seed: 0, config: toy.json}}", "{path: .}"),),
         (
             "m.yaml:2: checkpoint.path: folder 'manifests' holds none of model.safetensors, "
-            "model.safetensors.index.json, sam3.pt",
+            "model.safetensors.index.json, toy.pt",
         ),
     ),
     "a path where a name at the hub should be": (

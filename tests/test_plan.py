@@ -324,6 +324,20 @@ def test_the_reference_is_in_the_key_of_the_decoder_of_v2_and_of_no_other_export
     assert v2[0].action("build:decoder.fp16.ada").params["profiles"] == [default]
 
 
+def test_a_tokenizer_is_downloaded_only_for_a_family_that_reads_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = "checkpoint: {hub: facebook/sam3}\n"
+    family = registry.family("sam3_image")
+    for tokenizer, inputs in (("anywhere", {"config", "tokenizer"}), (None, {"config"})):
+        other = replace(family, tokenizer=tokenizer)
+        monkeypatch.setattr(registry, "family", {"sam3_image": other}.__getitem__)
+        plan = planned(tmp_path, hub)
+        source = plan.action("checkpoint").params["source"]
+        assert isinstance(source, dict) and source["tokenizer"] is (tokenizer is not None)
+        assert plan.action("samples").inputs.keys() == inputs
+
+
 def test_every_output_of_a_comparison_has_gates() -> None:
     family = registry.family("sam3_image")
     for comparison in make_plan(load("sam3_mini", ROOT)).comparisons:

@@ -24,13 +24,14 @@ MOST_LISTED = 8
 def describe_checkpoint(path: Path) -> dict[str, Json]:
     """Describe a checkpoint. BuildError when it cannot be read, or is that of another model."""
     folder = _snapshot(path)
-    weights = main_file(folder)
+    own_names = tuple(name for family in registry.names("families") for name in registry.family(family).weight_names)
+    weights = main_file(folder, own_names)
     try:
-        files = weight_files(folder, None)
+        files = weight_files(folder, None, own_names)
     except BuildError as error:
         raise BuildError(f"{path}: {error}") from error
     if not weights.is_file():
-        raise BuildError(f"{path}: holds none of {', '.join(WEIGHT_NAMES)}")
+        raise BuildError(f"{path}: holds none of {', '.join((*WEIGHT_NAMES, *own_names))}")
     if missing := [file.name for file in files.values() if not file.is_file()]:
         raise BuildError(f"{path}: {weights.name} names files that are not there: {', '.join(missing)}")
     families = recognise(weights, registry.key_tables())

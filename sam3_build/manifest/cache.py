@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+from sam3_build import registry
 from sam3_build.digest import PACKAGE, DigestCache, digest
 from sam3_build.errors import BuildError
 from sam3_build.folders import make_folder, write_atomically
@@ -56,7 +57,7 @@ def _recall(entry: Path, code: str, root: Path, digests: DigestCache) -> Manifes
         manifest = _decode(stored["manifest"], root)
         assert isinstance(manifest, Manifest)
         same = all(digests.file(file.path) == file.sha256 for file in manifest.files)
-        same = same and _is_where_it_was(manifest.checkpoint)
+        same = same and _is_where_it_was(manifest)
         same = same and not _is_newly_locked(manifest)
         same = same and all(map(_has_its_pictures, manifest.samples))
     except (OSError, ValueError, BuildError):
@@ -64,9 +65,10 @@ def _recall(entry: Path, code: str, root: Path, digests: DigestCache) -> Manifes
     return manifest if same and all(path.is_file() for path in _paths(manifest)) else None
 
 
-def _is_where_it_was(checkpoint: Checkpoint) -> bool:
+def _is_where_it_was(manifest: Manifest) -> bool:
     """Whether a checkpoint's path, most often a folder, still leads to the same files."""
-    return checkpoint.path is None or weight_files(checkpoint.path, checkpoint.config) == checkpoint.files
+    checkpoint, own_names = manifest.checkpoint, registry.family(manifest.family).weight_names
+    return checkpoint.path is None or weight_files(checkpoint.path, checkpoint.config, own_names) == checkpoint.files
 
 
 def _has_its_pictures(sample: Sample) -> bool:

@@ -12,6 +12,7 @@ from sam3_build.manifest.shape import CheckpointFile, ManifestFile
 from sam3_build.manifest.types import Checkpoint, Hub
 from sam3_build.manifest.weight_files import main_file, weight_files
 from sam3_build.manifest.yaml_tree import Keys, Value
+from sam3_build.spec import ModelFamily
 from sam3_build.weights.files import TORCH_SUFFIXES, WEIGHT_NAMES
 
 SOURCES = ("random", "path", "hub")
@@ -22,11 +23,12 @@ REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 REVISION = r"[\w.][\w./-]*"
 DEFAULT_REVISION = "main"
 
-WHERE_TOKENIZER = "SAM 3's is CLIP's: tokenizer.json of any SAM 3 folder, or of openai/clip-vit-large-patch14"
 
+def check_checkpoint(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:
+    """Report a checkpoint that is not one of its kinds, lacks files, or has keys of another kind.
 
-def check_checkpoint(file: ManifestFile, report: Report) -> None:
-    """Report a checkpoint that is not one of its kinds, lacks files, or has keys of another kind."""
+    family: None when it is not known; then nothing is said of what depends on it
+    """
     given = [name for name in SOURCES if getattr(file.checkpoint, name) is not None]
     if len(given) != 1:
         one_of = ", ".join(f"'{name}'" for name in SOURCES[:-1])
@@ -34,7 +36,7 @@ def check_checkpoint(file: ManifestFile, report: Report) -> None:
         return
     if file.checkpoint.revision is not None and given != ["hub"]:
         report.add_key((*KEYS, "revision"), f"is allowed beside 'hub' only; '{given[0]}' has no revisions")
-    _check_state_dict(file.checkpoint, report)
+    _check_state_dict(file.checkpoint, family, report)
     if file.checkpoint.random:
         check_file((*KEYS, "random", "config"), report)
         if file.checkpoint.config is not None:
@@ -45,11 +47,11 @@ def check_checkpoint(file: ManifestFile, report: Report) -> None:
     if file.checkpoint.hub is not None:
         _check_hub(file.checkpoint, report)
     else:
-        _check_path(file.checkpoint, report)
+        _check_path(file.checkpoint, family, report)
     check_file((*KEYS, "config"), report)
 
 
-def _check_state_dict(checkpoint: CheckpointFile, report: Report) -> None:
+def _check_state_dict(checkpoint: CheckpointFile, family: ModelFamily | None, report: Report) -> None:
     """Report `weights` beside what holds one state dict only. Which ones a file holds, the `checkpoint` action says."""
     at: Keys = (*KEYS, "weights")
     if checkpoint.weights is None:
@@ -59,8 +61,9 @@ def _check_state_dict(checkpoint: CheckpointFile, report: Report) -> None:
     if checkpoint.random:
         report.add_key(at, "is allowed beside 'path' or 'hub' only; 'random' has no state dicts")
     if (
-        checkpoint.path is not None
-        and (weights := main_file(report.root.path((*KEYS, "path")))).suffix not in TORCH_SUFFIXES
+        family
+        and checkpoint.path is not None
+        and (weights := main_file(report.root.path((*KEYS, "path")), family.weight_names)).suffix not in TORCH_SUFFIXES
     ):
         what = f"chooses a state dict of a file that torch.save wrote ({', '.join(TORCH_SUFFIXES)})"
         report.add_key(at, f"{what}; {weights.name!r} holds one only: leave it out")
@@ -74,47 +77,62 @@ def _check_hub(checkpoint: CheckpointFile, report: Report) -> None:
         report.add((*KEYS, "revision"), f"must be a branch, a tag or a commit, found {checkpoint.revision!r}")
 
 
-def _check_path(checkpoint: CheckpointFile, report: Report) -> None:
+def _names(family: ModelFamily | None) -> tuple[str, ...]:
+    return family.weight_names if family else ()
+
+
+def _check_path(checkpoint: CheckpointFile, family: ModelFamily | None, report: Report) -> None:
     at: Keys = (*KEYS, "path")
     path = report.root.path(at)
     if kind(path) is None:
         report.add(at, no_file(path, path.name))
         return
     try:
-        files = weight_files(path, None)
+        files = weight_files(path, None, _names(family))
     except (BuildError, OSError) as error:
         report.add(at, getattr(error, "strerror", None) or str(error))
         return
     weights = files["weights"]
-    if kind(weights) != "file":
-        report.add(at, f"folder {path.name!r} holds none of {', '.join(WEIGHT_NAMES)}")
-    elif checkpoint.config is None and "config" not in files and weights.suffix not in TORCH_SUFFIXES:
+    if family and kind(weights) != "file":
+        report.add(at, f"folder {path.name!r} holds none of {', '.join((*WEIGHT_NAMES, *family.weight_names))}")
+    elif family and checkpoint.config is None and "config" not in files and not _needs_no_config(weights, family):
         report.add(at, "has no config.json beside it; name the model's config with 'config:'")
     missing = [file.name for role, file in files.items() if role.startswith("shard") and kind(file) != "file"]
     if missing:
         report.add(at, f"{weights.name!r} names files that are missing: {', '.join(missing)}; put them beside it")
 
 
-def check_tokenizer(file: ManifestFile, report: Report) -> None:
-    """Report a tokenizer that is no file; or that none is named, when the checkpoint brings none."""
+def _needs_no_config(weights: Path, family: ModelFamily) -> bool:
+    return family.official_config is not None and weights.suffix in TORCH_SUFFIXES
+
+
+def check_tokenizer(file: ManifestFile, family: ModelFamily | None, report: Report) -> None:
+    """Report a tokenizer that is no file or that nothing reads; or that none is named, when the checkpoint brings none.
+
+    family: None when it is not known; then nothing is missing
+    """
     if file.tokenizer is not None:
         check_file(("tokenizer",), report)
+        if family and family.tokenizer is None:
+            report.add_key(("tokenizer",), f"family {family.name!r} reads no text; leave it out")
         return
     checkpoint = file.checkpoint
     if checkpoint.hub is not None or report.is_broken(("tokenizer",)) or report.is_broken(KEYS):
         return
+    if family is None or family.tokenizer is None:
+        return
     if checkpoint.path is None:
-        report.add((), f"required key 'tokenizer' is missing; {WHERE_TOKENIZER}")
-    elif kind(path := report.root.path((*KEYS, "path"))) and kind(_tokenizer_beside(path)) != "file":
-        name = main_file(path).name
-        report.add((), f"required key 'tokenizer' is missing: no tokenizer.json lies beside {name}; {WHERE_TOKENIZER}")
+        report.add((), f"required key 'tokenizer' is missing; {family.tokenizer}")
+    elif kind(path := report.root.path((*KEYS, "path"))) and kind(_tokenizer_beside(path, family)) != "file":
+        name = main_file(path, family.weight_names).name
+        report.add((), f"required key 'tokenizer' is missing: no tokenizer.json lies beside {name}; {family.tokenizer}")
 
 
-def _tokenizer_beside(path: Path) -> Path:
-    return main_file(path).with_name("tokenizer.json")
+def _tokenizer_beside(path: Path, family: ModelFamily) -> Path:
+    return main_file(path, family.weight_names).with_name("tokenizer.json")
 
 
-def checkpoint_of(file: CheckpointFile, root: Value) -> Checkpoint:
+def checkpoint_of(file: CheckpointFile, family: ModelFamily, root: Value) -> Checkpoint:
     """Return a checked checkpoint."""
     config = root.path((*KEYS, "config")) if file.config else None
     if file.random:
@@ -124,11 +142,13 @@ def checkpoint_of(file: CheckpointFile, root: Value) -> Checkpoint:
         hub = Hub(file.hub, file.revision or DEFAULT_REVISION)
         return Checkpoint(None, hub, None, config, {"config": config} if config else {}, file.weights)
     path = root.path((*KEYS, "path"))
-    return Checkpoint(None, None, path, config, weight_files(path, config), file.weights)
+    return Checkpoint(None, None, path, config, weight_files(path, config, family.weight_names), file.weights)
 
 
-def tokenizer_of(file: ManifestFile, root: Value) -> Path | None:
-    """Return the tokenizer named, else the one beside the weights; None for that of the hub."""
+def tokenizer_of(file: ManifestFile, family: ModelFamily, root: Value) -> Path | None:
+    """Return the tokenizer named, else the one beside the weights; None for that of the hub, or where none is read."""
     if file.tokenizer is not None:
         return root.path(("tokenizer",))
-    return None if file.checkpoint.hub else _tokenizer_beside(root.path((*KEYS, "path")))
+    if file.checkpoint.hub or family.tokenizer is None:
+        return None
+    return _tokenizer_beside(root.path((*KEYS, "path")), family)

@@ -31,8 +31,9 @@ class Options:
 def check(file: ManifestFile, report: Report) -> Options:
     """Report all that names something unknown, missing or impossible; return all options."""
     declared = _family(file, report)
-    check_checkpoint(file, report)
-    check_tokenizer(file, report)
+    named = registry.family(file.family) if file.family in registry.names("families") else None  # in any layout
+    check_checkpoint(file, named, report)
+    check_tokenizer(file, named, report)
     _not_empty(file, report)
     check_list(("precisions",), "precision", file.precisions, registry.names("precisions"), report)
     precisions = _components(file, declared, report)

@@ -88,16 +88,16 @@ def _find(name_or_path: str, root: Path) -> Path:
 
 
 def _manifest(file: ManifestFile, path: Path, source: Source, options: Options, lock: LockFile) -> Manifest:
-    root = source.root
+    root, family = source.root, registry.family(file.family)
     assert root is not None
     return Manifest(
         name=path.stem,
         path=path,
         family=file.family,
         layout=file.layout,
-        checkpoint=checkpoint_of(file.checkpoint, root),
+        checkpoint=checkpoint_of(file.checkpoint, family, root),
         reference=file.reference,
-        tokenizer=tokenizer_of(file, root),
+        tokenizer=tokenizer_of(file, family, root),
         opset=file.opset,
         components={
             name: Component(

@@ -153,9 +153,16 @@ def _by_source(root: Value, changes: Changes, inherited: Inherited) -> Iterator[
 def _brings_config(root: Value) -> bool:
     """Tell whether a config lies beside the weights at the checkpoint's path."""
     try:
-        return "config" in weight_files(root.path((*CHECKPOINT, "path")), None)
+        return "config" in weight_files(root.path((*CHECKPOINT, "path")), None, _own_names(root))
     except (BuildError, OSError, ValueError):
         return False  # what is wrong with the path is said when it is checked
+
+
+def _own_names(root: Value) -> tuple[str, ...]:
+    """Return what the family calls its weights; nothing where no family of that name is there."""
+    family = root.get(("family",))
+    known = family is not None and family.data in registry.names("families")
+    return registry.family(str(family.data)).weight_names if family and known else ()
 
 
 # ------------------------------------------------------------------ trees

@@ -196,8 +196,8 @@ def _looked_into(
     samples = {i: _sample(sample, family, report.root, i) for i, sample in fit.items()}
     if any(keys[:1] in ((), ("checkpoint",), ("tokenizer",)) for keys in known):
         return problems(family.name, samples, None, None)
-    config = checkpoint_of(file.checkpoint, report.root).files.get("config")
-    return problems(family.name, samples, tokenizer_of(file, report.root), config)
+    config = checkpoint_of(file.checkpoint, family, report.root).files.get("config")
+    return problems(family.name, samples, tokenizer_of(file, family, report.root), config)
 
 
 # ------------------------------------------------------------------ values

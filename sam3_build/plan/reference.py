@@ -29,7 +29,7 @@ def checkpoint(model: ResolvedModel) -> Action:
     """Return the action that lists the tensors of the weights, and downloads them where they are at the hub."""
     declared, source, family = model.checkpoint, dict(model.source), model.family
     if hub := declared.hub:
-        source = {"hub": hub.repo, "revision": hub.revision, "tokenizer": model.tokenizer is None}
+        source = {"hub": hub.repo, "revision": hub.revision, "tokenizer": _is_tokenizer_downloaded(model)}
     if declared.weights is not None:
         source["weights"] = declared.weights
     return Action(
@@ -59,12 +59,17 @@ def samples(model: ResolvedModel, pipeline: ResolvedPipeline) -> Action:
         ),
         inputs={
             "config": Input("checkpoint", "config.json"),
-            **({} if tokenizer else {"tokenizer": Input("checkpoint", "tokenizer.json")}),
+            **({"tokenizer": Input("checkpoint", "tokenizer.json")} if _is_tokenizer_downloaded(model) else {}),
         },
         files={**({"tokenizer": tokenizer} if tokenizer else {}), **pipeline.files},
         recipe=("stages.samples", *registry.code_modules(model.family.name, "prompts")),
         tools=(*registry.stage("samples").tools, *pipeline.tools),
     )
+
+
+def _is_tokenizer_downloaded(model: ResolvedModel) -> bool:
+    """Whether the family reads text, and the checkpoint action gets the tokenizer from the hub."""
+    return model.family.tokenizer is not None and model.tokenizer is None
 
 
 def reference(model: ResolvedModel, pipeline: ResolvedPipeline, resolved: ResolvedStep) -> Action:

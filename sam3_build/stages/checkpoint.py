@@ -15,14 +15,11 @@ from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
 from sam3_build.params import CheckpointParams
 from sam3_build.plugins import Memory, Stage
-from sam3_build.spec import Json
+from sam3_build.spec import Json, ModelFamily
 from sam3_build.weights import hub
 from sam3_build.weights import inventory as inventories
 from sam3_build.weights.files import ADAPTER_NAMES, INDEX_NAME, WEIGHT_NAMES, adapter_message, shards
 from sam3_build.weights.recognise import other_family
-
-# The config of the official sam3.pt, which comes without one: all that transformers has as its default.
-OFFICIAL_CONFIG: Mapping[str, Json] = {"model_type": "sam3"}
 
 # What a config file records about its own making. Two configs that differ here describe the same network.
 PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
@@ -37,12 +34,13 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     document: CheckpointParams
     """
     params, files = CheckpointParams.of(document), dict(inputs)
+    code = registry.family_code(params.family)
     facts: dict[str, Json] = {}
     if "hub" in params.source:
-        files, facts = _from_hub(params.source, inputs, out)
-    code, file = registry.family_code(params.family), files.get("weights")
+        files, facts = _from_hub(params.source, code.family, inputs, out)
+    file = files.get("weights")
     try:
-        given = _read_config(files["config"]) if "config" in files else OFFICIAL_CONFIG
+        given = _read_config(files["config"]) if "config" in files else _official_config(code.family)
         config = _without_provenance(code.modules.complete_config(given))
         understood = inventories.describe(code, params.source, file)
         inventory = inventories.inventory(code, params.source, config, file, params.layout)
@@ -62,23 +60,26 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
 
 def _from_hub(
-    source: Mapping[str, Json], inputs: Mapping[str, Path], out: Path
+    source: Mapping[str, Json], family: ModelFamily, inputs: Mapping[str, Path], out: Path
 ) -> tuple[dict[str, Path], dict[str, Json]]:
     """Download what the build needs of a model, and no more; return config and weights, and what was downloaded."""
     repo, revision = str(source["hub"]), str(source["revision"])
+    usual = (*WEIGHT_NAMES, *family.weight_names)
     wanted = [] if "config" in inputs else ["config.json"]
     wanted += ["tokenizer.json"] if source["tokenizer"] else []
 
     def is_enough(names: Collection[str]) -> bool:
-        return {*wanted, *names} == {*names} and any(name in names for name in WEIGHT_NAMES)
+        return {*wanted, *names} == {*names} and any(name in names for name in usual)
 
     snapshot = hub.look_up(repo, revision, is_enough)
     if adapter := next((name for name in ADAPTER_NAMES if name in snapshot.names), None):
         raise BuildError(f"{repo} at {revision} {adapter_message(adapter)}")
-    main = next((name for name in WEIGHT_NAMES if name in snapshot.names), None)
+    main = next((name for name in usual if name in snapshot.names), None)
     if main is None:
         has = ", ".join(snapshot.names[:8]) or "nothing"
-        raise BuildError(f"{repo} at {revision} has none of {', '.join(WEIGHT_NAMES)}, but {has}; is it a SAM 3 model?")
+        raise BuildError(
+            f"{repo} at {revision} has none of {', '.join(usual)}, but {has}; is it a model of {family.name}?"
+        )
     if source["tokenizer"] and "tokenizer.json" not in snapshot.names:
         raise BuildError(f"{repo} at {revision} has no tokenizer.json; name one with 'tokenizer:' in the manifest")
     found = {name: hub.get(repo, snapshot.commit, name) for name in wanted if name in snapshot.names}
@@ -92,6 +93,12 @@ def _from_hub(
     (out / hub.POINTER).write_bytes(canonical(pointer))
     config = inputs.get("config") or found.get("config.json")
     return {"weights": weights, **({"config": config} if config else {})}, pointer
+
+
+def _official_config(family: ModelFamily) -> Mapping[str, Json]:
+    if family.official_config is None:
+        raise BuildError(f"a checkpoint of {family.name} needs a config.json; name one with 'config:' in the manifest")
+    return family.official_config
 
 
 def _read_config(file: Path) -> dict[str, Json]:

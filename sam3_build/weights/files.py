@@ -10,13 +10,13 @@ from sam3_build.errors import BuildError
 SAFETENSORS_SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".index.json"
 
-# What torch.save writes. A bare one of these needs no config beside it: it is taken for the official sam3.pt.
+# What torch.save writes.
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
-# What a folder's weights, or those of a repository at the hub, are called, the one to prefer first. An index names
-# further files.
+# What a folder's weights, or those of a repository at the hub, are called, the one to prefer first; a family may have
+# names of its own, which come after these. An index names further files.
 INDEX_NAME = "model.safetensors.index.json"
-WEIGHT_NAMES = ("model.safetensors", INDEX_NAME, "sam3.pt")
+WEIGHT_NAMES = ("model.safetensors", INDEX_NAME)
 
 # What PEFT writes: a few tensors that change a model, which may lie beside them. Neither alone is what was trained.
 ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")

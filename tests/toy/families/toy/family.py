@@ -46,4 +46,5 @@ FAMILY = ModelFamily(
     references={"meta": "Meta's code", "hf": "transformers"},
     static_dims=lambda config: {},
     largest_tensor=lambda component, config: 0,
+    tokenizer="any file does",
 )

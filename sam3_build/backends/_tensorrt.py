@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -58,9 +58,9 @@ def _is_installed(module: str, distributions: Sequence[str]) -> bool:
     return find_spec(module) is not None and any(map(_has_version, distributions))
 
 
-def _has_version(distribution: str) -> bool:
+def _has_version(name: str) -> bool:
     try:
-        version(distribution)
+        distribution(name)
     except PackageNotFoundError:
         return False
     return True

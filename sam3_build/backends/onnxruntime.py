@@ -77,11 +77,11 @@ def _missing(options: Mapping[str, Json], device: DeviceFingerprint | None) -> s
     return None
 
 
-def _is_installed(distribution: str) -> bool:
-    from importlib.metadata import PackageNotFoundError, version
+def _is_installed(name: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, distribution
 
     try:
-        version(distribution)
+        distribution(name)
     except PackageNotFoundError:
         return False
     return True

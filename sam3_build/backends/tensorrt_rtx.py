@@ -5,7 +5,7 @@ Builds on a machine without a GPU, strongly typed: the types are the graph's.
 
 from __future__ import annotations
 
-import platform
+import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -112,8 +112,9 @@ def _cannot_run(options: Mapping[str, Json], device: DeviceFingerprint | None) -
 
 def _device_fields(options: Mapping[str, Json], device: DeviceFingerprint | None) -> Mapping[str, Json]:
     """Return what an ahead-of-time engine is bound to, beside the exact release, which the tools carry."""
+    system = os.uname()
     return {
-        "os": f"{platform.system().lower()}-{platform.machine().lower()}",
+        "os": f"{system.sysname.lower()}-{system.machine.lower()}",
         "compute_capabilities": _capabilities(options),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +81,9 @@ def checkout_name(artifacts: Path) -> str:
     try:
         return path.read_text()
     except OSError:
-        name = secrets.token_hex(8)
+        from secrets import token_hex
+
+        name = token_hex(8)
     try:
         artifacts.mkdir(exist_ok=True)
         path.write_text(name)

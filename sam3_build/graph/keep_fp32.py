@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -91,6 +90,8 @@ def is_quantizable(node: ir.Node, operators: Sequence[str]) -> bool:
 
 def _nearest(pattern: str, names: Sequence[str]) -> str:
     """Return a hint: nodes with a part that looks like a part of `pattern`."""
+    from difflib import get_close_matches
+
     parts = {part for name in names for part in re.split(r"[./]", name)}
     for wanted in sorted(re.split(r"[./*?\[\]]+", pattern), key=len, reverse=True):
         near = get_close_matches(wanted, sorted(parts), n=1)

@@ -7,22 +7,28 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from sam3_build.compare.dependencies import Judged
 from sam3_build.errors import BuildError
 from sam3_build.execution.session import Session
-from sam3_build.report.html.page import write_page
-from sam3_build.report.table import Counts, judged, report
+
+if TYPE_CHECKING:
+    from sam3_build.compare.dependencies import Judged
+    from sam3_build.report.table import Counts
 
 
 def judge(session: Session) -> Judged:
     """Return every comparison of the plan with its rows, from what is fresh now."""
+    from sam3_build.report.table import judged
+
     return judged(session.plan, lambda name: output_folder(session, name))
 
 
 def tell(session: Session, out: TextIO) -> tuple[Judged, Counts]:
     """Judge, print the table to `out` and write the reports where that changes them."""
+    from sam3_build.report.html.page import write_page
+    from sam3_build.report.table import report
+
     session.ownership.claim()
     found, (rows, page) = judge(session), reports(session)
     counts = report(session.plan, found, lambda name: output_folder(session, name), rows, out)

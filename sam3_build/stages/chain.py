@@ -16,7 +16,6 @@ from sam3_build.pipeline import chain
 from sam3_build.pipeline.cases import CASES, listed_cases, skipped_in, write_skipped
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.stages._networks import open_network
 
 
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
@@ -29,6 +28,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
             samples; and, by component, a folder of `<case>.npz` with what each before it computed
     """
     import numpy as np
+
+    from sam3_build.stages._networks import open_network
 
     params, ran = ChainParams.of(document), []
     # What one before it was not fed, nothing further on can be: a join would take it for one that does not run.

@@ -28,6 +28,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     inputs: samples; reference, a folder of `<case>.npz` with arrays `outputs/<name>`; actual, one with arrays `<name>`;
             and the pictures by role
     """
+
     params = CompareParams.of(document)
     kind, samples = registry.result(params.result), {s.number: s for s in reversed(params.samples)}
     skipped = skipped_in(inputs["actual"])

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.graph import files, keep_fp32
-from sam3_build.graph.casts import CastCounts, write_types
+from sam3_build.graph import files
 from sam3_build.params import PrecisionParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from sam3_build.graph.casts import CastCounts
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
     document: PrecisionParams. inputs: onnx.
     """
+    from sam3_build.graph import keep_fp32
+    from sam3_build.graph.casts import write_types
+
     params = PrecisionParams.of(document)
     component, recipe = params.component, registry.precision(params.precision)
     model = files.load(inputs["onnx"])

@@ -13,16 +13,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sam3_build.compare import batch_invariance
-from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
-from sam3_build.graph import gemms
 from sam3_build.params import VerifyParams
 from sam3_build.pipeline.cases import INPUTS, OUTPUTS, arrays_of, recorded_cases, write_skipped
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import TYPES, Json
-from sam3_build.stages._networks import Arrays, Network, is_emulated, open_network
+
+if TYPE_CHECKING:
+    from sam3_build.compare.statistics import OutputStatistics
+    from sam3_build.stages._networks import Arrays, Network
 
 
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
@@ -38,6 +40,9 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
             baseline (optional), a folder of `<case>.npz` with arrays `<name>`: compare with these outputs instead
     """
     import numpy as np
+
+    from sam3_build.graph import gemms
+    from sam3_build.stages._networks import is_emulated, open_network
 
     params = VerifyParams.of(document)
     cases, baseline = recorded_cases(inputs["reference"], params.component), inputs.get("baseline")
@@ -111,6 +116,8 @@ def _again(cases: Sequence[Path], most: int, network: Network) -> _Again:
 
 def _add(measured: dict[str, OutputStatistics], case: str, actual: Arrays, expected: Arrays) -> None:
     """Add one case to the statistics of its outputs."""
+    from sam3_build.compare.statistics import OutputStatistics
+
     if sorted(actual) != sorted(expected):
         raise BuildError(f"case {case!r}: the model has the outputs {sorted(actual)}, expected {sorted(expected)}")
     for name, reference in expected.items():

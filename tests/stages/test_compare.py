@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from sam3_build.compare.dependencies import propagate_failures
 from sam3_build.compare.judge import Row, Verdict, judge
+from sam3_build.drawing import overlay, sheet
 from sam3_build.drawing.palette import MEANT, NOT_MEANT
 from sam3_build.errors import BuildError
 from sam3_build.manifest.load import load
@@ -112,14 +113,23 @@ def segmented(folder: Path, actual: Mapping[str, Arrays], expected: Mapping[str,
     return folder / "out"
 
 
-def judged(folder: Path, actual: Mapping[str, Arrays], precision: str = "fp16") -> tuple[Row, ...]:
-    return judge(comparison(f"pipeline.{precision}"), statistics(segmented(folder, actual)))
+def judged(folder: Path, actual: Mapping[str, Arrays]) -> tuple[Row, ...]:
+    return judge(comparison("pipeline.fp16"), statistics(segmented(folder, actual)))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_sound_outputs_pass_every_gate(tmp_path: Path, precision: str) -> None:
-    rows = judged(tmp_path, outputs(), precision)
-    assert {row.verdict for row in rows} == {Verdict.PASS}
+@pytest.fixture
+def in_greys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write pictures in greys: to choose their colours takes longer than all else, and decides nothing."""
+    for module in (overlay, sheet):
+        monkeypatch.setattr(module, "in_few_colours", lambda image: image.convert("L"))
+
+
+@pytest.mark.usefixtures("in_greys")
+def test_sound_outputs_pass_every_gate(tmp_path: Path) -> None:
+    measured = statistics(segmented(tmp_path, outputs()))
+    for precision in ("fp32", "fp16"):
+        rows = judge(comparison(f"pipeline.{precision}"), measured)
+        assert {row.verdict for row in rows} == {Verdict.PASS}, precision
     task = json.loads((tmp_path / "out" / "details.json").read_text())
     assert [(p["case"], p["row"], p["sample"], p["expected"], p["actual"]) for p in task["pictures"]] == [
         ("sample0", 0, 0, 3, 3), ("sample1", 0, 1, 3, 3), ("batch", 0, 0, 3, 3), ("batch", 1, 1, 3, 3),
@@ -185,16 +195,19 @@ FAULTS: dict[Callable[[dict[str, Arrays]], None], dict[str, str]] = {
 }
 
 
+@pytest.mark.usefixtures("in_greys")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_every_planted_fault_is_caught_and_named(tmp_path: Path, fault, precision: str) -> None:
+def test_every_planted_fault_is_caught_and_named(tmp_path: Path, fault) -> None:
     found = outputs()
     fault(found)
-    reasons = failed(judged(tmp_path, found, precision))
-    assert reasons.keys() == FAULTS[fault].keys()
-    assert all(said in reasons[metric] for metric, said in FAULTS[fault].items()), reasons
+    measured = statistics(segmented(tmp_path, found))
+    for precision in ("fp32", "fp16"):
+        reasons = failed(judge(comparison(f"pipeline.{precision}"), measured))
+        assert reasons.keys() == FAULTS[fault].keys(), precision
+        assert all(said in reasons[metric] for metric, said in FAULTS[fault].items()), reasons
 
 
+@pytest.mark.usefixtures("in_greys")
 def test_noise_as_of_16_bits_passes_reduced_gates_and_fails_those_of_fp32(tmp_path: Path) -> None:
     found, rng = outputs(), np.random.default_rng(4)
     for arrays in found.values():
@@ -205,6 +218,7 @@ def test_noise_as_of_16_bits_passes_reduced_gates_and_fails_those_of_fp32(tmp_pa
     assert failed(judge(comparison("pipeline.fp32"), statistics(out))) != {}
 
 
+@pytest.mark.usefixtures("in_greys")
 def test_with_random_weights_reduced_precision_is_told_but_nan_still_fails(tmp_path: Path) -> None:
     found = outputs()
     masks_shifted_by_a_pixel(found)
@@ -230,6 +244,7 @@ def test_a_case_that_is_missing_is_an_error(tmp_path: Path) -> None:
         segmented(tmp_path, found)
 
 
+@pytest.mark.usefixtures("in_greys")
 def test_a_batch_with_too_few_rows_fails_and_is_named(tmp_path: Path) -> None:
     found = outputs()
     found["batch"] = {name: array[:1] for name, array in found["batch"].items()}

@@ -185,6 +185,7 @@ def test_a_graph_that_breaks_the_contract_is_refused_by_tensor(change, problem, 
         export.hold_against(interface, model, "geometry_encoder")
 
 
+@pytest.mark.ci
 def test_a_dim_that_the_exporter_fixes_is_an_error_of_the_stage(monkeypatch, tmp_path):
     """A forward that reads the batch size as a number, and torch.export says nothing."""
     params, files = stage("text_encoder")
@@ -208,6 +209,7 @@ def fix_batch(to_onnx):
     return lambda module, interface, opset: to_onnx(module, replace(interface, dynamic=[]), opset)
 
 
+@pytest.mark.ci
 def test_another_opset_is_what_the_file_says(tmp_path):
     params, files = stage("text_encoder")
     export.run({**params, "opset": 18}, files, tmp_path)

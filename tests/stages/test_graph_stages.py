@@ -212,6 +212,7 @@ def test_bfloat16_as_a_recipe_needs_no_new_code(monkeypatch, tmp_path, component
     assert ("Conv" in facts["kept_by_schema"]) == (component != "text_encoder")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("component", ["vision_encoder", "decoder"])
 def test_the_stages_write_the_same_bytes_in_another_process(component, tmp_path):
     """With another hash seed than the store's, so that an order taken from a set would show."""

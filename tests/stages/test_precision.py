@@ -173,6 +173,7 @@ def test_weights_beside_the_file_are_read_and_written(tmp_path, monkeypatch):
     assert numpy_helper.to_array(model.graph.initializer[0]).max() == 65504
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("beside", [False, True])
 def test_memory_stays_below_two_and_a_half_times_the_weights_and_a_gigabyte(tmp_path, beside):
     side, layers = 2048, 24  # 24 x 16 MiB = 384 MiB

@@ -41,6 +41,7 @@ def test_the_numbers_reach_the_goals_and_the_card_tells_them() -> None:
         assert "| " + " | ".join(f"{value:.3f}" for value in metrics.values()) + " |" in card, kind
 
 
+@pytest.mark.ci
 def test_a_small_sample_of_held_out_scenes_is_answered_as_when_the_numbers_were_taken() -> None:
     """The same scenes and questions: only rounding may differ, and take an instance across the threshold."""
     numbers = json.loads((TRAINED / "numbers.json").read_text())[str(FEW)]

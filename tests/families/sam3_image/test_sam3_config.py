@@ -23,6 +23,12 @@ def changed(config, key, value):
     return copied
 
 
+def first(key, config):
+    """Return the config with the part of a dotted key in front: which is to blame is tried in order, for a second."""
+    name = key.split(".")[0]
+    return {name: config[name], **config}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -36,7 +42,14 @@ def changed(config, key, value):
 )
 def test_what_transformers_refuses_is_an_error_in_its_words_and_names_the_part(config, key, value, message):
     with pytest.raises(BuildError, match=f"model config: no Sam3Model can be made {message}"):
-        weights.complete_config(changed(config, key, value))
+        weights.complete_config(first(key, changed(config, key, value)))
+
+
+def test_a_part_that_is_not_the_first_is_named_too(config):
+    wrong = changed(config, "detr_encoder_config.hidden_act", "rellu")
+    assert next(iter(wrong)) != "detr_encoder_config"
+    with pytest.raises(BuildError, match="can be made of detr_encoder_config: KeyError: 'rellu'"):
+        weights.complete_config(wrong)
 
 
 @pytest.mark.parametrize(

@@ -203,9 +203,27 @@ def _groups(session: Session) -> Iterator[Task]:
             doc = summary if not rest else f"{summary}: all of {rest}"
             refuse = [_refuse(actions)] if rest and not ready else None
             parent = stage if rest else None
-            task = ViewTask(group, refuse, task_dep=ready, has_subtask=True, subtask_of=parent, doc=doc, io=IO)
+            waits = ready if rest else [*_longest_first(session, ready), *ready]
+            task = ViewTask(group, refuse, task_dep=waits, has_subtask=True, subtask_of=parent, doc=doc, io=IO)
             task.shown = _shown(session, actions)
             yield task
+
+
+def _longest_first(session: Session, names: list[str]) -> list[str]:
+    """Return what `names` need, that first which the most steps wait for, one after another.
+
+    doit begins in this order. Left alone it looks at what is needed last, so that the longest chain begins last.
+    """
+    steps: dict[str, int] = {}
+    needed = set(names)
+    for action in reversed(session.plan.actions):  # whatever needs an action comes after it
+        if action.name in needed:
+            after = steps.setdefault(action.name, 0) + 1
+            for name in (*action.after, *(source.action for source in action.inputs.values())):
+                needed.add(name)
+                steps[name] = max(steps.get(name, 0), after)
+    before = [a.name for a in session.plan.actions if a.name in needed and a.name not in names and not a.blocked]
+    return sorted(before, key=lambda name: -steps[name])
 
 
 def _judge(session: Session) -> Task:

@@ -198,6 +198,7 @@ def attention(tmp_path):
     return tmp_path / "in" / "toy.onnx", tmp_path / "out"
 
 
+@pytest.mark.ci
 def test_attention_stays_the_operators_of_onnx_and_its_projections_keep_their_names(tmp_path):
     """onnxsim has a fusion into an operator of one runtime, which no other one knows."""
     source, out = attention(tmp_path)

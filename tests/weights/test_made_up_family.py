@@ -196,6 +196,13 @@ def tables():
     return {**registry.key_tables(), "kite": TABLES}
 
 
+@pytest.fixture
+def asks_kite_too(tables, monkeypatch):
+    own = registry.family
+    monkeypatch.setattr(registry, "key_tables", lambda: tables)
+    monkeypatch.setattr(registry, "family", lambda name: FAMILY if name == "kite" else own(name))
+
+
 def test_the_family_that_knows_a_files_names_is_found(authors, tables, tmp_path):
     save_file(authors, tmp_path / "kite.safetensors")
     assert list(recognise.recognise(tmp_path / "kite.safetensors", tables)) == ["kite"]
@@ -207,9 +214,13 @@ def test_the_family_that_knows_a_files_names_is_found(authors, tables, tmp_path)
     assert recognise.other_family(tmp_path / "kite.safetensors", "kite", tables) is None
 
 
-def test_of_two_families_that_know_a_file_the_one_that_knows_more_of_it_is_first(state, tables, tmp_path):
-    save_file(state["body"] | {"vision_encoder.x": torch.ones(2)}, tmp_path / "both.safetensors")
+def test_of_two_families_that_know_a_file_the_one_that_knows_more_of_it_is_first(
+    state, tables, asks_kite_too, tmp_path
+):
+    save_file(state["body"] | {"detr_encoder.x": torch.ones(2)}, tmp_path / "both.safetensors")
     assert list(recognise.recognise(tmp_path / "both.safetensors", tables)) == ["kite", "sam3_image"]
+    found = describe(tmp_path / "both.safetensors")
+    assert (found["family"], found["also_known_to"]) == ("kite", ["sam3_image"])
 
 
 def test_what_no_family_knows_is_refused_by_each(tables, tmp_path):
@@ -234,10 +245,7 @@ def test_the_checkpoint_action_refuses_another_familys_weights_by_that_familys_n
         checkpoint.run(params, given, tmp_path)
 
 
-def test_inspect_names_the_family_that_knows_the_names(authors, tables, tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "key_tables", lambda: tables)
-    own = registry.family
-    monkeypatch.setattr(registry, "family", lambda name: FAMILY if name == "kite" else own(name))
+def test_inspect_names_the_family_that_knows_the_names(authors, asks_kite_too, tmp_path):
     save_file(authors, tmp_path / "kite.safetensors")
     found = describe(tmp_path / "kite.safetensors")
     assert (found["family"], found["format"]) == ("kite", "the kites' authors")

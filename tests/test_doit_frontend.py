@@ -245,7 +245,10 @@ def test_after_a_failure_the_old_verdicts_are_gone_and_other_work_can_go_on(spac
         ("import os; os._exit(0)", "its worker exited with 0 and gave no result"),
         ("import sys; sys.exit(7)", "its worker exited with 7 and gave no result"),
         ("return {}", "had to write head.fp16.onnx and wrote nothing"),
-        ("(out / 'head.fp16.onnx').write_text('x'); (out / 'sub').mkdir(); return {}", "a flat folder of plain files"),
+        (
+            "(out / 'head.fp16.onnx').write_text('x'); (out / 'a' / 'b').mkdir(parents=True); return {}",
+            "in one level of subfolders",
+        ),
         ("(out / 'other.onnx').write_text('x'); return {}", "had to write head.fp16.onnx and wrote other.onnx"),
         ("(out / 'head.fp16.onnx').write_text('x'); return {'nan': float('nan')}", "Out of range float values"),
         ("(out / 'head.fp16.onnx').write_text('x'); return {'path': out}", "not JSON serializable"),

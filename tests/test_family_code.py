@@ -43,9 +43,8 @@ print(json.dumps([name for name in sys.modules if name in ("torch", "transformer
     assert json.loads(done.stdout) == []
 
 
-def test_a_part_that_a_family_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.CODE, "results", "tracks")
-    with pytest.raises(BuildError, match=r"^family 'sam3_image' has no sam3_build/families/sam3_image/tracks\.py$"):
-        _ = registry.family_code("sam3_image").results
+def test_a_part_that_a_family_lacks_is_named() -> None:
+    with pytest.raises(BuildError, match=r"^family 'sam3_image' has no sam3_build/families/sam3_image/loops\.py$"):
+        registry.family_code("sam3_image").loop("track")
     with pytest.raises(BuildError, match=r"no keys named 'sam3_imag'; did you mean 'sam3_image'"):
         _ = registry.family_code("sam3_imag").keys

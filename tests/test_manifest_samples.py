@@ -76,6 +76,7 @@ def family(name: str, **layouts: tuple[Pipeline, ...]) -> ModelFamily:
         references={"meta": "Meta's code"},
         static_dims=lambda config: {},
         largest_tensor=lambda component, config: 4,
+        tokenizer="anywhere",
     )
 
 

@@ -222,7 +222,7 @@ def test_bytes_that_fail_go_even_when_the_list_of_their_digests_does_not_tell_of
 
 
 ITEMS = [
-    Item(component, precision, action, action, (), ())
+    Item(component, precision, ("pipeline",), action, action, (), ())
     for component in ("encoder", "decoder")
     for precision in ("fp32", "fp16")
     for action in (Action(f"build:{component}.{precision}.ada", "build", Params(), (), ()),)
@@ -306,12 +306,13 @@ def test_an_engine_for_several_generations_needs_to_have_run_on_each(gpu: BuildS
 
 
 def test_without_the_component_that_finds_things_nothing_is_published_on_tensors_alone(fresh: BuildSpace) -> None:
-    fresh.edit("sam3_build/families/toy/family.py", 'name="toy",', 'name="toy",\n    result="instances",')
+    steps = '(Step("encoder"), Step("head", (Feed("y", (("encoder", "y"),)),)))'
+    fresh.edit("sam3_build/families/toy/family.py", steps, f"{steps}, 'instances'")
     fresh.edit(MANIFEST, '\n  head: {precisions: {fp16: {keep_fp32: ["*norm*"]}}}', "")
     fresh.edit(MANIFEST, "tolerances: {fp16: {head: {z: {cosine: 0.99}}}}", "")
     fresh.build()
     run = fresh.doit("publish:cpu")
-    words = "not run: nothing judges what is found in pictures: the manifest does not build head pipeline.fp32,"
+    words = "not run: nothing judges its results: the manifest does not build head pipeline.fp32,"
     assert run.code == 1 and words in said(run.output) and not shelf(fresh, "cpu").exists(), run.output
     fresh.edit(MANIFEST, "{backend: onnxruntime}", "{backend: onnxruntime, allow_unverified: true}")
     run = fresh.build("publish:cpu")

@@ -38,7 +38,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     import numpy as np
 
     params = ChainLoopParams.of(document)
-    code = registry.family_code(params.family).loop(params.loop.name)
+    code = registry.family_code(params.family)
+    run_loop = code.loop(params.loop.name)
     before = {case: why for folder in inputs.values() for case, why in skipped_in(folder).items()}
     skipped, ran = {}, []
     with ExitStack() as stack:
@@ -53,7 +54,9 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
                 skipped[case.name] = before[min(unread)]
                 continue
             try:
-                found = code(networks, loop.given(case, params.loop, inputs), loop.Frames(case, params.loop, inputs))
+                found = run_loop(
+                    networks, loop.given(case, params.loop, inputs), loop.Frames(case, params.loop, inputs)
+                )
             except _MisfitError as misfit:
                 skipped[case.name] = str(misfit)
                 continue

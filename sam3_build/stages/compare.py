@@ -31,12 +31,12 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
     params = CompareParams.of(document)
     kind, samples = registry.result(params.result), {s.number: s for s in reversed(params.samples)}
-    skipped = skipped_in(inputs["actual"])
+    code, skipped = registry.family_code(params.family), skipped_in(inputs["actual"])
     request = CompareRequest(
         cases=_cases(inputs, skipped, [sample.number for sample in params.samples]),
         samples={number: sample.document() for number, sample in samples.items()},
         picture=lambda number, frame: _picture(samples[number], frame, inputs),
-        find=registry.family_code(params.family).results.find,
+        find=code.results.find,
         score_threshold=params.score_threshold,
         target=params.target,
         parity=params.parity,

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sam3_build import registry
-from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
 from sam3_build.params import ReferenceGapParams
 from sam3_build.pipeline import chain
@@ -31,6 +30,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
             tensors*: the inventories of all components whose weights the network takes
     """
     import numpy as np
+
+    from sam3_build.compare.statistics import OutputStatistics
 
     params = ReferenceGapParams.of(document)
     model = open_network(registry.family_code(params.family), params, inputs)

@@ -33,14 +33,14 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     inputs: config, samples, tensors_<component>, and by name what each step before the loop computed
     """
     params = ReferenceLoopParams.of(document)
-    family = registry.family_code(params.family)
-    code = family.loop(params.loop.name)
-    networks = {one.component: loop.Recorder(one.component, _network(family, one, inputs)) for one in params.networks}
+    code = registry.family_code(params.family)
+    run_loop = code.loop(params.loop.name)
+    networks = {one.component: loop.Recorder(one.component, _network(code, one, inputs)) for one in params.networks}
     cases, calls = [], dict.fromkeys(networks, 0)
     for case in listed_cases(inputs[chain.GIVEN]):
         if case.like:
             continue
-        found = code(networks, loop.given(case, params.loop, inputs), loop.Frames(case, params.loop, inputs))
+        found = run_loop(networks, loop.given(case, params.loop, inputs), loop.Frames(case, params.loop, inputs))
         require_finite(case.name, found)
         write_recorded(out / f"{case.name}.npz", {}, found)
         for name, network in networks.items():

@@ -31,7 +31,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         config=json.loads(inputs["config"].read_bytes()),
         padding=params.padding,
     )
-    listed = write_cases(registry.family_code(params.family).prompts.make_cases(request), out)
+    code = registry.family_code(params.family)
+    listed = write_cases(code.prompts.make_cases(request), out)
     for case in listed:
         logging.getLogger(__name__).info("%s: samples %s, %s frames", case.name, list(case.samples), case.frames)
     return {"cases": [case.name for case in listed], "rows": max((len(case.samples) for case in listed), default=0)}

@@ -322,7 +322,7 @@ def in_another_order(arrays: Arrays) -> Arrays:
 
 def reordered(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Arrays], None]) -> tuple[Row, ...]:
     """Return the verdicts on a sound clip and on the same in another order, with a fault in that; draws no overlay."""
-    monkeypatch.setattr("sam3_build.results.tracks.result.write_overlay", lambda path, drawn: path.touch())
+    monkeypatch.setattr("sam3_build.results.tracks.comparison.write_overlay", lambda path, drawn: path.touch())
     monkeypatch.setattr("sam3_build.results.tracks.frames.panels", lambda *_: ())
     monkeypatch.setattr(Sheet, "write", lambda self, path: path.touch())
     planted = in_another_order(clip())

@@ -168,16 +168,13 @@ def verified(folder: Path, precision: str, graph: Graph) -> tuple[Row, ...]:
         recorded = {"inputs/x": x, "outputs/masks": x + x, "outputs/valid": x[..., 0, 0] > 0}
         np.savez(folder / "reference" / f"{case}.npz", **recorded)
     inputs = {"onnx": folder / "onnx", "reference": folder / "reference"}
+    measured = {"component": "decoder", "rows": 3, "row_axes": dict.fromkeys(("x", "masks", "valid"), 0)}
     if precision != "fp32":
         Graph().save(folder / "onnx" / "decoder.fp32.onnx")
-        STAGE.run(
-            {"component": "decoder", "precision": "fp32", "keep_outputs": True, "rows": 3}, inputs, folder / "baseline"
-        )
+        STAGE.run({**measured, "precision": "fp32", "keep_outputs": True}, inputs, folder / "baseline")
         inputs["baseline"] = folder / "baseline"
     graph.save(folder / "onnx" / f"decoder.{precision}.onnx")
-    STAGE.run(
-        {"component": "decoder", "precision": precision, "keep_outputs": False, "rows": 3}, inputs, folder / "out"
-    )
+    STAGE.run({**measured, "precision": precision, "keep_outputs": False}, inputs, folder / "out")
     statistics = json.loads((folder / "out" / "statistics.json").read_text())
     gates = {"masks": gates_for(precision, "float32", {}), "valid": gates_for(precision, "bool", {})}
     return judge(

@@ -55,6 +55,7 @@ def verify(folder: Path, *, keep: bool = False, baseline: bool = False) -> tuple
         "precision": "fp16" if baseline else "fp32",
         "keep_outputs": keep,
         "rows": 3,
+        "row_axes": dict.fromkeys(("x", "twice", "positive"), 0),
     }
     facts = STAGE.run(params, inputs, folder / "out")
     return facts, json.loads((folder / "out" / "statistics.json").read_text())
@@ -194,6 +195,7 @@ def verify_built(folder: Path, backend: str, **options: Json) -> dict[str, Json]
     (folder / "built").mkdir()
     inputs = {name: folder / name for name in ("onnx", "reference", "baseline", "built")}
     params: dict[str, Json] = {"component": "decoder", "precision": "fp16", "keep_outputs": False, "rows": 3}
+    params |= {"row_axes": dict.fromkeys(("x", "twice", "positive"), 0)}
     STAGE.run({**params, "backend": backend, "options": options}, inputs, folder / "out")
     found: dict[str, Json] = json.loads((folder / "out" / "statistics.json").read_text())
     return found

@@ -2,93 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-from sam3_build.compare.details import Overlay, write_details
-from sam3_build.drawing.captions import prompt
-from sam3_build.drawing.overlay import panels, write_overlay
-from sam3_build.drawing.sheet import SHEET, WIDTH, Entry, Sheet
-from sam3_build.pipeline.instances import Instances
-from sam3_build.pipeline.prompts import boxes_of
 from sam3_build.plugins import CompareRequest, Metric, ResultKind
-from sam3_build.results.instances.captions import differences, found
-from sam3_build.results.instances.statistics import OF_PAIRS, InstanceStatistics, PictureRow
 from sam3_build.spec import Json
-
-if TYPE_CHECKING:
-    from sam3_build.plugins import Arrays
 
 
 def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
-    """Return the statistics over all rows of all cases, and write what was found.
+    """Return the statistics over all cases, and write details and pictures (see `comparison.py`)."""
+    from sam3_build.results.instances import comparison
 
-    That is `details.json`; `overlay.<case>.<row>.png`, of each row that can be compared; the sheet, each sample once.
-    """
-    statistics = InstanceStatistics(request.score_threshold)
-    sheet = Sheet(f"PyTorch fp32 against {request.target}{request.parity}", request.target)
-    on_sheet: set[int] = set()
-    overlays: list[Overlay] = []
-    for case in request.cases:
-        expected, actual = case.expected(), case.actual()
-        for row, sample in enumerate(case.samples):
-            place = PictureRow(case.name, row, sample)
-            sides = _row(expected, row), _row(actual, row)
-            comparable = statistics.comparable(place, *sides)
-            if not comparable and sample in on_sheet:
-                continue
-            picture, document = request.picture(sample, 0), request.samples[sample]
-            prompts = cast("Mapping[str, Json]", document["prompts"])
-            boxes = boxes_of(prompts)
-            found_expected = _find(request, sides[0], picture.shape[:2])
-            found_actual = _find(request, sides[1], picture.shape[:2]) if comparable else None
-            pairs = statistics.add(place, found_expected, found_actual) if found_actual else ()
-            measured = statistics.pictures[-1]
-            if comparable:
-                file = f"overlay.{case.name}.{row}.png"
-                write_overlay(out / file, panels(picture, boxes, found_expected, found_actual, pairs))
-                overlays.append(_overlay(file, place, prompts, measured))
-            if sample not in on_sheet:
-                on_sheet.add(sample)
-                small = panels(picture, boxes, found_expected, found_actual, pairs, WIDTH)
-                sheet.add(Entry(prompt(prompts), found(measured), differences(measured), small))
-    sheet.write(out / SHEET)
-    details: dict[str, Json] = {
-        "score_threshold": request.score_threshold,
-        "samples": list(request.samples.values()),
-        "pictures": list(statistics.pictures),
-    }
-    write_details(out, details, overlays)
-    return statistics.summary()
-
-
-def _find(request: CompareRequest, outputs: Arrays, size: tuple[int, ...]) -> Instances:
-    result = request.find(outputs, (size[0], size[1]), request.score_threshold)
-    assert isinstance(result, Instances), "the family's `find` does not give what it declares as its result"
-    return result
-
-
-def _row(outputs: Arrays, row: int) -> Arrays:
-    """Return one row of a batch; an output without that row is as it is, and will be found to be of another shape."""
-    return {name: array[row] if array.ndim and row < len(array) else array for name, array in outputs.items()}
-
-
-def _overlay(file: str, place: PictureRow, prompts: Mapping[str, Json], measured: Mapping[str, Json]) -> Overlay:
-    repeats = place.case != f"sample{place.sample}"
-    title = f"sample {place.sample}: {prompt(prompts)}" + (f" ({place.case}, row {place.row})" if repeats else "")
-    return Overlay(file, title, found(measured), differences(measured), _metrics(measured), repeats)
-
-
-def _metrics(measured: Mapping[str, Json]) -> dict[str, float]:
-    """Return the metrics of one picture; those of pairs, where there is a pair."""
-    pairs = cast("Sequence[Mapping[str, float]]", measured["pairs"])
-    lost, added = (len(cast("Sequence[Json]", measured[side])) for side in ("lost", "added"))
-    worst = dict.fromkeys(OF_PAIRS, min) | {"score": max}
-    of_pairs = {metric: worst[metric](pair[metric] for pair in pairs) for metric in OF_PAIRS if pairs}
-    presence = measured.get("presence")
-    disagrees = {"presence": float(not presence["agrees"])} if isinstance(presence, Mapping) else {}
-    return {"count": float(lost + added), **of_pairs, **disagrees}
+    return comparison.compare(request, out)
 
 
 # No public comparison of 16-bit engines asks for more than what is asked of reduced precision; rounding alone stays far

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from sam3_build import registry
 from sam3_build.commands.gc import find_garbage, remove
 from sam3_build.commands.output import outlive_readers
 from sam3_build.commands.plan_text import render_plan, render_record
@@ -21,7 +22,7 @@ from sam3_build.diagnose import search as searching
 from sam3_build.errors import BuildError, ManifestError
 from sam3_build.execution.refused import refuse_unusable_records
 from sam3_build.execution.sample_problems import refuse_wrong_samples
-from sam3_build.execution.session import Session, open_session, this_gpu
+from sam3_build.execution.session import Session, open_session, processors, this_gpu
 from sam3_build.manifest.lock import manifest_files
 from sam3_build.plan.resolve import Machine
 from sam3_build.store.explain import explain_action, explain_plan
@@ -98,7 +99,8 @@ def device(manifest: ManifestOption = None, as_json: JsonOption = False) -> None
     """Say what GPU this machine has, what each backend can build and run on it, and what to install."""
     from sam3_build.commands import device as machines
 
-    machine = Machine(*this_gpu(_root() / "artifacts", os.environ))
+    artifacts = _root() / "artifacts"
+    machine = Machine(*this_gpu(artifacts, os.environ), processors(artifacts, registry.names("backends")))
     chosen, problem = None, None
     try:
         chosen = _session(manifest).manifest

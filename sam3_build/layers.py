@@ -46,7 +46,15 @@ PLUG_INS = {
 }
 
 # They only run what was built: nothing that a build calls imports them, so that an edit of one builds no engine anew.
-RUN_ONLY = frozenset({"backends._cuda", "backends._engine_session", "backends._engines"})
+RUN_ONLY = frozenset(
+    {
+        "backends._cuda",
+        "backends._engine_session",
+        "backends._engines",
+        "backends._openvino_layers",
+        "backends._openvino_session",
+    }
+)
 
 # A change to one of these does not change what an action produces, so that an edit of the store does not rebuild the
 # world. Where such a change does alter outputs, raise `digest.KEY_VERSION`, which is part of every key.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sam3_build.spec import DeviceFingerprint, Gate, Json, Shapes, TensorSpec
+from sam3_build.spec import Device, DeviceFingerprint, Gate, Json, Processors, Shapes, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,8 +143,15 @@ class Backend:
     build:         (request, out folder) -> facts; writes `<stem><extension>` into the folder
     session:       (request) -> a context in which what was built is loaded, and runs; without Polygraphy. An engine is
                    run under the first of its optimization profiles that takes the shapes of what it is fed
+    probe:         () -> the devices that its own library finds here; imports it. Asked once, and remembered; the other
+                   callables then get that as their device, or None where the library is not installed. None for a
+                   backend that runs on NVIDIA's GPUs or needs no device
+    lacks_kernels: (options, device, precision) -> why this machine cannot build this precision, or None; the action is
+                   then *blocked*, and what other precisions need is built
+    companions:    extensions of further files that it writes beside the first, which are shown and published with it
     layer_types:   (request) -> ONNX node name -> element type name in which the built thing computes it, as far as it
                    tells; None for a backend whose products cannot be inspected
+    names_all_layers: whether `layer_types` tells of every GEMM, so that one that is missing there fails
     polygraphy:    (options, stem) -> the file that runs what was built and the options of `polygraphy run` by which it
                    does; None for a backend whose products Polygraphy cannot run
     variants:      (what to call it, options) of each way to use it, for `sam3-build device`
@@ -161,13 +168,17 @@ class Backend:
     needs_gpu: Callable[[Mapping[str, Json]], tuple[str, ...]]
     runs: Callable[[Mapping[str, Json]], bool]
     impossible: Callable[[Mapping[str, Json], Precision], str | None]
-    missing: Callable[[Mapping[str, Json], DeviceFingerprint | None], str | None]
-    cannot_run: Callable[[Mapping[str, Json], DeviceFingerprint | None], str | None]
-    device_fields: Callable[[Mapping[str, Json], DeviceFingerprint | None], Mapping[str, Json]]
+    missing: Callable[[Mapping[str, Json], Device | None], str | None]
+    cannot_run: Callable[[Mapping[str, Json], Device | None], str | None]
+    device_fields: Callable[[Mapping[str, Json], Device | None], Mapping[str, Json]]
     build: Callable[[BuildRequest, Path], Mapping[str, Json]]
     session: Callable[[RunRequest], AbstractContextManager[Session]]
     variants: tuple[tuple[str, Mapping[str, Json]], ...]
+    probe: Callable[[], Processors] | None = None
+    lacks_kernels: Callable[[Mapping[str, Json], Device | None, Precision], str | None] | None = None
+    companions: tuple[str, ...] = ()
     layer_types: Callable[[RunRequest], Mapping[str, str]] | None = None
+    names_all_layers: bool = False
     polygraphy: Callable[[Mapping[str, Json], str], tuple[str, ...]] | None = None
 
 

@@ -327,6 +327,29 @@ class DeviceFingerprint:
         return {**self.gpu_class, "driver_major": major, "driver": self.driver, "cuda": self.cuda}
 
 
+@dataclass(frozen=True)
+class Processors:
+    """What a backend's own library finds on this machine: by its name for a device, the fields that keys may take.
+
+    problem: why the library could not be asked; None when it answered
+    """
+
+    devices: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def first_difference(expected: Mapping[str, Json], actual: Mapping[str, Json]) -> str | None:
+    """Return the first of the `expected` fields of a device that is another one in `actual`, in words, or None."""
+    for name, value in expected.items():
+        if actual.get(name) != value:
+            return f"its {name} is {value!r}, and this machine has {actual.get(name)!r}"
+    return None
+
+
+# What a backend is asked about: the GPU or, of one whose library has devices of its own, those.
+Device = DeviceFingerprint | Processors
+
+
 # ------------------------------------------------------------------ plan
 
 
@@ -344,7 +367,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Action:
-    """One step of a plan. All but `name`, `uses`, `reads`, `after`, `gpu`, `view`, `env`, `blocked` enters its key.
+    """One step of a plan. No key has its name, `uses`, `reads`, `after`, `gpu`, `processor`, `view`, `env`, `blocked`.
 
     arguments: the parameters of its stage, typed; `params` is the document of them that the key holds
     recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.forward`)
@@ -356,6 +379,7 @@ class Action:
     after:  actions of which it reads nothing, and which must not have failed before it runs; they enter no key
     device: the device fields that the backend asked for; empty for actions that no device matters to
     gpu:    the UUID of the GPU that the action works on, whose lock it holds; enters no key
+    processor: the backend on whose library's device it works; enters no key
     view:   output file -> readable path relative to `artifacts/<manifest>/`
     """
 
@@ -371,6 +395,7 @@ class Action:
     after: tuple[str, ...] = ()
     device: Mapping[str, Json] = field(default_factory=dict)
     gpu: str | None = None
+    processor: str | None = None
     view: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     blocked: str | None = None

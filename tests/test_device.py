@@ -17,7 +17,7 @@ from build_space import ROOT
 from gpus import A10, L4, READINGS, RTX_4090, T4
 
 from sam3_build.errors import BuildError, NoDeviceError
-from sam3_build.machine import gpu, nvidia
+from sam3_build.machine import gpu, nvidia, remembered
 from sam3_build.manifest.load import load
 from sam3_build.plan.make import make_plan
 from sam3_build.spec import DeviceFingerprint, Json, Plan
@@ -234,7 +234,7 @@ def test_a_gpu_is_asked_for_once_until_the_state_of_the_machine_changes(
     driver["state"] = ["boot 2"]
     gpu.cached_fingerprint({}, path)
     assert driver["asked"] == 2
-    gpu.drop_cache(path)
+    remembered.drop(path)
     gpu.cached_fingerprint({}, path)
     assert driver["asked"] == 3
 

@@ -229,11 +229,11 @@ def test_a_recipe_that_keeps_everything_fails_though_all_is_as_expected(
 
 
 def inspected(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], *, names_all_layers: bool = False
 ) -> tuple[dict[str, Json], dict[str, Row]]:
     """Return what is said of an engine of the FP16 file, and the judge's rows, when its inspector says `told`."""
     write(folder, "fp16", {}, folder / "onnx")
-    backend = replace(registry.backend("tensorrt"), layer_types=lambda request: told)
+    backend = replace(registry.backend("tensorrt"), layer_types=lambda request: told, names_all_layers=names_all_layers)
     monkeypatch.setattr(registry, "backend", lambda name: backend)
     inputs = {"onnx": folder / "onnx", "fp32": folder / "fp32", "built": folder}
     engine = NetworkParams(component="toy", precision="fp16", backend="tensorrt")
@@ -246,6 +246,15 @@ def test_an_engine_whose_layers_follow_the_file_passes(folder: Path, monkeypatch
     said, rows = inspected(folder, monkeypatch, {f"layers.{i}/MatMul_0": "FLOAT16" for i in range(4)})
     assert {row.verdict for row in rows.values()} == {"pass"}
     assert said["untold"] == ["head/MatMul_0"]
+
+
+def test_a_gemm_without_a_layer_fails_where_the_backend_names_them_all(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {f"layers.{i}/MatMul_0": "FLOAT16" for i in range(4)}
+    _, rows = inspected(folder, monkeypatch, told, names_all_layers=True)
+    assert failed(rows) == {"gemms"}
+    assert "missing where FLOAT16 is expected (head/MatMul_0)" in str(rows["gemms"].reason)
 
 
 def test_an_engine_that_computes_in_fp32_what_it_was_given_in_fp16_fails_and_names_the_layer(

@@ -13,7 +13,7 @@ from typing import Literal
 
 from sam3_build.backends import _onnxruntime
 from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest, Session
-from sam3_build.spec import DeviceFingerprint, Json
+from sam3_build.spec import Device, DeviceFingerprint, Json
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _impossible(options: Mapping[str, Json], precision: Precision) -> str | None
     return f"{precision.name}: ONNX Runtime has no {lacking[0]} kernels {where}" if lacking else None
 
 
-def _missing(options: Mapping[str, Json], device: DeviceFingerprint | None) -> str | None:
+def _missing(options: Mapping[str, Json], device: Device | None) -> str | None:
     wanted = "onnxruntime-gpu" if _on_gpu(options) else "onnxruntime"
     if find_spec("onnxruntime") is None or (_on_gpu(options) and not _is_installed(wanted)):
         return f"the Python package {wanted} is not installed (pip install {wanted})"
@@ -87,9 +87,9 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def _device_fields(options: Mapping[str, Json], device: DeviceFingerprint | None) -> Mapping[str, Json]:
+def _device_fields(options: Mapping[str, Json], device: Device | None) -> Mapping[str, Json]:
     """Return what the proof that a session opens is bound to: with CUDA, the kind of GPU."""
-    if device is None or not _on_gpu(options):
+    if not isinstance(device, DeviceFingerprint) or not _on_gpu(options):
         return {}
     return {name: device.gpu_class[name] for name in ("os", "name", "compute_capability")}
 

@@ -21,7 +21,7 @@ from sam3_build.backends import _tensorrt
 from sam3_build.backends._engine_layers import layer_types
 from sam3_build.folders import write_atomically
 from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest, Session
-from sam3_build.spec import DeviceFingerprint, Json
+from sam3_build.spec import Device, DeviceFingerprint, Json
 
 LIBRARY = _tensorrt.Library(
     "tensorrt", "TensorRT", ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"), "pip install 'sam3-build[tensorrt]'"
@@ -226,16 +226,16 @@ def _impossible(options: Mapping[str, Json], precision: Precision) -> str | None
     return None
 
 
-def _missing(options: Mapping[str, Json], device: DeviceFingerprint | None) -> str | None:
+def _missing(options: Mapping[str, Json], device: Device | None) -> str | None:
     """Say what this machine lacks to build, or None."""
-    assert device
+    assert isinstance(device, DeviceFingerprint)
     capability = str(device.gpu_class["compute_capability"])
     if options["hardware_compatibility"] == "ampere_plus" and _pair(capability) < _AMPERE:
         return f"hardware_compatibility ampere_plus needs compute capability 8.0; this machine's GPU has {capability}"
     return LIBRARY.missing()
 
 
-def _cannot_run(options: Mapping[str, Json], device: DeviceFingerprint | None) -> str | None:
+def _cannot_run(options: Mapping[str, Json], device: Device | None) -> str | None:
     return None  # what is built here, for this GPU, runs here
 
 
@@ -244,9 +244,9 @@ def _pair(capability: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _device_fields(options: Mapping[str, Json], device: DeviceFingerprint | None) -> Mapping[str, Json]:
+def _device_fields(options: Mapping[str, Json], device: Device | None) -> Mapping[str, Json]:
     """Return what the engine is bound to: the whole class of the GPU, or what its compatibility leaves of it."""
-    if device is None:
+    if not isinstance(device, DeviceFingerprint):
         return {}
     compatibility, driver = str(options["hardware_compatibility"]), str(options["driver"])
     bound = {

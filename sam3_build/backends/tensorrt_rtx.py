@@ -15,7 +15,7 @@ from types import ModuleType
 
 from sam3_build.backends import _tensorrt
 from sam3_build.plugins import Backend, BuildRequest, Precision, RunRequest, Session
-from sam3_build.spec import DeviceFingerprint, Json
+from sam3_build.spec import Device, DeviceFingerprint, Json
 
 # What release 1.7 compiles for. A test holds this against the installed library.
 COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
@@ -96,21 +96,21 @@ def _impossible(options: Mapping[str, Json], precision: Precision) -> str | None
     return None
 
 
-def _missing(options: Mapping[str, Json], device: DeviceFingerprint | None) -> str | None:
+def _missing(options: Mapping[str, Json], device: Device | None) -> str | None:
     """Say which library is not installed here, or None."""
     return LIBRARY.missing()
 
 
-def _cannot_run(options: Mapping[str, Json], device: DeviceFingerprint | None) -> str | None:
+def _cannot_run(options: Mapping[str, Json], device: Device | None) -> str | None:
     """Say why this GPU does not run an engine for these generations, or None."""
-    assert device
+    assert isinstance(device, DeviceFingerprint)
     actual, made_for = str(device.gpu_class["compute_capability"]), _capabilities(options)
     if actual not in made_for:
         return f"its engine is for compute capability {', '.join(made_for)}; this machine's GPU has {actual}"
     return None
 
 
-def _device_fields(options: Mapping[str, Json], device: DeviceFingerprint | None) -> Mapping[str, Json]:
+def _device_fields(options: Mapping[str, Json], device: Device | None) -> Mapping[str, Json]:
     """Return what an ahead-of-time engine is bound to, beside the exact release, which the tools carry."""
     system = os.uname()
     return {

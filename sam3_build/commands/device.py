@@ -29,7 +29,7 @@ def backends(machine: Machine) -> tuple[Ability, ...]:
     found = []
     for name in registry.names("backends"):
         for label, options in registry.backend(name).variants:
-            found.append(_ability(f"{name} {label}".strip(), Target(name, (), options), machine))
+            found.append(_ability(f"{name} {label}".strip(), Target(name, (), options, ()), machine))
     return tuple(found)
 
 
@@ -47,11 +47,12 @@ def _ability(name: str, target: Target, machine: Machine) -> Ability:
 
 
 def as_json(machine: Machine, manifest: Manifest | None) -> dict[str, Json]:
-    """Return everything that is known: the GPU (None when there is none, and why), the backends and the targets."""
+    """Return everything that is known: the GPU (or why there is none), other devices, the backends and the targets."""
     gpu = asdict(machine.device) if machine.device else None
     return {
         "gpu": gpu,
         "no_gpu": None if gpu else machine.no_device,
+        "processors": {name: asdict(found) for name, found in machine.processors.items()},
         "backends": [asdict(found) for found in backends(machine)],
         "manifest": manifest.name if manifest else None,
         "targets": [asdict(found) for found in targets(manifest, machine)] if manifest else [],
@@ -65,6 +66,7 @@ def render(machine: Machine, manifest: Manifest | None) -> str:
     """Return the same as text that fits 100 columns."""
     lines = [
         *_gpu(machine),
+        *_processors(machine),
         "",
         "What it can do, by backend",
         *_table(tuple((_installed(one), one) for one in backends(machine))),
@@ -86,6 +88,15 @@ def _gpu(machine: Machine) -> Iterator[str]:
     yield f"{known['name']}, compute capability {known['compute_capability']}, {known['memory_mib']} MiB"
     yield f"  driver {gpu.driver}, which runs CUDA up to {gpu.cuda}; number {gpu.index}, {gpu.uuid}"
     yield from wrapped(f"what engines are bound to: {_fields(gpu)}", "  ", "    ")
+
+
+def _processors(machine: Machine) -> Iterator[str]:
+    """Yield what backends' own libraries find: each device with what is built for it is bound to."""
+    for backend, found in machine.processors.items():
+        for device, fields in found.devices.items():
+            capabilities = fields.get("capabilities")
+            listed = f": {', '.join(map(str, capabilities))}" if isinstance(capabilities, list | tuple) else ""
+            yield from wrapped(f"{device} of {backend}, {fields.get('name', 'without a name')}{listed}", "", "  ")
 
 
 def _fields(gpu: DeviceFingerprint) -> str:

@@ -23,7 +23,7 @@ from sam3_build.execution.launch import Ended, Job
 from sam3_build.execution.memory import Running, expected_peak
 from sam3_build.execution.refused import problems, refuse_unusable
 from sam3_build.execution.sample_problems import located
-from sam3_build.execution.session import Session, device_file
+from sam3_build.execution.session import Session, device_file, processors_file
 from sam3_build.folders import make_folder, share
 from sam3_build.machine import gpu
 from sam3_build.machine.toolchain import version
@@ -164,8 +164,13 @@ def _work(
         inputs = inputs | {"scratch": artifacts / ".timing"}
         with suppress(OSError):  # where it cannot be made, only time is lost
             make_folder(artifacts / ".timing", artifacts)
+    processor: dict[str, Json] | None = None
+    if action.processor:
+        file = processors_file(artifacts, action.processor).absolute()
+        processor = {"backend": action.processor, "fields": action.device, "file": str(file)}
     request = {
         "gpu": device,
+        "processor": processor,
         "stage": action.stage,
         "params": action.params,
         "inputs": {role: str(path.absolute()) for role, path in inputs.items()},

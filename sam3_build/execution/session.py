@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sam3_build import registry
 from sam3_build.digest import DigestCache
 from sam3_build.errors import NoDeviceError
 from sam3_build.execution.launch import Launch, run_worker
 from sam3_build.execution.memory import Admission
 from sam3_build.folders import share
 from sam3_build.machine import gpu, toolchain
+from sam3_build.machine import processors as machine_processors
 from sam3_build.manifest.cache import load
 from sam3_build.manifest.paths import expanded, identity
 from sam3_build.manifest.types import Manifest
 from sam3_build.plan.make import make_plan
 from sam3_build.plan.resolve import wants_device
-from sam3_build.spec import DeviceFingerprint, Plan
+from sam3_build.spec import DeviceFingerprint, Plan, Processors
 from sam3_build.store.objects import Store
 from sam3_build.store.ownership import Ownership
 from sam3_build.store.resolve import Resolver
@@ -52,7 +54,7 @@ def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -
     ownership = Ownership(artifacts / loaded.name, identity(loaded.path, root), root)
     ownership.check()
     device, no_device = this_gpu(artifacts, environ) if wants_device(loaded) else (None, "none was looked for")
-    plan = make_plan(loaded, device, no_device)
+    plan = make_plan(loaded, device, no_device, processors(artifacts, used_backends(loaded)))
     place = (root / expanded(environ.get("SAM3_STORE") or str(artifacts / ".store"))).absolute()
     store = Store(place, digests, checkout_name(artifacts))
     view = View(artifacts / plan.manifest, store)
@@ -65,6 +67,28 @@ def this_gpu(artifacts: Path, environ: Mapping[str, str]) -> tuple[DeviceFingerp
         return gpu.cached_fingerprint(environ, device_file(artifacts)), ""
     except NoDeviceError as error:
         return None, str(error)
+
+
+def used_backends(manifest: Manifest) -> set[str]:
+    """Return the names of the backends that a manifest's targets are built by."""
+    return {target.backend for target in manifest.targets.values()}
+
+
+def processors(artifacts: Path, backends: Iterable[str]) -> dict[str, Processors]:
+    """Return the devices that the libraries of `backends` find, of those that have any; asked once and remembered."""
+    found: dict[str, Processors] = {}
+    for backend in (registry.backend(name) for name in sorted(backends)):
+        if backend.probe:
+            releases = tuple(toolchain.version(tool) for tool in backend.tools({}))
+            found[backend.name] = machine_processors.cached(
+                backend.probe, releases, processors_file(artifacts, backend.name)
+            )
+    return found
+
+
+def processors_file(artifacts: Path, backend: str) -> Path:
+    """Return where the devices of a backend's library are remembered."""
+    return artifacts / f".{backend}.json"
 
 
 def device_file(artifacts: Path) -> Path:

@@ -20,8 +20,8 @@ from typing import NoReturn
 
 from sam3_build import registry
 from sam3_build.errors import BuildError, InputError, NoDeviceError
-from sam3_build.machine import gpu
-from sam3_build.spec import Json
+from sam3_build.machine import gpu, remembered
+from sam3_build.spec import Json, first_difference
 
 _PR_SET_PDEATHSIG = 1
 
@@ -34,6 +34,9 @@ def run(request: Mapping[str, object]) -> dict[str, Json]:
         if planned := request.get("gpu"):
             assert isinstance(planned, dict)
             _hold_to_plan(planned)
+        if planned := request.get("processor"):
+            assert isinstance(planned, dict)
+            _hold_processor_to_plan(planned)
         # Temporary files can be as large as weights. Beside `out` they go with the action's folder, whatever happens.
         with tempfile.TemporaryDirectory(dir=Path(out).parent, ignore_cleanup_errors=True) as tempfile.tempdir:
             facts = registry.stage(stage).run(params, {role: Path(p) for role, p in inputs.items()}, Path(out))
@@ -60,8 +63,21 @@ def _hold_to_plan(planned: Mapping[str, Json]) -> None:
     except NoDeviceError as error:
         wrong = str(error)
     if wrong:
-        gpu.drop_cache(Path(file))
+        remembered.drop(Path(file))
         raise BuildError(f"this machine's GPU is not what it was: {wrong}; nothing was done, run it again")
+
+
+def _hold_processor_to_plan(planned: Mapping[str, Json]) -> None:
+    """Ask a backend's library for its device again: BuildError when the key says another one."""
+    name, fields, file = planned["backend"], planned["fields"], planned["file"]
+    assert isinstance(name, str) and isinstance(fields, dict) and isinstance(file, str)
+    probe = registry.backend(name).probe
+    assert probe, "only such a backend's actions name it"
+    live = probe()
+    wrong = live.problem or first_difference(fields, live.devices.get(str(fields.get("device")), {}))
+    if wrong:
+        remembered.drop(Path(file))
+        raise BuildError(f"{name} does not find what was planned for: {wrong}; nothing was done, run it again")
 
 
 def _peak_bytes() -> int:

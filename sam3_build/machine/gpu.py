@@ -7,7 +7,6 @@ it was read in, so that a no-op asks neither NVML nor CUDA; before anything is b
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +14,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from sam3_build.digest import canonical, digest
+from sam3_build.digest import digest
+from sam3_build.documents import value_of
 from sam3_build.errors import BuildError, NoDeviceError
-from sam3_build.folders import write_atomically
-from sam3_build.machine import nvidia
+from sam3_build.machine import nvidia, remembered
 from sam3_build.machine.locks import take
 from sam3_build.spec import DeviceFingerprint, Json
 
@@ -34,10 +33,12 @@ def cached_fingerprint(environ: Mapping[str, str], path: Path) -> DeviceFingerpr
     if state is None:
         raise NoDeviceError(NONE_FOUND)
     guard = digest(state)
-    if known := _read_cache(path, guard):
-        return known
+    known = remembered.read(path, guard)
+    if isinstance(known, dict):
+        with suppress(BuildError):  # another version of this package wrote it
+            return value_of(DeviceFingerprint, known)
     actual = probe(environ)
-    _write_cache(path, guard, actual)
+    remembered.write(path, guard, asdict(actual))
     return actual
 
 
@@ -69,32 +70,6 @@ def operating_system() -> str:
     import platform
 
     return f"{platform.system().lower()}-{platform.machine().lower()}"
-
-
-# ------------------------------------------------------------------ remembered
-
-
-def _read_cache(path: Path, guard: str) -> DeviceFingerprint | None:
-    try:
-        data = json.loads(path.read_bytes())
-        if data["guard"] != guard or data["checksum"] != digest([guard, data["device"]]):
-            return None
-        return DeviceFingerprint(**data["device"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write_cache(path: Path, guard: str, actual: DeviceFingerprint) -> None:
-    described = asdict(actual)
-    data: Json = {"guard": guard, "checksum": digest([guard, described]), "device": described}
-    with suppress(OSError):  # it will be asked again; a folder that cannot be written is reported later
-        write_atomically(path, canonical(data), durable=False)
-
-
-def drop_cache(path: Path) -> None:
-    """Drop what is remembered at `path`: the GPU turned out to be another one."""
-    with suppress(OSError):
-        path.unlink()
 
 
 def difference(fields: Mapping[str, Json], live: DeviceFingerprint) -> str | None:

@@ -179,19 +179,35 @@ def _target(name: str, target: TargetFile, file: ManifestFile, report: Report) -
         check_list((*keys, "shape_profiles"), "shape profile", picked, known, report)
         if not picked:
             report.add((*keys, "shape_profiles"), "is empty; leave it out to use all profiles")
+    if target.precisions is not None:
+        _target_precisions((*keys, "precisions"), target.precisions, file, report)
     if not is_known((*keys, "backend"), "backend", target.backend, registry.names("backends"), report):
         return {}
     backend = registry.backend(target.backend)
     if picked is not None and not backend.uses_profiles:
         report.add_key((*keys, "shape_profiles"), f"backend {backend.name!r} uses no shape profiles; leave it out")
     given = target.model_extra or {}
-    base = ("backend", "shape_profiles", "allow_unverified")
+    base = ("backend", "shape_profiles", "precisions", "allow_unverified")
     options = check_options(keys, f"backend {backend.name!r}", backend.options, given, base, report)
     if options is None:
         return {}
     reasons = [
-        backend.impossible(options, registry.precision(p)) for p in file.precisions if p in registry.names("precisions")
+        backend.impossible(options, registry.precision(p))
+        for p in file.precisions_of(target)
+        if p in registry.names("precisions")
     ]
     for reason in dict.fromkeys(filter(None, reasons)):
         report.add(keys, reason)
     return options
+
+
+def _target_precisions(keys: Keys, picked: tuple[str, ...], file: ManifestFile, report: Report) -> None:
+    """Report what a target picks and the manifest does not select."""
+    selected = _selected(file, report)
+    for i, name in enumerate(picked):
+        if selected and name in registry.names("precisions") and name not in selected:
+            names = ", ".join(selected)
+            report.add((*keys, i), f"{name!r} is none that 'precisions' selects (selected: {names}); add it there")
+    check_list(keys, "precision", picked, registry.names("precisions"), report)
+    if not picked:
+        report.add(keys, "is empty; leave it out to build all precisions")

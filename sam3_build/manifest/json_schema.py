@@ -128,7 +128,13 @@ def _threshold(metric: Metric) -> Schema:
 
 def _target(backend_name: str) -> Schema:
     backend = registry.backend(backend_name)
-    own = _mapping(TargetFile, {"backend": {"const": backend.name, "description": backend.summary}})
+    own = _mapping(
+        TargetFile,
+        {
+            "backend": {"const": backend.name, "description": backend.summary},
+            "precisions": _list(_enum(registry.names("precisions"))),
+        },
+    )
     return _with_options(own, backend.options)
 
 

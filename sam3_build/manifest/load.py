@@ -110,7 +110,9 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Options, 
         shape_profiles=file.shape_profiles,
         precisions=file.precisions,
         targets={
-            name: Target(t.backend, file.profiles_of(t), options.targets[name], t.allow_unverified)
+            name: Target(
+                t.backend, file.profiles_of(t), options.targets[name], file.precisions_of(t), t.allow_unverified
+            )
             for name, t in file.targets.items()
         },
         samples=samples_of(file, registry.family(file.family).laid_out(file.layout), root),

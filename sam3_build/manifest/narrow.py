@@ -61,7 +61,7 @@ def narrowed(root: Value, files: Sequence[Path], changes: Changes) -> Value:
 
 
 def _by_precisions(root: Value) -> Iterator[Void]:
-    """Options and tolerances of precisions that `precisions` does not list."""
+    """Options and tolerances of precisions that `precisions` does not list, and targets that are left with none."""
     selection = root.get(("precisions",))
     if selection is None or not isinstance(selection.data, tuple):
         return
@@ -70,6 +70,14 @@ def _by_precisions(root: Value) -> Iterator[Void]:
     for name in _entries(root, ("components",)):
         yield Void(("components", name, "precisions"), others, selection.place)
     yield Void(("tolerances",), others - {BASELINE}, selection.place)  # which is judged whatever is selected
+    for target in _entries(root, ("targets",)):
+        keys: Keys = ("targets", target, "precisions")
+        picked = root.get(keys)
+        listed = picked.data if picked is not None and isinstance(picked.data, tuple) else ()
+        if listed and all(item.data in others for item in listed):
+            yield Void(("targets",), {target}, selection.place)
+        else:
+            yield Void(keys, others, selection.place)
 
 
 def _by_layout(root: Value, changes: Changes) -> Iterator[Void]:

@@ -134,6 +134,9 @@ class TargetFile(_Mapping):
 
     backend: str = Field(description="What builds and runs the engine")
     shape_profiles: tuple[str, ...] | None = Field(None, description="The profiles of its engines; all when not given")
+    precisions: tuple[str, ...] | None = Field(
+        None, description="What is built for it, of the precisions that the manifest selects; all when not given"
+    )
     allow_unverified: bool = Field(
         False, description="Publish also what was not run, marked UNVERIFIED; never failures"
     )
@@ -206,6 +209,11 @@ class ManifestFile(_Mapping):
     def profiles_of(self, target: TargetFile) -> tuple[str, ...]:
         """Return the shape profiles of a target's engines: all where it names none."""
         return tuple(self.shape_profiles) if target.shape_profiles is None else target.shape_profiles
+
+    def precisions_of(self, target: TargetFile) -> tuple[str, ...]:
+        """Return the precisions of a target, in the manifest's order: all where it names none."""
+        picked = self.precisions if target.precisions is None else target.precisions
+        return tuple(name for name in self.precisions if name in picked)
 
 
 # ------------------------------------------------------------------ what is wrong

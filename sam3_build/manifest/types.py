@@ -58,12 +58,14 @@ class Component:
 class Target:
     """What to build for: a backend, the profiles of its engines, and its options as JSON, defaults filled in.
 
+    precisions: those of the manifest that are built for it, in its order
     allow_unverified: whether what was not run is published all the same, and says so; no key has it
     """
 
     backend: str
     shape_profiles: tuple[str, ...]
     options: Mapping[str, Json]
+    precisions: tuple[str, ...]
     allow_unverified: bool = False
 
 

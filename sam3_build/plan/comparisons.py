@@ -106,7 +106,7 @@ def _without_samples(model: ResolvedModel, resolved: ResolvedPrecision) -> Compa
 
 
 def _of_engine(resolved: ResolvedPrecision, target: ResolvedTarget, graph: Comparison, inside: str) -> Comparison:
-    alone = "" if resolved.fp32_engines or resolved.is_baseline else "; no FP32 engine is built"
+    alone = "" if target.builds_fp32 or resolved.is_baseline else "; no FP32 engine is built"
     informs, row_dim = dict(graph.informs), resolved.component.row_dim
     if row_dim and target.takes_one_row(row_dim):
         informs["rows"] = f"not applicable: {target.name}'s shape profiles allow one row at a time"
@@ -124,7 +124,7 @@ def _of_engine(resolved: ResolvedPrecision, target: ResolvedTarget, graph: Compa
             graph.component,
             graph.precision,
             target.name,
-            fp32_engines=resolved.fp32_engines,
+            fp32_engines=target.builds_fp32,
             suffix=graph.suffix,
         ),
         informs=informs,
@@ -163,7 +163,7 @@ def _of_pipeline(
             components,
             precision,
             name,
-            fp32_engines=resolved.fp32_engines,
+            fp32_engines=target is not None and target.builds_fp32,
             suffix=pipeline.suffix,
         ),
         informs=dict.fromkeys((m.name for m in kind.metrics), RANDOM) if random and not resolved.is_baseline else {},

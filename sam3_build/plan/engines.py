@@ -15,7 +15,7 @@ from sam3_build import registry
 from sam3_build.compare.batch_invariance import PERMUTED_ROWS
 from sam3_build.params import BuildParams, LockedNodes, PatchParams, PrecisionParams, SimplifyParams, VerifyParams
 from sam3_build.plan.resolved import Recording, ResolvedComponent, ResolvedPrecision, ResolvedTarget
-from sam3_build.spec import BASELINE, Action, Input
+from sam3_build.spec import BASELINE, Action, Input, Json
 
 
 def graph(component: ResolvedComponent) -> Iterator[Action]:
@@ -101,7 +101,11 @@ def _build(resolved: ResolvedPrecision, target: ResolvedTarget, after: tuple[str
         tools=(*registry.stage("build").tools, *backend.tools(target.options)),
         device=backend.device_fields(target.options, target.device),
         gpu=gpu.uuid if gpu else None,
-        view={f"{stem}{backend.extension}": f"{name}/{stem}.{target.name}{backend.extension}"},
+        processor=target.processor,
+        view={
+            f"{stem}{extension}": f"{name}/{stem}.{target.name}{extension}"
+            for extension in (backend.extension, *backend.companions)
+        },
         env=backend.env,
         blocked=target.blocked,
     )
@@ -159,10 +163,19 @@ def _verify_built(
         },
         recipe=("stages.verify", f"backends.{backend.name}", f"precisions.{types.precision}"),
         tools=_exact(*registry.stage("verify").tools, *backend.tools(target.options)),
-        device={k: v for k, v in gpu.fields.items() if k != "driver_major"} if gpu else {},
+        device=_runs_on(target),
         gpu=gpu.uuid if gpu else None,
+        processor=target.processor,
         env=backend.env,
     )
+
+
+def _runs_on(target: ResolvedTarget) -> dict[str, Json]:
+    """Return the whole device that runs what was built; nothing where it needs none."""
+    if target.processor:
+        return dict(target.backend.device_fields(target.options, target.device))
+    gpu = target.gpu("run")
+    return {name: value for name, value in gpu.fields.items() if name != "driver_major"} if gpu else {}
 
 
 def _exact(*tools: str) -> tuple[str, ...]:

@@ -11,20 +11,28 @@ verify -> chain:<component>.<precision>[.<target>] -> compare:<precision>[.<targ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sam3_build.manifest.types import Manifest
 from sam3_build.plan import engines, reference
 from sam3_build.plan.comparisons import comparisons
 from sam3_build.plan.pipelines import pipelines
 from sam3_build.plan.resolve import Machine, resolve
-from sam3_build.spec import DeviceFingerprint, Plan
+from sam3_build.spec import DeviceFingerprint, Plan, Processors
 
 
-def make_plan(manifest: Manifest, device: DeviceFingerprint | None = None, no_device: str = "there is none") -> Plan:
+def make_plan(
+    manifest: Manifest,
+    device: DeviceFingerprint | None = None,
+    no_device: str = "there is none",
+    processors: Mapping[str, Processors] | None = None,
+) -> Plan:
     """Return the actions and comparisons of `manifest` on a machine with this GPU, or without one and why.
 
+    processors: backend -> the devices that its own library finds there
     Reads no file and asks no device; blocked actions say why.
     """
-    model = resolve(manifest, Machine(device, no_device))
+    model = resolve(manifest, Machine(device, no_device, processors or {}))
     actions = [
         reference.checkpoint(model),
         *(reference.samples(model, pipeline) for pipeline in model.pipelines),

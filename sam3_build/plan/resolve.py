@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sam3_build import registry
@@ -27,34 +27,44 @@ from sam3_build.plugins import Backend, Precision
 from sam3_build.spec import (
     BASELINE,
     ComponentSpec,
+    Device,
     DeviceFingerprint,
     Input,
     Json,
     Loop,
     ModelFamily,
     Pipeline,
+    Processors,
     Step,
 )
 
 
 @dataclass(frozen=True)
 class Machine:
-    """This machine's GPU, if it has one that can be used; else `no_device` says why, after "needs a CUDA GPU; "."""
+    """This machine's GPU, if it has one that can be used; else `no_device` says why, after "needs a CUDA GPU; ".
+
+    processors: backend -> the devices that its own library finds here
+    """
 
     device: DeviceFingerprint | None
     no_device: str
+    processors: Mapping[str, Processors] = field(default_factory=dict)
+
+    def device_of(self, backend: Backend) -> Device | None:
+        """Return what the backend's callables get."""
+        return self.processors.get(backend.name) if backend.probe else self.device
 
     def blocked(self, backend: Backend, options: Mapping[str, Json]) -> str | None:
         """Return why a backend cannot build here with these options, or None."""
         if self.device is None and "build" in backend.needs_gpu(options):
             return f"building {backend.product} needs a CUDA GPU; {self.no_device}"
-        return backend.missing(options, self.device)
+        return backend.missing(options, self.device_of(backend))
 
     def cannot_run(self, backend: Backend, options: Mapping[str, Json]) -> str | None:
         """Return why what a backend builds with these options cannot be run here, or None."""
         if self.device is None and "run" in backend.needs_gpu(options):
             return f"running {backend.product} needs a CUDA GPU; {self.no_device}"
-        return backend.cannot_run(options, self.device) or self.blocked(backend, options)
+        return backend.cannot_run(options, self.device_of(backend)) or self.blocked(backend, options)
 
 
 def wants_device(manifest: Manifest) -> bool:
@@ -202,7 +212,29 @@ def _targets(manifest: Manifest, machine: Machine) -> Iterator[ResolvedTarget]:
         blocked, cannot_run = answers[kind]
         profiles = tuple(manifest.shape_profiles[p] for p in target.shape_profiles) if backend.uses_profiles else ()
         is_run = backend.runs(target.options)
-        yield ResolvedTarget(name, backend, target.options, profiles, machine.device, blocked, cannot_run, is_run)
+        yield ResolvedTarget(
+            name=name,
+            backend=backend,
+            options=target.options,
+            profiles=profiles,
+            device=machine.device_of(backend),
+            precisions=target.precisions,
+            blocked=blocked,
+            cannot_run=cannot_run,
+            is_run=is_run,
+        )
+
+
+def _in_precision(target: ResolvedTarget, recipe: Precision, dims: frozenset[str]) -> ResolvedTarget:
+    """Return a target as one component has it in one precision: its dims alone; blocked where kernels are missing."""
+    lacks = target.backend.lacks_kernels
+    why = lacks(target.options, target.device, recipe) if lacks and not target.blocked else None
+    return replace(
+        target,
+        profiles=restricted(target.profiles, dims),
+        blocked=target.blocked or why,
+        cannot_run=target.cannot_run or why,
+    )
 
 
 def _precision(
@@ -220,10 +252,7 @@ def _precision(
         options=own.options if own else asdict(recipe.options()),
         lock=manifest.locks.get(name, {}).get(recipe.name),
         tolerances=manifest.tolerances.get(recipe.name, {}).get(name, {}),
-        targets={t.name: replace(t, profiles=restricted(t.profiles, dims)) for t in targets}
-        if recipe.name in manifest.precisions
-        else {},
-        fp32_engines=BASELINE in manifest.precisions,
+        targets={t.name: _in_precision(t, recipe, dims) for t in targets if recipe.name in t.precisions},
     )
 
 

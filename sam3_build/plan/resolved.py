@@ -19,6 +19,7 @@ from sam3_build.spec import (
     BASELINE,
     SAMPLES,
     ComponentSpec,
+    Device,
     DeviceFingerprint,
     Feed,
     Input,
@@ -42,7 +43,8 @@ class ResolvedTarget:
     """What a component is built for.
 
     profiles:   those of the engine, in its order, of the component's own dims: others must not reach its key
-    device:     this machine's GPU
+    device:     this machine's GPU, or the devices that the backend's library finds
+    precisions: those that are built for it
     blocked:    why it cannot be built here, or None
     cannot_run: why what is built cannot be run here, or None
     is_run:     whether what is built has to be run to be judged
@@ -52,7 +54,8 @@ class ResolvedTarget:
     backend: Backend
     options: Mapping[str, Json]
     profiles: tuple[Profile, ...]
-    device: DeviceFingerprint | None
+    device: Device | None
+    precisions: tuple[str, ...]
     blocked: str | None
     cannot_run: str | None
     is_run: bool
@@ -64,7 +67,18 @@ class ResolvedTarget:
 
     def gpu(self, verb: str) -> DeviceFingerprint | None:
         """Return the GPU that it needs to "build" or "run"; None where it needs none."""
-        return self.device if verb in self.backend.needs_gpu(self.options) else None
+        needed = verb in self.backend.needs_gpu(self.options)
+        return self.device if needed and isinstance(self.device, DeviceFingerprint) else None
+
+    @property
+    def processor(self) -> str | None:
+        """The backend, where its own library's device builds and runs."""
+        return self.backend.name if self.backend.probe else None
+
+    @property
+    def builds_fp32(self) -> bool:
+        """Whether FP32 is one of its precisions."""
+        return BASELINE in self.precisions
 
     def takes_one_row(self, row_dim: str) -> bool:
         """Return whether none of its profiles takes two rows at once."""
@@ -78,8 +92,7 @@ class ResolvedPrecision:
 
     keep_fp32:  the manifest's patterns on the names of nodes that stay FP32
     tolerances: output -> metric -> threshold, put over the default gates
-    targets:    by name; none for a baseline that is only measured
-    fp32_engines:  whether the manifest builds FP32 for its targets
+    targets:    by name, those that it is built for; none for a baseline that is only measured
     """
 
     component: ResolvedComponent
@@ -89,7 +102,6 @@ class ResolvedPrecision:
     lock: Lock | None
     tolerances: Tolerances
     targets: Mapping[str, ResolvedTarget]
-    fp32_engines: bool
 
     @property
     def stem(self) -> str:

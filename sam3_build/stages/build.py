@@ -22,7 +22,7 @@ from sam3_build.spec import Json, Profile, Range, Shapes, TensorSpec
 
 
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:
-    """Write `<component>.<precision><extension>` into `out`.
+    """Write `<component>.<precision><extension>`, and the backend's companions of it, into `out`.
 
     document: BuildParams
     inputs: onnx, the folder that holds `<component>.<precision>.onnx`
@@ -48,7 +48,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     started = time.monotonic()
     facts = backend.build(request, out)
     seconds = round(time.monotonic() - started, 3)
-    size = _check(out, f"{request.stem}{backend.extension}", backend.name)
+    expected = [f"{request.stem}{extension}" for extension in (backend.extension, *backend.companions)]
+    size = _check(out, expected, backend.name)
     logging.getLogger(__name__).info("%s: %d bytes in %.1f s", request.stem, size, seconds)
     return {
         **facts,
@@ -90,15 +91,15 @@ def shapes_of(file: str, graph_inputs: Sequence[TensorSpec], ranges: Profile, nu
     return shapes
 
 
-def _check(out: Path, expected: str, backend: str) -> int:
-    """Return the size of the file that the backend had to write; raise when it wrote anything else, or nothing."""
+def _check(out: Path, expected: Sequence[str], backend: str) -> int:
+    """Return the size of the first file that the backend had to write; raise when it wrote others, or nothing."""
     written = sorted(f.name for f in out.iterdir())
-    if written != [expected]:
-        raise BuildError(f"backend {backend!r} had to write {expected!r} and wrote {written}")
-    size = (out / expected).stat().st_size
-    if not size:
-        raise BuildError(f"backend {backend!r} wrote an empty {expected!r}")
-    return size
+    if written != sorted(expected):
+        raise BuildError(f"backend {backend!r} had to write {', '.join(map(repr, expected))} and wrote {written}")
+    sizes = {name: (out / name).stat().st_size for name in expected}
+    if empty := next((name for name, size in sizes.items() if not size), None):
+        raise BuildError(f"backend {backend!r} wrote an empty {empty!r}")
+    return sizes[expected[0]]
 
 
 STAGE = Stage(

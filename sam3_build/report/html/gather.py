@@ -186,7 +186,7 @@ def _targets(known: Sources, found: Judged, parts: Sequence[str]) -> Iterator[Ta
                 precision, [(c, rows) for c, rows in found if (c.target, c.precision) == (stands_as, precision)], parts
             )
             for precision in precisions
-            if target is None or precision in known.manifest.precisions
+            if target is None or precision in known.manifest.targets[target].precisions
         )
         if standings:
             note = "" if target in own else "runs the graph"

@@ -132,13 +132,26 @@ def pipelines_of(manifest: Manifest) -> tuple[Pipeline, ...]:
     return tuple(p for p in family.pipelines if set(p.components) & set(manifest.components))
 
 
-class Candidate:
-    """A target of the manifest, as the store and `report.judged` have it now: all its pipelines, or some."""
+@dataclass(frozen=True)
+class Part:
+    """What is published of a target or withheld, whatever becomes of the rest: a pipeline in one precision."""
 
-    def __init__(self, session: Session, found: Judged, target: str, pipelines: Sequence[Pipeline]) -> None:
-        """Look at `target` and what these pipelines run; `found` is what `report.judged` returned."""
+    pipeline: Pipeline
+    precision: str
+
+
+def parts_of(manifest: Manifest, target: str) -> tuple[Part, ...]:
+    """Return the parts of a target: each pipeline in each of its precisions."""
+    return tuple(Part(p, name) for p in pipelines_of(manifest) for name in manifest.targets[target].precisions)
+
+
+class Candidate:
+    """A target of the manifest, as the store and `report.judged` have it now: all its parts, or some."""
+
+    def __init__(self, session: Session, found: Judged, target: str, parts: Sequence[Part]) -> None:
+        """Look at `target` and what these parts of it need; `found` is what `report.judged` returned."""
         self.session = session
-        self.pipelines = tuple(pipelines)
+        self.parts = tuple(parts)
         self.target = session.manifest.targets[target]
         self.name = target
         self._found = found
@@ -148,10 +161,10 @@ class Candidate:
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
-        """The components of the pipelines, in the precisions that the manifest selects, in its order."""
+        """The components of the pipelines in their precisions, in the manifest's order."""
         manifest = self.session.manifest
-        run = {name for pipeline in self.pipelines for name in pipeline.components}
-        return tuple(self._item(c, p) for c in manifest.components if c in run for p in manifest.precisions)
+        run = {(name, part.precision) for part in self.parts for name in part.pipeline.components}
+        return tuple(self._item(c, p) for c in manifest.components for p in self.target.precisions if (c, p) in run)
 
     def label(self, pipeline: Pipeline) -> str:
         """Return what comparisons call a pipeline."""
@@ -161,7 +174,11 @@ class Candidate:
     def _item(self, component: str, precision: str) -> Item:
         backend = registry.backend(self.target.backend)
         side = self.name if backend.runs(self.target.options) else None
-        labels = tuple(self.label(pipeline) for pipeline in self.pipelines if component in pipeline.components)
+        labels = tuple(
+            self.label(part.pipeline)
+            for part in self.parts
+            if part.precision == precision and component in part.pipeline.components
+        )
         own = [
             (comparison, rows)
             for comparison, rows in self._found
@@ -225,7 +242,7 @@ class Candidate:
     def _uncompared(self, item: Item) -> Iterator[Reason]:
         """Yield the pipelines of an item whose results nothing compares: tensors alone prove no result."""
         compared = {c.component for c, _ in item.own if c.kind == Kind.RESULT}
-        for pipeline in self.pipelines:
+        for pipeline in (part.pipeline for part in self.parts if part.precision == item.precision):
             label = self.label(pipeline)
             if label not in item.pipelines or label in compared or pipeline.result is None:
                 continue

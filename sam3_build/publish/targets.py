@@ -1,6 +1,7 @@
 """Takes a session and its verdicts, publishes a folder of verified files with cards per target, or says why not.
 
-Builds and runs nothing. All files of a target or none are published; what was published stays until its own bytes fail.
+Builds and runs nothing. All files of a pipeline in one precision or none are published; what was published stays until
+its own bytes fail.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sam3_build.execution.session import Session
 from sam3_build.manifest.paths import doit_call
 from sam3_build.publish import folder
 from sam3_build.publish.card import GRAPH, UNVERIFIED, Subject, card
-from sam3_build.publish.checks import EXCUSABLE, Candidate, Cause, Item, Reason, pipelines_of, shown
+from sam3_build.publish.checks import EXCUSABLE, Candidate, Cause, Item, Part, Reason, parts_of, shown
 from sam3_build.report.text import wrapped
 from sam3_build.store.objects import Record, hold
 from sam3_build.store.sizes import readable_size
@@ -44,7 +45,8 @@ class Published:
 
     files, size, kind: how many graphs or engines are there as the manifest makes them, and their bytes
     reasons:     what stands against it; where it is published all the same, why it is UNVERIFIED
-    withheld:    pipelines that are left out, and the components that they alone run: what stands against each
+    withheld:    what is left out, by `pipeline video`, `bf16`, `pipeline video in bf16`, with the files that nothing
+                 else needs: what stands against each
     notes:       what else there is to say of its folder
     """
 
@@ -98,15 +100,34 @@ def published_folder(session: Session, target: str) -> Path:
 
 
 def _publish(session: Session, found: Judged, target: str) -> Published:
-    """Publish the pipelines that pass; a target with one pipeline is published whole or not at all."""
-    pipelines = pipelines_of(session.manifest)
-    whole = Candidate(session, found, target, pipelines)
-    each = {pipeline: Candidate(session, found, target, (pipeline,)).reasons() for pipeline in pipelines}
-    passing = [pipeline for pipeline, reasons in each.items() if not _stands_against(whole, reasons)]
-    if not passing or len(passing) == len(pipelines):
+    """Publish the pipelines that pass, in the precisions in which they pass."""
+    parts = parts_of(session.manifest, target)
+    whole = Candidate(session, found, target, parts)
+    each = {part: Candidate(session, found, target, (part,)).reasons() for part in parts}
+    passing = [part for part, reasons in each.items() if not _stands_against(whole, reasons)]
+    if not passing or len(passing) == len(parts):
         return _publish_all(whole)
-    withheld = {whole.label(pipeline): reasons for pipeline, reasons in each.items() if pipeline not in passing}
-    return replace(_publish_all(Candidate(session, found, target, passing)), withheld=withheld)
+    withheld = {part: reasons for part, reasons in each.items() if part not in passing}
+    done = _publish_all(Candidate(session, found, target, passing))
+    return replace(done, withheld=_named(whole, withheld))
+
+
+def _named(whole: Candidate, withheld: Mapping[Part, tuple[Reason, ...]]) -> dict[str, tuple[Reason, ...]]:
+    """Return what is withheld by what people call it: a pipeline in all its precisions, or a precision of all."""
+    pipelines = list(dict.fromkeys(part.pipeline for part in whole.parts))
+    found: dict[str, tuple[Reason, ...]] = {}
+    for part, reasons in withheld.items():
+        alike = [p for p in whole.parts if p.pipeline == part.pipeline]
+        if len(pipelines) == 1:
+            name = part.precision
+        elif all(p in withheld for p in alike):
+            name = f"pipeline {whole.label(part.pipeline)}"
+        elif all(p in withheld for p in whole.parts if p.precision == part.precision):
+            name = part.precision
+        else:
+            name = f"pipeline {whole.label(part.pipeline)} in {part.precision}"
+        found[name] = tuple(dict.fromkeys((*found.get(name, ()), *reasons)))
+    return found
 
 
 def _stands_against(candidate: Candidate, reasons: Iterable[Reason]) -> bool:
@@ -277,7 +298,7 @@ def refusal(done: Sequence[Published]) -> str | None:
         for label, reasons in p.withheld.items():
             withheld.setdefault((label, reasons), []).append(p.target)
     for (label, reasons), targets in withheld.items():
-        lines += _reasons(f"withheld: pipeline {label} of {', '.join(targets)}", reasons)
+        lines += _reasons(f"withheld: {label} of {', '.join(targets)}", reasons)
     return "\n".join(lines) or None
 
 

@@ -253,7 +253,7 @@ def declared(*extras: str) -> set[str]:
 @pytest.mark.parametrize(
     ("place", "extras"),
     [
-        ("sam3_build", ("video",)),
+        ("sam3_build", ("openvino", "video")),
         ("dodo.py", ()),
         ("manifests", ()),
         ("docs", ()),

@@ -64,7 +64,9 @@ def test_what_is_not_installed_is_named_with_how_to_get_it(monkeypatch: pytest.M
 def test_json_holds_the_same(built: BuildSpace) -> None:
     found = device.as_json(Machine(A10, ""), load("sam3_mini", ROOT))
     assert json.loads(json.dumps(found))["gpu"]["gpu_class"] == A10.gpu_class
-    assert [t["name"] for t in json.loads(json.dumps(found))["targets"]] == ["cpu", "ampere", "ada", "blackwell"]
+    assert [t["name"] for t in json.loads(json.dumps(found))["targets"]] == [
+        "openvino", "cpu", "ampere", "ada", "blackwell"
+    ]  # fmt: skip
     run = built.cli("device", "--json")
     assert run.code == 0, run.output
     known = json.loads(run.output)

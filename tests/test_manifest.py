@@ -746,7 +746,8 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (
             "m.yaml:17: targets.ada.capabilities: backend 'fast' needs the key 'capabilities'",
             "m.yaml:19: targets.ada.capability: unknown key 'capability' of backend 'fast' "
-            "(allowed: allow_unverified, backend, capabilities, level, shape_profiles); did you mean 'capabilities'?",
+            "(allowed: allow_unverified, backend, capabilities, level, precisions, shape_profiles); "
+            "did you mean 'capabilities'?",
         ),
     ),
     "a licence to publish that is misspelt or no yes or no": (
@@ -756,7 +757,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         ),
         (
             "m.yaml:16: targets.cpu.allow_unverifed: unknown key 'allow_unverifed' of backend 'plain' "
-            "(allowed: allow_unverified, backend, shape_profiles); did you mean 'allow_unverified'?",
+            "(allowed: allow_unverified, backend, precisions, shape_profiles); did you mean 'allow_unverified'?",
             "m.yaml:21: targets.ada.allow_unverified: must be true or false, found the string 'yes'",
         ),
     ),
@@ -1113,7 +1114,7 @@ NARROWED_WRONGLY = {
         "targets: {ada: {backend: plain, level: 4, shape_profiles: [small]}}",
         "m.yaml:2: targets.ada.shape_profiles: backend 'plain' uses no shape profiles; leave it out",
         "m.yaml:2: targets.ada.level: unknown key 'level' of backend 'plain'; allowed: allow_unverified, backend, "
-        "shape_profiles",
+        "precisions, shape_profiles",
     ),
     "two sources of a checkpoint": (
         "checkpoint: {path: bare.safetensors, hub: a/b}",
@@ -1147,7 +1148,7 @@ def test_names_that_mean_nothing_are_mistakes_whoever_wrote_them(project: Path) 
     assert list(found) == [
         "base.yaml:12: shape_profiles.small.num_box: unknown dynamic dimension 'num_box'; allowed: batch",
         "base.yaml:20: targets.ada.levle: unknown key 'levle' of backend 'plain'; allowed: allow_unverified, backend, "
-        "shape_profiles",
+        "precisions, shape_profiles",
     ]
 
 
@@ -1203,9 +1204,53 @@ def test_nulls_for_what_a_layout_does_not_have_may_stay(project: Path) -> None:
 
 def test_a_target_of_another_backend_inherits_only_what_that_one_takes(project: Path) -> None:
     ada = narrowed(project, "targets: {ada: {backend: plain}}", middle="targets: {ada: {allow_unverified: true}}")
-    assert ada.targets["ada"] == Target("plain", ("small", "large"), {}, allow_unverified=True)
+    assert ada.targets["ada"] == Target("plain", ("small", "large"), {}, ("fp32", "fp16"), allow_unverified=True)
     back = narrowed(project, "targets: {ada: {backend: fast}}", middle="targets: {ada: {backend: plain}}")
     assert back.targets["ada"] == narrowed(project, "").targets["ada"]
+
+
+def test_a_target_takes_the_precisions_that_it_lists_in_the_manifests_order_or_all(project: Path) -> None:
+    found = narrowed(project, "targets: {ada: {precisions: [fp16, fp32]}, cpu: {precisions: [fp16]}}").targets
+    assert (found["ada"].precisions, found["cpu"].precisions) == (("fp32", "fp16"), ("fp16",))
+    assert {target.precisions for target in narrowed(project, "").targets.values()} == {("fp32", "fp16")}
+
+
+def test_what_no_machine_can_build_is_no_error_for_a_target_that_leaves_it_out(project: Path) -> None:
+    old = "{backend: fast, capabilities: ['7.5']"
+    with pytest.raises(ManifestError, match=r"targets\.old: no fp32 on 7\.5"):
+        narrowed(project, f"targets: {{old: {old}}}}}")
+    assert narrowed(project, f"targets: {{old: {old}, precisions: [fp16]}}}}").targets["old"].precisions == ("fp16",)
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("[fp16, fp61]", "targets.ada.precisions[1]: unknown precision 'fp61' (allowed: fp16, fp32)"),
+        ("[fp16, fp16]", 'targets.ada.precisions[1]: precision "fp16" is listed twice'),
+        ("[]", "targets.ada.precisions: is empty; leave it out to build all precisions"),
+        (
+            "[fp16, fp32]",
+            "targets.ada.precisions[0]: 'fp16' is none that 'precisions' selects (selected: fp32); add it there",
+        ),
+    ],
+)
+def test_precisions_of_a_target_are_some_of_the_manifests(project: Path, listed: str, message: str) -> None:
+    selected = "[fp32]" if "none that" in message else "[fp32, fp16]"
+    with pytest.raises(ManifestError) as caught:
+        narrowed(project, f"precisions: {selected}\ntargets: {{ada: {{precisions: {listed}}}}}")
+    (problem,) = caught.value.problems
+    assert message in problem
+
+
+def test_a_selection_of_precisions_takes_the_others_out_of_targets_and_a_target_that_is_left_with_none(
+    project: Path,
+) -> None:
+    middle = "targets: {ada: {precisions: [fp32, fp16]}, low: {backend: plain, precisions: [fp16]}}"
+    manifest = narrowed(project, "precisions: [fp32]", middle=middle)
+    assert {name: target.precisions for name, target in manifest.targets.items()} == dict.fromkeys(
+        narrowed(project, "").targets, ("fp32",)
+    )
+    assert "low" in narrowed(project, "", middle=middle).targets
 
 
 def checkpoint(project: Path, base: str, over: str, **others: str) -> Checkpoint:

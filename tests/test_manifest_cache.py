@@ -75,7 +75,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def test_what_is_remembered_is_what_was_checked_in_the_same_order(project: Project) -> None:
     checked, remembered = checking.load("m", project.root), project.load()
     assert remembered == checked
-    assert list(remembered.targets) == list(checked.targets) == ["cpu", "ampere", "ada", "blackwell"]
+    assert list(remembered.targets) == list(checked.targets) == ["openvino", "cpu", "ampere", "ada", "blackwell"]
     assert make_plan(remembered) == make_plan(checked)
 
 

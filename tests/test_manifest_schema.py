@@ -80,8 +80,10 @@ def test_every_manifest_that_ships_loads_and_fits_the_schema(path: Path, tmp_pat
 def test_the_default_manifest_is_what_the_readme_shows() -> None:
     manifest = load("sam3_mini", ROOT)
     assert list(manifest.components) == ["vision_encoder", "text_encoder", "geometry_encoder", "decoder"]
-    assert manifest.precisions == ("fp32", "fp16")
-    assert list(manifest.targets) == ["cpu", "ampere", "ada", "blackwell"]
+    assert manifest.precisions == ("fp32", "fp16", "bf16")
+    assert list(manifest.targets) == ["openvino", "cpu", "ampere", "ada", "blackwell"]
+    assert manifest.targets["openvino"].precisions == ("fp32", "bf16")
+    assert {t.precisions for name, t in manifest.targets.items() if name != "openvino"} == {("fp32", "fp16")}
     assert manifest.targets["ada"].options == {"compute_capabilities": ["8.9"]}
     assert manifest.shape_profiles == {
         "default": {"batch": (1, 1, 8), "num_boxes": (1, 8, 20), "prompt_len": (1, 34, 60)}
@@ -122,7 +124,8 @@ def test_the_schema_knows_every_key_of_the_model_and_extends() -> None:
         ("[fold_position_tables, rope]", "fold_position_tables"),
         ("{fp16: {keep_fp32", "{fp17: {keep_fp32"),
         ('keep_fp32: ["*layer_norm*"]', 'keep: ["*layer_norm*"]'),
-        ("[fp32, fp16]", "[fp32, fp17]"),
+        ("[fp32, fp16, bf16]", "[fp32, fp17, bf16]"),
+        ("[fp32, bf16]", "[fp32, bf17]"),
         ("batch: [1, 1, 8]", "batch: [1, 8]"),
         ("batch: [1, 1, 8]", "batch: 0"),
         ("batch: [1, 1, 8]", "batch: [1, 1, 2147483648]"),
@@ -227,7 +230,7 @@ targets:
         "(allowed: einsum_to_matmul, fold_position_tables, keep_windows, rope); did you mean 'fold_position_tables'?",
         "m.yaml:5: shape_profiles.default.batch: min <= opt <= max does not hold for [4, 2, 8]",
         "m.yaml:5: shape_profiles.default.prompt_len: dynamic dimension 'prompt_len' of decoder for target "
-        "ampere, ada, blackwell, hopper, turing has no range; write [min, opt, max], or one number",
+        "openvino, ampere, ada, blackwell, hopper, turing has no range; write [min, opt, max], or one number",
         f"m.yaml:7: targets.hopper: TensorRT-RTX cannot build for compute capability 9.0; {takes}",
         "m.yaml:8: targets.turing: TensorRT-RTX has no FP32 matrix multiplication on compute capability 7.5; "
         "leave it out, or build precisions that multiply in FLOAT16 only, such as fp16",

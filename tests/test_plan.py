@@ -240,8 +240,9 @@ def no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_targets_of_a_missing_library_are_blocked_with_the_reason_and_no_others() -> None:
     plan = make_plan(load("sam3_mini", ROOT))
     blocked = {action.name: action.blocked for action in plan.actions if action.blocked}
-    engines = [name for name in names(plan, "build") if not name.endswith(".cpu")]
-    assert blocked == dict.fromkeys(engines, "not installed")
+    engines = [name for name in names(plan, "build") if not name.endswith((".cpu", ".openvino"))]
+    others = {name: why for name, why in blocked.items() if not name.endswith(".openvino")}
+    assert others == dict.fromkeys(engines, "not installed")
 
 
 # ------------------------------------------------------------------ comparisons
@@ -249,8 +250,9 @@ def test_targets_of_a_missing_library_are_blocked_with_the_reason_and_no_others(
 
 def test_each_component_is_compared_in_each_precision_on_onnx_runtime_and_on_each_engine() -> None:
     plan = make_plan(load("sam3_mini", ROOT))
-    sides = (len(COMPONENTS) + 1) * 2 * (1 + 3)
-    assert len(plan.comparisons) == sides + 1, "each component, all of them together, and the reference gap"
+    sides = (len(COMPONENTS) + 1) * (2 * (1 + 3) + 1 + 2)  # FP32 and FP16 on three engines, BF16; OpenVINO's two
+    files = len(COMPONENTS)
+    assert len(plan.comparisons) == sides + files + 1, "each component, its BF16 file, all together, the reference gap"
     measured = [c for c in plan.comparisons if c.action]
     assert [c.action for c in measured] == [
         name for s in ("verify", "compare", "reference_gap") for name in names(plan, s)
@@ -258,7 +260,8 @@ def test_each_component_is_compared_in_each_precision_on_onnx_runtime_and_on_eac
     assert all(c.not_run is None for c in measured)
     engines = [c for c in plan.comparisons if not c.action]
     assert all(c.not_run for c in engines), "an engine that nothing runs must say why"
-    assert {c.label.split()[3] for c in engines} == {"ampere", "ada", "blackwell"}
+    assert {c.target for c in engines} == {"openvino", "ampere", "ada", "blackwell", None}
+    assert {c.kind for c in engines if c.target is None} == {Kind.FILE}
 
 
 def gaps(plan: Plan) -> list[Comparison]:
@@ -359,7 +362,7 @@ def test_verify_is_told_what_types_to_expect_and_on_which_nodes(tmp_path: Path) 
 
 
 def test_an_emulation_is_judged_and_the_file_itself_is_not_run(tmp_path: Path) -> None:
-    plan = planned(tmp_path, "precisions: [fp32, fp16, bf16]\ntargets: {cpu: null}\n")
+    plan = planned(tmp_path, "targets: {ada: {precisions: [fp32, bf16]}}\n")
     assert emulates(registry.precision("bf16").onnx_type)
     found = {c.name: c for c in plan.comparisons if c.component == "decoder" and c.target is None}
     assert found["decoder.bf16"].label == "onnxruntime fp32 vs onnxruntime bf16, emulated (range parity)"

@@ -53,7 +53,7 @@ def test_each_side_runs_what_is_fed_on_its_own_outputs_one_component_an_action(t
     plan = planned(tmp_path, "")
     assert names(plan, "chain", "compare") == [
         f"{link}.{precision}" if ":" in link else f"{link}:{precision}"
-        for precision in ("fp32", "fp16")
+        for precision in ("fp32", "fp16", "bf16")
         for link in ("chain:geometry_encoder", "chain:decoder", "compare")
     ]
     assert sources(plan, "chain:decoder.fp16") == {
@@ -75,15 +75,14 @@ def test_outputs_are_kept_of_what_begins_a_chain_and_of_fp32_as_ever(tmp_path: P
     plan = planned(tmp_path, "")
     kept = {a.name for a in plan.actions if a.params.get("keep_outputs")}
     assert kept == {
-        "verify:vision_encoder.fp16",
-        "verify:text_encoder.fp16",
+        *(f"verify:{name}.{p}" for name in ("vision_encoder", "text_encoder") for p in ("fp16", "bf16")),
         *(name for name in names(plan, "verify") if name.endswith("fp32")),
     }
 
 
 def test_what_the_manifest_does_not_build_pytorch_stands_in_for(tmp_path: Path) -> None:
     plan = planned(tmp_path, "components: {vision_encoder: null, geometry_encoder: null}\n")
-    assert names(plan, "chain") == ["chain:decoder.fp32", "chain:decoder.fp16"]
+    assert names(plan, "chain") == ["chain:decoder.fp32", "chain:decoder.fp16", "chain:decoder.bf16"]
     found = sources(plan, "chain:decoder.fp16")
     assert (found["vision_encoder"], found["geometry_encoder"]) == (
         "reference:vision_encoder",
@@ -101,7 +100,7 @@ def test_without_the_last_component_there_is_no_task_and_nothing_is_kept_for_it(
 
 def test_layout_v2_chains_its_one_decoder(tmp_path: Path) -> None:
     plan = make_plan(load("sam3_mini_v2", ROOT))
-    assert names(plan, "chain") == ["chain:decoder.fp32", "chain:decoder.fp16"]
+    assert names(plan, "chain") == ["chain:decoder.fp32", "chain:decoder.fp16", "chain:decoder.bf16"]
     assert sources(plan, "chain:decoder.fp32").keys() == {"onnx", "samples", "vision_encoder", "text_encoder"}
 
 
@@ -134,9 +133,10 @@ def test_a_target_that_runs_here_has_a_chain_of_its_own_with_the_devices_key(
 def test_a_target_that_cannot_run_here_is_not_run_with_the_reason_and_has_no_action(tmp_path: Path) -> None:
     plan = planned(tmp_path, "")
     found = {name: comparison for name, comparison in tasks(plan).items() if comparison.target}
-    assert {c.target for c in found.values()} == {"ampere", "ada", "blackwell"}
+    assert {c.target for c in found.values()} == {"openvino", "ampere", "ada", "blackwell"}
     for comparison in found.values():
-        assert comparison.action is None and "needs a CUDA GPU" in str(comparison.not_run)
+        why = "openvino is not installed" if comparison.target == "openvino" else "needs a CUDA GPU"
+        assert comparison.action is None and why in str(comparison.not_run)
     graph = tasks(plan)["pipeline.fp16"]
     assert graph.label == "pytorch fp32 vs onnxruntime fp16, whole pipeline, emulated (range parity)"
 
@@ -150,6 +150,7 @@ def test_only_reduced_precision_of_random_weights_is_told_and_not_judged(tmp_pat
     )
     assert {name for name, c in tasks(plan).items() if c.informs} == {
         "pipeline.fp16", "pipeline.fp16.ampere", "pipeline.fp16.ada", "pipeline.fp16.blackwell",
+        "pipeline.bf16", "pipeline.bf16.openvino",
     }  # fmt: skip
     assert tasks(plan)["pipeline.fp16"].informs.keys() == {"count", "mask_iou", "box_iou", "score", "presence"}
     assert not any(c.informs for c in tasks(planned(tmp_path, "")).values())
@@ -165,7 +166,7 @@ def test_the_pipeline_depends_on_its_own_parts_and_fp32(tmp_path: Path) -> None:
 def test_a_score_threshold_changes_what_is_found_and_nothing_else(tmp_path: Path) -> None:
     plans = [planned(tmp_path, f"task: {{score_threshold: {value}}}\n") for value in (0.15, 0.3)]
     before, after = ({action.name: action for action in plan.actions} for plan in plans)
-    assert {name for name in after if after[name] != before[name]} == {"compare:fp32", "compare:fp16"}
+    assert {name for name in after if after[name] != before[name]} == {"compare:fp32", "compare:fp16", "compare:bf16"}
     assert after["compare:fp16"].params["score_threshold"] == 0.3
     assert planned(tmp_path, "").action("compare:fp16").params["score_threshold"] == 0.5
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -63,8 +62,10 @@ def _probe() -> Processors:
 
 def _is_installed() -> bool:
     """Tell whether a release is there, whose version enters the key."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
     try:
-        version("openvino")
+        distribution("openvino")
     except PackageNotFoundError:
         return False
     return find_spec("openvino") is not None

@@ -180,6 +180,35 @@ def test_an_engine_that_cannot_run_here_is_not_published_when_its_graph_fails(sp
     assert "not judged: depends on head.fp32, which failed in" in run.output and not shelf(space, "ada").exists()
 
 
+def test_a_precision_that_fails_is_withheld_and_the_others_are_published(space: BuildSpace) -> None:
+    space.build("publish:cpu")
+    space.edit(
+        "sam3_build/stages/verify.py", '"cosine": 0.99999', '"cosine": 0.5 if "fp16" in str(params) else 0.99999'
+    )
+    assert space.doit("verify").code == 1
+    run = space.doit("publish:cpu")
+    assert run.code == 1 and "  published  cpu         2 graphs, " in run.output, run.output
+    assert "withheld: fp16 of cpu\n  failed: " in run.output
+    assert {name for name in names(space, "cpu") if name.endswith(".onnx")} == {"encoder.fp32.onnx", "head.fp32.onnx"}
+    assert checked(shelf(space, "cpu")).returncode == 0
+
+
+def test_a_precision_that_is_only_not_built_yet_is_not_taken_out_of_what_was_published(space: BuildSpace) -> None:
+    space.build("publish:cpu")
+    before = state(shelf(space, "cpu"))
+    space.edit(MANIFEST, '["*norm*"]', '["*norm*", "*fold*"]')
+    run = space.doit("publish:cpu")
+    assert run.code == 1 and "refused: cpu\n" in run.output and "stays as it was published" in run.output, run.output
+    assert state(shelf(space, "cpu")) == before
+
+
+def test_a_target_is_published_in_the_precisions_that_it_lists_and_no_others(space: BuildSpace) -> None:
+    space.edit(MANIFEST, "cpu: {backend: onnxruntime}", "cpu: {backend: onnxruntime, precisions: [fp32]}")
+    run = space.build("publish:cpu")
+    assert "  published  cpu         2 graphs, " in run.output
+    assert not any("fp16" in name for name in names(space, "cpu"))
+
+
 @pytest.mark.parametrize(("edit", "stays"), [(GRAPHS_FAIL, False), (None, True)], ids=["the same bytes", "other bytes"])
 def test_what_was_published_is_withdrawn_when_its_own_bytes_fail_and_stays_when_others_do(
     space: BuildSpace, edit: tuple[str, str, str] | None, stays: bool

@@ -100,7 +100,10 @@ def published_folder(session: Session, target: str) -> Path:
 
 
 def _publish(session: Session, found: Judged, target: str) -> Published:
-    """Publish the pipelines that pass, in the precisions in which they pass."""
+    """Publish the pipelines that pass, in the precisions in which they pass.
+
+    Nothing that was published is left out for what this machine cannot show, or has not built yet.
+    """
     parts = parts_of(session.manifest, target)
     whole = Candidate(session, found, target, parts)
     each = {part: Candidate(session, found, target, (part,)).reasons() for part in parts}
@@ -108,6 +111,8 @@ def _publish(session: Session, found: Judged, target: str) -> Published:
     if not passing or len(passing) == len(parts):
         return _publish_all(whole)
     withheld = {part: reasons for part, reasons in each.items() if part not in passing}
+    if any(_refuses_all(session, found, target, part, reasons) for part, reasons in withheld.items()):
+        return _publish_all(whole)
     done = _publish_all(Candidate(session, found, target, passing))
     return replace(done, withheld=_named(whole, withheld))
 
@@ -128,6 +133,21 @@ def _named(whole: Candidate, withheld: Mapping[Part, tuple[Reason, ...]]) -> dic
             name = f"pipeline {whole.label(part.pipeline)} in {part.precision}"
         found[name] = tuple(dict.fromkeys((*found.get(name, ()), *reasons)))
     return found
+
+
+def _refuses_all(session: Session, found: Judged, target: str, part: Part, reasons: Iterable[Reason]) -> bool:
+    """Whether a part that does not pass stops the others: it is foreign, or published and not known to be wrong."""
+    kinds = {reason.kind for reason in reasons}
+    if Cause.FOREIGN in kinds or kinds & {Cause.FAILED, Cause.NOT_JUDGED}:
+        return Cause.FOREIGN in kinds
+    published = folder.listed(published_folder(session, target))
+    items = Candidate(session, found, target, (part,)).items
+    return any(file in published for item in items for file in _files(item))
+
+
+def _files(item: Item) -> set[str]:
+    """Return the names of an item's files in a published folder."""
+    return {Path(shown).name for shown in item.source.view.values()}
 
 
 def _stands_against(candidate: Candidate, reasons: Iterable[Reason]) -> bool:

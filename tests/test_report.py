@@ -183,6 +183,24 @@ def test_what_a_cpu_shows_of_fp16_is_called_range_parity_and_explained(results: 
     assert "range parity" not in reported(results, tmp_path, fp32)[1]
 
 
+def test_what_ran_and_passed_is_said_first_then_what_did_not_run(results: Results, tmp_path: Path) -> None:
+    text = reported(results, tmp_path)[1]
+    assert text.index("run and passed: graphs fp32, fp16 on ONNX Runtime\n") < text.index("not run: ")
+    measured = {c.name: c.action for c in plan().comparisons if c.target is None}
+    runs = tuple(
+        replace(c, action=measured[c.name.removesuffix(".ada")], not_run=None) if c.target == "ada" else c
+        for c in plan().comparisons
+    )
+    text = reported(results, tmp_path, replace(plan(), comparisons=runs))[1]
+    assert "run and passed: engines ada fp32, fp16; graphs fp32, fp16 on ONNX Runtime\n" in text
+
+
+def test_a_side_of_which_anything_fails_is_not_said_to_have_passed(results: Results, tmp_path: Path) -> None:
+    results.write(next(c.action for c in plan().comparisons if c.action and c.precision == "fp16"), 1.0)
+    text = reported(results, tmp_path)[1]
+    assert "run and passed: graphs fp32 on ONNX Runtime\n" in text
+
+
 GAP = "reference_gap:decoder.hf"
 GAP_LABEL = "text-only prompts fed as transformers does instead of as Meta's code does"
 

@@ -19,7 +19,7 @@ from sam3_build.errors import BuildError
 from sam3_build.folders import write_atomically
 from sam3_build.report.tables import QUIET, Cell, Table, table
 from sam3_build.report.text import wrapped
-from sam3_build.spec import TYPES, Json, Plan
+from sam3_build.spec import TYPES, Json, Kind, Plan
 from sam3_build.store.objects import writing
 
 HIDDEN = QUIET | {"rows"}  # hardly ever wrong, and so without a column until it is
@@ -98,7 +98,9 @@ def _line(row: Row) -> tuple[str, str, str]:
 
 
 def render(found: Judged) -> str:
-    """Return the verdicts as text: a table per label, a line per output, why one failed; last, the counts."""
+    """Return the verdicts as text: a table per label, a line per output, why one failed; then what ran and passed, what
+    did not run and why, and the counts.
+    """
     rows = [row for _, judged_rows in found for row in judged_rows]
     measured = {_line(row) for row in rows if row.verdict != Verdict.NOT_RUN}
     ran = [(c, own) for c, judged_rows in found if (own := [row for row in judged_rows if _line(row) in measured])]
@@ -111,10 +113,27 @@ def render(found: Judged) -> str:
         lines.append("")
     if any(RANGE_PARITY in c.label for c, _ in ran):
         lines += [*wrapped(RANGE_PARITY_NOTE, then="  "), ""]
+    if passed := _passed(found):
+        lines += [*wrapped(f"run and passed: {'; '.join(passed)}", then="  "), ""]
     not_run = [row for row in rows if _line(row) not in measured]
     for reason in dict.fromkeys(row.reason for row in not_run):
         lines += [*_not_run(reason, [row for row in not_run if row.reason == reason]), ""]
     return "\n".join([*lines, str(count(rows))]) + "\n"
+
+
+def _passed(found: Judged) -> list[str]:
+    """Return what ran and passed all its gates, in what precisions: engines of targets first, then graphs."""
+    sides: dict[tuple[str, str], list[Verdict]] = {}
+    for comparison, rows in found:
+        if comparison.kind in (Kind.PARITY, Kind.RESULT):
+            verdicts = [outcome(lines) for _, lines in groupby(rows, key=_line)]
+            sides.setdefault((comparison.target or "", comparison.precision), []).extend(verdicts)
+    good: dict[str, list[str]] = {}
+    for (target, precision), verdicts in sides.items():
+        if Verdict.PASS in verdicts and set(verdicts) <= {Verdict.PASS, Verdict.INFO}:
+            good.setdefault(target, []).append(precision)
+    graphs = [f"graphs {', '.join(good.pop(''))} on ONNX Runtime"] if "" in good else []
+    return [f"engines {target} {', '.join(precisions)}" for target, precisions in good.items()] + graphs
 
 
 def _drawn(shown: Table) -> list[str]:

@@ -1,7 +1,7 @@
 """OpenVINO on a CPU: takes an ONNX file and shape profiles, builds a blob for the kind of CPU that this machine has.
 
 The types are the graph's. With the hint f32 each layer computes in the type that the file gives it, BFLOAT16 and INT8
-included; the hint that OpenVINO has by itself (bf16 where the CPU has it) would lower what a recipe keeps, in silence.
+included; the hints bf16 (OpenVINO's own, where the CPU has kernels for it) and f16 lower what a recipe keeps, silently.
 Two builds of the same file give different bytes, so that nothing may be keyed by them.
 """
 
@@ -79,8 +79,8 @@ def _impossible(options: Mapping[str, Json], precision: Precision) -> str | None
     unknown = [kind for kind in precision.gemm_types if kind not in CPU_TYPES]
     if options["device"] == "CPU" and unknown:
         return (
-            f"{precision.name}: OpenVINO has no {unknown[0]} matrix multiplication on a CPU: it would compute in FLOAT "
-            f"and say nothing; it has {', '.join(CPU_TYPES)} (bf16 is the 16-bit precision of a CPU)"
+            f"{precision.name}: on a CPU, OpenVINO computes in FLOAT what a file has in {unknown[0]}, silently; it "
+            f"keeps {', '.join(CPU_TYPES)} (bf16 is the 16-bit precision of a CPU)"
         )
     return None
 

@@ -14,7 +14,7 @@ from sam3_build.report.html.pictures import Pictures, pictures
 from sam3_build.report.html.sources import GRAPH, Sources, side
 from sam3_build.report.table import Counts, count
 from sam3_build.report.tables import Line, Part, Table, metrics, table, worst_first
-from sam3_build.spec import PIPELINE, Comparison, Kind
+from sam3_build.spec import Comparison, Kind
 
 WORDS: dict[str, str] = {
     Verdict.FAIL: "failed",
@@ -101,7 +101,7 @@ def gather(known: Sources, found: Judged) -> Page:
     """Return the page of these verdicts."""
     rows = [row for _, judged in found for row in judged]
     counts = count(rows)
-    parts = tuple(dict.fromkeys(c.component for c, _ in sorted(found, key=lambda f: f[0].component != PIPELINE)))
+    parts = tuple(dict.fromkeys(c.component for c, _ in sorted(found, key=lambda f: f[0].kind != Kind.RESULT)))
     errors = {id(c): _errors(known, c, judged) for c, judged in found if _ran(judged) and c.kind != Kind.GAP}
     scale = axis(e for some in errors.values() for e in some)
     sections = tuple(_section(known, part, found, errors, scale) for part in parts)

@@ -9,7 +9,7 @@ from sam3_build.compare.dependencies import Judged
 from sam3_build.compare.details import DETAILS, Overlay, overlays_of
 from sam3_build.compare.judge import WORST_FIRST, Verdict, holds, outcome
 from sam3_build.report.html.sources import Sources, side
-from sam3_build.spec import PIPELINE, Comparison
+from sam3_build.spec import Comparison, Kind
 
 # Each is some 100 kB of the page.
 MOST = 12
@@ -37,8 +37,8 @@ class Pictures:
 
 
 def pictures(known: Sources, found: Judged) -> Pictures:
-    """Return the overlays of the pipeline's comparisons."""
-    pipelines = [(c, outcome(rows)) for c, rows in found if c.component == PIPELINE]
+    """Return the overlays of all pipelines' comparisons."""
+    pipelines = [(c, outcome(rows)) for c, rows in found if c.kind == Kind.RESULT]
     overlays = [(c, verdict, overlay) for c, verdict in pipelines for overlay in _overlays(known, c)]
     overlays.sort(key=lambda o: (not _differs(o[0], o[2]), WORST_FIRST.index(o[1]), o[2].repeats))
     shown = tuple(_picture(known, *one) for one in overlays[:MOST])

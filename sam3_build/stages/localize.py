@@ -126,7 +126,7 @@ def _run(params: NetworkParams, inputs: Mapping[str, Path], cases: Sequence[Path
                 continue
             groups = network.split(feed, case.stem)
             for number, rows in enumerate(groups):
-                part = feed if len(groups) == 1 else {name: array[list(rows)] for name, array in feed.items()}
+                part = feed if len(groups) == 1 else network.picked(feed, rows)
                 name = case.stem if len(groups) == 1 else f"{case.stem}.{number}"
                 logging.getLogger(__name__).info("%s: case %s", params.stem, name)
                 yield name, network.run(part, name)

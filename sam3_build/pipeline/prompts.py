@@ -109,22 +109,22 @@ def taken(prompts: type) -> tuple[str, ...]:
 
 
 def reordered(document: Mapping[str, Json]) -> Mapping[str, Json] | None:
-    """Return prompts on frames with the objects of each frame in the opposite order; None where none has two."""
+    """Return prompts on frames with the objects of each frame in the opposite order; None where no frame has two.
+
+    Prompts for one object stay in their order: a click refines the one before it, and an object may come back.
+    """
     given = document.get("prompts")
     if not isinstance(given, Sequence) or isinstance(given, str):
         return None
-    on_frames = [prompt for prompt in given if isinstance(prompt, Mapping)]
-    frames = [prompt.get("frame") for prompt in on_frames]
-    turned = [
-        prompt
-        for frame in dict.fromkeys(frames)
-        for prompt in reversed([prompt for prompt in on_frames if prompt.get("frame") == frame])
-    ]
-    return (
-        {**document, "prompts": turned}
-        if [p.get("object") for p in turned] != [p.get("object") for p in on_frames]
-        else None
-    )
+    frames: dict[Json, dict[Json, list[Json]]] = {}
+    for prompt in given:
+        if isinstance(prompt, Mapping):
+            which = prompt.get("object", prompt.get("remove"))
+            frames.setdefault(prompt.get("frame"), {}).setdefault(which, []).append(prompt)
+    if all(len(objects) < 2 for objects in frames.values()):
+        return None
+    turned = [prompt for objects in frames.values() for own in reversed(objects.values()) for prompt in own]
+    return {**document, "prompts": turned}
 
 
 def in_words(keys: tuple[str, ...]) -> str:

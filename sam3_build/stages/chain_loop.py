@@ -50,7 +50,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
             networks[one.component] = _network(one, stack.enter_context(open_network(one, own)))
         for case in listed_cases(inputs[chain.GIVEN]):
             frames = [case.frame(i) for i in range(case.frames)]
-            if unread := before.keys() & {case.owner, *frames}:
+            if unread := before.keys() & {case.name, *frames}:
                 skipped[case.name] = before[min(unread)]
                 continue
             try:

@@ -27,7 +27,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     """Write `<case>.npz` with arrays `outputs/<name>`, what the loop returns, and `cases.json`, the list of cases.
 
     Of each component `<component>/<case>.<call>.npz`, with arrays `inputs/<name>` and `outputs/<name>` of some calls
-    (`pipeline/loop.Recorder`). A case that only has its objects in another order is not run: what was built is.
+    (`pipeline/loop.Recorder`), and `<component>/cases.json`, their list: that no call at all runs a component is an
+    error of verify's alone. A case that only has its objects in another order is not run: what was built is.
 
     document: ReferenceLoopParams
     inputs: config, samples, tensors_<component>, and by name what each step before the loop computed
@@ -36,7 +37,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     code = registry.family_code(params.family)
     run_loop = code.loop(params.loop.name)
     networks = {one.component: loop.Recorder(one.component, _network(code, one, inputs)) for one in params.networks}
-    cases, calls = [], dict.fromkeys(networks, 0)
+    cases: list[str] = []
+    calls: dict[str, list[str]] = {name: [] for name in networks}
     for case in listed_cases(inputs[chain.GIVEN]):
         if case.like:
             continue
@@ -44,12 +46,14 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         require_finite(case.name, found)
         write_recorded(out / f"{case.name}.npz", {}, found)
         for name, network in networks.items():
-            recorded = network.write(out / name, case.name)
-            calls[name] += len(recorded)
+            calls[name] += network.write(out / name, case.name)
         logging.getLogger(__name__).info("%s: %s", case.name, {n: list(a.shape) for n, a in found.items()})
         cases.append(case.name)
     (out / CASES).write_bytes(canonical(sorted(cases)))
-    return {"cases": sorted(cases), "calls": calls}
+    for name, recorded in calls.items():
+        (out / name).mkdir(exist_ok=True)
+        (out / name / CASES).write_bytes(canonical(recorded))
+    return {"cases": sorted(cases), "calls": {name: len(recorded) for name, recorded in calls.items()}}
 
 
 def _network(code: FamilyCode, params: TorchParams, inputs: Mapping[str, Path]) -> loop.LoopNetwork:

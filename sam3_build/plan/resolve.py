@@ -136,6 +136,8 @@ def _pipelines(manifest: Manifest, family: ModelFamily) -> Iterator[ResolvedPipe
         result = steps.get(last.name) if kind else None
         if result and isinstance(last, Step) and not result.is_built:
             result = None
+        if kind and steps and isinstance(last, Loop) and not result:  # none of its components is built
+            result = ResolvedStep(last, "", pipeline.before(last.name), is_built=False)
         loops = [step for step in pipeline.steps if isinstance(step, Loop)]
         yield ResolvedPipeline(
             spec=pipeline,

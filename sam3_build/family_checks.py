@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sam3_build.errors import did_you_mean
-from sam3_build.spec import Layout, Loop, ModelFamily, Pipeline, Step
+from sam3_build.spec import PIPELINE, SAMPLES, ComponentSpec, Layout, Loop, ModelFamily, Per, Pipeline, Step
+
+# What plans call other things by the side of components and steps.
+TAKEN = (PIPELINE, SAMPLES)
 
 
 def problems(family: ModelFamily) -> list[str]:
@@ -16,7 +19,11 @@ def problems(family: ModelFamily) -> list[str]:
     return [
         f"layout {name}: {problem}"
         for name, layout in family.layouts.items()
-        for problem in (*_names(layout), *(p for pipeline in layout.pipelines for p in _pipeline(layout, pipeline)))
+        for problem in (
+            *_names(layout),
+            *(p for component in layout.components for p in _rows(component, layout)),
+            *(p for pipeline in layout.pipelines for p in _pipeline(layout, pipeline)),
+        )
     ]
 
 
@@ -26,11 +33,33 @@ def _names(layout: Layout) -> Iterator[str]:
     names = [*(c.name for c in layout.components), *(p.name for p in layout.pipelines), *dict.fromkeys(loops)]
     for name in dict.fromkeys(n for n in names if names.count(n) > 1):
         yield f"two components, loops or pipelines are called {name!r}"
+    for name in (n for n in TAKEN if n in names):
+        yield f"no component, loop or pipeline may be called {name!r}"
+    for pipeline in layout.pipelines:
+        run = pipeline.components
+        for name in dict.fromkeys(n for n in run if run.count(n) > 1):
+            yield f"pipeline {pipeline.name}: {name} stands in two steps; what both record would have one name"
+
+
+def _rows(component: ComponentSpec, layout: Layout) -> Iterator[str]:
+    """Yield what is wrong with a declared dim of rows: rows are fed in groups, and outputs joined along it."""
+    dim = component.row_dim
+    if dim is None:
+        return
+    where = f"component {component.name}: row_dim {dim!r}"
+    if dim not in layout.dynamic_dims:
+        yield f"{where} is no open dim{did_you_mean(dim, layout.dynamic_dims)}"
+    elif dim not in component.symbolic_dims:
+        yield f"{where} stands in none of its inputs{did_you_mean(dim, component.symbolic_dims)}"
+    for tensor in component.outputs:
+        if dim not in tensor.dims:
+            yield f"{where} does not stand in output {tensor.name}, so that its rows cannot be joined"
 
 
 def _pipeline(layout: Layout, pipeline: Pipeline) -> Iterator[str]:
     known = {component.name: component for component in layout.components}
     given, computed, loops = set(pipeline.gives), dict[str, set[str]](), set[str]()
+    per_frame = {step.name for step in pipeline.steps if isinstance(step, Step) and step.per == Per.FRAME}
     for step in pipeline.steps:
         where = f"pipeline {pipeline.name}, {step.name}"
         if missing := [name for name in step.components if name not in known]:
@@ -43,11 +72,17 @@ def _pipeline(layout: Layout, pipeline: Pipeline) -> Iterator[str]:
                 elif source in computed and output not in computed[source]:
                     hint = did_you_mean(output, computed[source])
                     yield f"{where}: {feed.input!r} is fed by output {output!r} of {source}{hint}"
+                elif source in per_frame and not _is_for_each_frame(step, feed.input):
+                    yield f"{where}: {feed.input!r} is fed by {source}, which runs once per frame, and is read once"
         yield from _inputs(where, layout, step, given)
         if isinstance(step, Loop):
             loops.add(step.name)
         else:
             computed[step.name] = {tensor.name for tensor in known[step.component].outputs}
+
+
+def _is_for_each_frame(step: Step | Loop, name: str) -> bool:
+    return name in step.frames if isinstance(step, Loop) else step.per == Per.FRAME
 
 
 def _inputs(where: str, layout: Layout, step: Step | Loop, given: set[str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from sam3_build import registry
 from sam3_build.family_checks import problems
-from sam3_build.spec import Feed, Layout, Loop, ModelFamily, Pipeline, Step
+from sam3_build.spec import ComponentSpec, Feed, Layout, Loop, ModelFamily, Per, Pipeline, Step, TensorSpec
 
 
 def family(**changes: Step | Loop) -> ModelFamily:
@@ -69,4 +69,25 @@ def test_what_a_loop_gets_must_be_fed_or_given_and_its_components_exist() -> Non
         "pipeline video, track: input 'points' is neither fed nor among what prompts give; did you mean 'point'?",
         "pipeline video, track: input 'features' is neither fed nor among what prompts give; known: point",
         "pipeline video, again: no component named 'txt_encoder'; did you mean 'text_encoder'?",
+    ]
+
+
+def test_rows_a_step_per_frame_and_names_of_a_plan_are_held_against_what_can_be_run() -> None:
+    def tensor(name: str, *dims: int | str) -> TensorSpec:
+        return TensorSpec(name, "float32", dims)
+
+    encoder = ComponentSpec("encoder", (tensor("images", "batch"),), (tensor("features", "batch"),), ())
+    decoder = ComponentSpec(
+        "samples", (tensor("features", "batch"),), (tensor("masks", "rows"), tensor("all", 1)), (), row_dim="rows"
+    )
+    steps = (Step("encoder", per=Per.FRAME), Step("samples", (Feed("features", (("encoder", "features"),)),)))
+    twice = Loop("track", ("encoder",))
+    layout = Layout((encoder, decoder), (Pipeline("video", object, ("images",), (*steps, twice)),), ("batch", "rows"))
+    found = problems(replace(registry.family("sam3_image"), layouts={"v1": layout}))
+    assert [text.removeprefix("layout v1: ") for text in found] == [
+        "no component, loop or pipeline may be called 'samples'",
+        "pipeline video: encoder stands in two steps; what both record would have one name",
+        "component samples: row_dim 'rows' stands in none of its inputs; known: batch",
+        "component samples: row_dim 'rows' does not stand in output all, so that its rows cannot be joined",
+        "pipeline video, samples: 'features' is fed by encoder, which runs once per frame, and is read once",
     ]

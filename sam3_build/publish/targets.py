@@ -111,10 +111,10 @@ def _publish(session: Session, found: Judged, target: str) -> Published:
     if not passing or len(passing) == len(parts):
         return _publish_all(whole)
     withheld = {part: reasons for part, reasons in each.items() if part not in passing}
-    if any(_refuses_all(session, found, target, part, reasons) for part, reasons in withheld.items()):
+    rest = Candidate(session, found, target, passing)
+    if any(_refuses_all(rest, Candidate(session, found, target, (part,)), withheld[part]) for part in withheld):
         return _publish_all(whole)
-    done = _publish_all(Candidate(session, found, target, passing))
-    return replace(done, withheld=_named(whole, withheld))
+    return replace(_publish_all(rest), withheld=_named(whole, withheld))
 
 
 def _named(whole: Candidate, withheld: Mapping[Part, tuple[Reason, ...]]) -> dict[str, tuple[Reason, ...]]:
@@ -135,14 +135,17 @@ def _named(whole: Candidate, withheld: Mapping[Part, tuple[Reason, ...]]) -> dic
     return found
 
 
-def _refuses_all(session: Session, found: Judged, target: str, part: Part, reasons: Iterable[Reason]) -> bool:
-    """Whether a part that does not pass stops the others: it is foreign, or published and not known to be wrong."""
+def _refuses_all(rest: Candidate, part: Candidate, reasons: Iterable[Reason]) -> bool:
+    """Whether a part that does not pass stops the rest: it is foreign, or published and not known to be wrong.
+
+    What the rest needs too is published with it, and says nothing of the part.
+    """
     kinds = {reason.kind for reason in reasons}
     if Cause.FOREIGN in kinds or kinds & {Cause.FAILED, Cause.NOT_JUDGED}:
         return Cause.FOREIGN in kinds
-    published = folder.listed(published_folder(session, target))
-    items = Candidate(session, found, target, (part,)).items
-    return any(file in published for item in items for file in _files(item))
+    published = folder.listed(published_folder(part.session, part.name))
+    own = {file for item in part.items for file in _files(item)}
+    return not own.isdisjoint(published.keys() - {file for item in rest.items for file in _files(item)})
 
 
 def _files(item: Item) -> set[str]:

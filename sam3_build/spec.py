@@ -56,7 +56,7 @@ class ComponentSpec:
 
     `row_dim` is the open dim whose rows do not depend on each other, where it is not the first dim of all outputs.
     `fp32_nodes` are `fnmatch` patterns on node names (coordinate arithmetic) that every reduced precision keeps.
-    `networks` maps a reference to what the family's forward code calls the network that feeds itself that way; empty
+    `networks` maps a reference to what the family's `modules.py` calls the network that feeds itself that way; empty
     where the reference is a matter of feeding alone, and the network bears the component's name.
     """
 
@@ -245,8 +245,6 @@ class ModelFamily:
     the config of such a file, a torch file that comes without one; None where a config must be named.
     `cases` gives the shapes of the cases that samples become, so that profiles are checked against them before
     anything is built; `usual_static` are the published model's sizes, for a checkpoint whose config is not known yet.
-    `result` is the kind of what its last component's outputs become (`results/<kind>`), by `find` of its `results.py`;
-    None where only tensors are compared.
     """
 
     name: str
@@ -370,7 +368,7 @@ class Action:
     """One step of a plan. No key has its name, `uses`, `reads`, `after`, `gpu`, `processor`, `view`, `env`, `blocked`.
 
     arguments: the parameters of its stage, typed; `params` is the document of them that the key holds
-    recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.forward`)
+    recipe: module names below `sam3_build` whose code the action uses (`stages.export`, `families.sam3_image.modules`)
     uses:   names of the parts of its output that the plan uses: it fails when its record refuses one of them, such as a
             component whose weights are not finite. They are no parameter of the stage
     files:  role -> source file outside the store; its content digest enters the key, never its path

@@ -99,7 +99,7 @@ def _refuse_nesting(model: ir.Model) -> None:
         if any(attribute.type.name in ("GRAPH", "GRAPHS") for attribute in node.attributes.values()):
             raise BuildError(
                 f"node {node.name!r} ({node.op_type}) has a subgraph; no reduced precision can be written into it. "
-                "Replace it in the family's forward code or with a patch, or build this component in fp32 only"
+                "Replace it in the family's `modules.py` or with a patch, or build this component in fp32 only"
             )
 
 

@@ -137,7 +137,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class ResolvedComponent:
-    """One component, whatever its precision. `network` is what the family's forward code calls it.
+    """One component, whatever its precision. `network` is what the family's `modules.py` calls it.
 
     row_dim:  the open dim whose rows are independent, if there is one
     recordings: one for each pipeline that has samples and runs it

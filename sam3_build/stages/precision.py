@@ -85,7 +85,7 @@ def _require_fp32(model: ir.Model, component: str) -> int:
             origin = f"written by node {producer.name!r}" if producer else "an input or a weight"
             raise BuildError(
                 f"{component}: tensor {value.name!r} ({origin}) is {value.dtype.name}, but every floating tensor of an "
-                "exported graph must be FLOAT; cast it in the family's forward code"
+                "exported graph must be FLOAT; cast it in the family's `modules.py`"
             )
     return len(floating)
 

@@ -1,4 +1,4 @@
-"""Takes pictures, words and boxes; returns the inputs of the whole network for every case that is compared."""
+"""Takes a pipeline's samples, pictures or clips and prompts; returns what each of its cases is given, as arrays."""
 
 from __future__ import annotations
 

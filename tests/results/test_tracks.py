@@ -352,7 +352,7 @@ def test_what_depends_on_the_order_of_objects_fails_and_is_named(
 
 def test_where_no_clip_has_two_objects_their_order_is_not_run() -> None:
     (order,) = [row for row in judged({"clip0": clip()}) if row.metric == "order"]
-    assert (order.verdict, order.reason) == (Verdict.NOT_RUN, "no clip has two objects")
+    assert (order.verdict, order.reason) == (Verdict.NOT_RUN, "no clip has prompts for two objects on one frame")
 
 
 def test_of_a_long_clip_the_frames_that_differ_are_among_those_that_are_drawn() -> None:

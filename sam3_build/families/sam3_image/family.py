@@ -30,7 +30,7 @@ POSITIONS = TensorSpec("fpn_pos_2", "float32", ("batch", "hidden_size", "feat_2_
 # The label of a box that counts as absent: it pads a row, or is the one box of a prompt without boxes.
 IGNORED_LABEL = -10
 
-# Box edges, sine encodings, relative positions and box refinement run in modules named `coordinates` (see forward.py):
+# Box edges, sine encodings, relative positions and box refinement run in modules named `coordinates`:
 # a half-precision coordinate is off by a quarter of a pixel at 1008 pixels.
 COORDINATES = ("*.coordinates.*",)
 

@@ -218,7 +218,7 @@ class TrackStatistics:
             metric: apart if self.objects else nothing for metric in OF_MASKS if self.frames and metrics[metric] is None
         }
         if self.frames and metrics["order"] is None:
-            not_run["order"] = "no clip has two objects" if not self.reordered else apart
+            not_run["order"] = "no clip has prompts for two objects on one frame" if not self.reordered else apart
         where = {metric: [*texts, *(self.swaps if metric in OF_MASKS else ())] for metric, texts in self.where.items()}
         where |= {"nonfinite": self.outputs.where} if self.outputs.where else {}
         return {

@@ -28,7 +28,7 @@ def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
     """
     statistics = InstanceStatistics(request.score_threshold)
     sheet = Sheet(f"PyTorch fp32 against {request.target}{request.parity}", request.target)
-    on_sheet: set[int] = set()
+    on_sheet, drawn = set[int](), set[int]()
     overlays: list[Overlay] = []
     for case in request.cases:
         expected, actual = case.expected(), case.actual()
@@ -48,7 +48,8 @@ def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
             if comparable:
                 file = f"overlay.{case.name}.{row}.png"
                 write_overlay(out / file, panels(picture, boxes, found_expected, found_actual, pairs))
-                overlays.append(_overlay(file, place, prompts, measured))
+                overlays.append(_overlay(file, place, prompts, measured, repeats=sample in drawn))
+                drawn.add(sample)
             if sample not in on_sheet:
                 on_sheet.add(sample)
                 small = panels(picture, boxes, found_expected, found_actual, pairs, WIDTH)
@@ -74,8 +75,9 @@ def _row(outputs: Arrays, row: int) -> Arrays:
     return {name: array[row] if array.ndim and row < len(array) else array for name, array in outputs.items()}
 
 
-def _overlay(file: str, place: PictureRow, prompts: Mapping[str, Json], measured: Mapping[str, Json]) -> Overlay:
-    repeats = place.case != f"sample{place.sample}"
+def _overlay(
+    file: str, place: PictureRow, prompts: Mapping[str, Json], measured: Mapping[str, Json], *, repeats: bool
+) -> Overlay:
     title = f"sample {place.sample}: {prompt(prompts)}" + (f" ({place.case}, row {place.row})" if repeats else "")
     return Overlay(file, title, found(measured), differences(measured), _metrics(measured), repeats)
 

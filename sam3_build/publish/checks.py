@@ -127,9 +127,14 @@ class _Lineage:
 
 
 def pipelines_of(manifest: Manifest) -> tuple[Pipeline, ...]:
-    """Return the pipelines of the layout of which a component is built."""
-    family = registry.family(manifest.family).laid_out(manifest.layout)
-    return tuple(p for p in family.pipelines if set(p.components) & set(manifest.components))
+    """Return the pipelines of the layout that a target may have: with samples, or the only ones to run what is built.
+
+    Another one that shares a component with these is one that the manifest does not ask for.
+    """
+    family, built = registry.family(manifest.family).laid_out(manifest.layout), set(manifest.components)
+    sampled = {sample.pipeline for sample in manifest.samples}
+    shown = {name for p in family.pipelines if p.name in sampled for name in p.components}
+    return tuple(p for p in family.pipelines if built & set(p.components) - (set() if p.name in sampled else shown))
 
 
 @dataclass(frozen=True)

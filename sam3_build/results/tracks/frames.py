@@ -38,11 +38,14 @@ class Seen:
     @property
     def words(self) -> str:
         """Return what is asked on this frame: `: object 1 by 1 point`; empty where nothing is."""
-        parts = [
-            f"object {one['object']} by {prompt(one)}" if one.get("object") is not None else f"without {one['remove']}"
-            for one in self.prompts
-        ]
-        return f": {', '.join(parts)}" if parts else ""
+        return f": {', '.join(map(_asked, self.prompts))}" if self.prompts else ""
+
+
+def _asked(one: Mapping[str, Json]) -> str:
+    """Return one prompt in words; a text needs no object, since it may mean several."""
+    if one.get("object") is not None:
+        return f"object {one['object']} by {prompt(one)}"
+    return f"without {one['remove']}" if one.get("remove") is not None else prompt(one)
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def _check_clip(keys: Keys, sample: SampleFile, report: Report) -> None:
     for key in (key for key in prompts.KEYS if _has(sample, key)):
         report.add_key((*keys, key), f"stands beside a clip, whose prompts are on frames: `prompts: [{ON_FRAME}]`")
     present: set[int] = set()
-    for i, prompt in enumerate(sample.prompts or ()):
+    for i, prompt in sorted(enumerate(sample.prompts or ()), key=lambda numbered: numbered[1].frame):
         at = (*keys, "prompts", i)
         if sample.frames is not None and prompt.frame >= sample.frames:
             report.add(

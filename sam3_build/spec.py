@@ -176,6 +176,10 @@ class Layout:
     pipelines: tuple[Pipeline, ...]
     dynamic_dims: tuple[str, ...]
 
+    def label(self, pipeline: str) -> str:
+        """Return what comparisons, tolerances and files of the view call a pipeline: the only one, `pipeline`."""
+        return pipeline if len(self.pipelines) > 1 else PIPELINE
+
 
 # The layout of a manifest that names none.
 USUAL_LAYOUT = "v1"
@@ -289,7 +293,7 @@ class ModelFamily:
 
     def label(self, pipeline: str) -> str:
         """Return what comparisons, tolerances and files of the view call a pipeline: the only one, `pipeline`."""
-        return pipeline if len(self.pipelines) > 1 else PIPELINE
+        return self.layouts[self.layout].label(pipeline)
 
     def row_dim(self, component: ComponentSpec) -> str | None:
         """Return the open dim whose rows do not depend on each other: all outputs have it, and an input; or None."""

@@ -81,7 +81,7 @@ def _by_precisions(root: Value) -> Iterator[Void]:
 
 
 def _by_layout(root: Value, changes: Changes) -> Iterator[Void]:
-    """Components, their tolerances and dimensions that only other layouts of the family have."""
+    """Components, dimensions, and tolerances of these and of pipelines, that only other layouts of the family have."""
     chosen = root.get(("layout",))
     name = USUAL_LAYOUT if chosen is None else chosen.data
     by = changes.get(("layout",)) if chosen is None else chosen.place
@@ -96,11 +96,17 @@ def _by_layout(root: Value, changes: Changes) -> Iterator[Void]:
         return {part for layout in layouts.values() for part in parts(layout)} - {*parts(layouts[name])}
 
     components = elsewhere(lambda layout: [component.name for component in layout.components])
+    judged = elsewhere(_judged)
     yield Void(("components",), components, by)
     for precision in _entries(root, ("tolerances",)):
-        yield Void(("tolerances", precision), components, by)
+        yield Void(("tolerances", precision), judged, by)
     for profile in _entries(root, ("shape_profiles",)):
         yield Void(("shape_profiles", profile), elsewhere(lambda layout: layout.dynamic_dims), by)
+
+
+def _judged(layout: Layout) -> list[str]:
+    """Return what tolerances are given for: components, and pipelines by their labels."""
+    return [*(c.name for c in layout.components), *(layout.label(pipeline.name) for pipeline in layout.pipelines)]
 
 
 def _by_components(root: Value, changes: Changes) -> Iterator[Void]:

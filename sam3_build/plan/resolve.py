@@ -117,10 +117,8 @@ def _pipelines(manifest: Manifest, family: ModelFamily) -> Iterator[ResolvedPipe
     """Yield the pipelines that have samples. What the first of several runs has plain names."""
     listed, files = as_params(manifest.samples)
     named: set[str] = set()
-    for pipeline in family.pipelines:
+    for number, pipeline in enumerate(p for p in family.pipelines if any(p.name == name for name, _ in listed)):
         samples = tuple(sample for name, sample in listed if name == pipeline.name)
-        if not samples:
-            continue
         after = f"@{pipeline.name}"
         steps = {
             step.name: ResolvedStep(
@@ -142,7 +140,7 @@ def _pipelines(manifest: Manifest, family: ModelFamily) -> Iterator[ResolvedPipe
         yield ResolvedPipeline(
             spec=pipeline,
             label=label,
-            suffix=after if named else "",
+            suffix=after if number else "",
             samples=samples,
             files=_files_of(samples, files),
             steps=steps,

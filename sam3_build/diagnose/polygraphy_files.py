@@ -64,6 +64,9 @@ def write(
     BuildError for names that the manifest lacks, an `out` that is in use, and a target that cannot be built here
     """
     comparison = comparisons_of(session, component, precision, target)[0]
+    measured = next(c for c in session.plan.comparisons if c.name == f"{component}.{BASELINE}")
+    if not measured.action:
+        raise BuildError(f"{component} has nothing recorded to run it on: {measured.not_run}")
     backend = registry.backend(session.manifest.targets[target].backend) if target else None
     if backend and backend.polygraphy is None:
         raise BuildError(f"{target}: `polygraphy run` cannot run {backend.product}")

@@ -218,10 +218,13 @@ class _Trials:
 
 
 def _comparison(plan: Plan, component: str, precision: str) -> Comparison:
-    """Return the comparison of a component's graph on ONNX Runtime's CPU."""
+    """Return the comparison of a component's graph on ONNX Runtime's CPU; BuildError where no sample runs it."""
     wanted = (component, precision, None, Kind.PARITY)
-    measured = (c for c in plan.comparisons if c.action)  # some only say what cannot be run
-    return next(c for c in measured if (c.component, c.precision, c.target, c.kind) == wanted)
+    found = [c for c in plan.comparisons if (c.component, c.precision, c.target, c.kind) == wanted]
+    measured = [c for c in found if c.action]  # some only say what cannot be run
+    if not measured:
+        raise BuildError(f"{component}.{precision} cannot be measured: {found[0].not_run}")
+    return measured[0]
 
 
 def _failing(rows: Sequence[Row]) -> list[Row]:

@@ -215,7 +215,8 @@ class ResolvedPipeline:
     @property
     def tools(self) -> tuple[str, ...]:
         """What reads its samples' files, beside what reads pictures: PyAV, where one is a video file."""
-        return ("av",) if any(is_video(file) for file in self.files.values()) else ()
+        clips = (self.files[role] for sample in self.samples if sample.frames for role in sample.pictures)
+        return ("av",) if any(map(is_video, clips)) else ()
 
     @property
     def is_compared(self) -> bool:

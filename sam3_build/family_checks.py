@@ -58,7 +58,7 @@ def _rows(component: ComponentSpec, layout: Layout) -> Iterator[str]:
 
 def _pipeline(layout: Layout, pipeline: Pipeline) -> Iterator[str]:
     known = {component.name: component for component in layout.components}
-    given, computed, loops = set(pipeline.gives), dict[str, set[str]](), set[str]()
+    given, computed = set(pipeline.gives), dict[str, set[str]]()
     per_frame = {step.name for step in pipeline.steps if isinstance(step, Step) and step.per == Per.FRAME}
     for step in pipeline.steps:
         where = f"pipeline {pipeline.name}, {step.name}"
@@ -67,18 +67,16 @@ def _pipeline(layout: Layout, pipeline: Pipeline) -> Iterator[str]:
             continue
         for feed in step.feeds:
             for source, output in feed.sources:
-                if source not in computed and source not in loops:
-                    yield f"{where}: {feed.input!r} is fed by {source!r}{did_you_mean(source, [*computed, *loops])}"
-                elif source in computed and output not in computed[source]:
+                if source not in computed:
+                    yield f"{where}: {feed.input!r} is fed by {source!r}{did_you_mean(source, computed)}"
+                elif output not in computed[source]:
                     hint = did_you_mean(output, computed[source])
                     yield f"{where}: {feed.input!r} is fed by output {output!r} of {source}{hint}"
                 elif source in per_frame and not _is_for_each_frame(step, feed.input):
                     yield f"{where}: {feed.input!r} is fed by {source}, which runs once per frame, and is read once"
         yield from _inputs(where, layout, step, given)
-        if isinstance(step, Loop):
-            loops.add(step.name)
-        else:
-            computed[step.name] = {tensor.name for tensor in known[step.component].outputs}
+        outputs = step.outputs if isinstance(step, Loop) else [tensor.name for tensor in known[step.component].outputs]
+        computed[step.name] = set(outputs)
 
 
 def _is_for_each_frame(step: Step | Loop, name: str) -> bool:

@@ -91,6 +91,7 @@ class LoopParams(Params):
     """What a loop is: see `spec.Loop`."""
 
     name: str
+    outputs: tuple[str, ...]
     given: tuple[str, ...]
     feeds: tuple[Feed, ...]
     frames: tuple[str, ...]

@@ -126,6 +126,7 @@ class Loop:
 
     That is `loops.<name>(networks, given, frames) -> arrays` of the family (see `pipeline/loop.py`).
 
+    outputs: names of the arrays that it returns
     given:  names of the arrays of a case's prompts that it reads
     feeds:  what it gets of earlier steps; of steps that run per frame, an array for each frame
     frames: names of the arrays that it gets for each frame: given ones, and inputs of `feeds`
@@ -133,6 +134,7 @@ class Loop:
 
     name: str
     components: tuple[str, ...]
+    outputs: tuple[str, ...]
     given: tuple[str, ...] = ()
     feeds: tuple[Feed, ...] = ()
     frames: tuple[str, ...] = ()

@@ -62,7 +62,10 @@ def test_components_loops_and_pipelines_have_names_of_their_own() -> None:
 
 def test_what_a_loop_gets_must_be_fed_or_given_and_its_components_exist() -> None:
     component = registry.family("sam3_image").layouts["v1"].components[1]
-    loops = (Loop("track", ("text_encoder",), given=("points",), frames=("features",)), Loop("again", ("txt_encoder",)))
+    loops = (
+        Loop("track", ("text_encoder",), ("ids",), given=("points",), frames=("features",)),
+        Loop("again", ("txt_encoder",), ()),
+    )
     layout = Layout((component,), (Pipeline("video", object, ("point",), loops),), ())
     found = problems(replace(registry.family("sam3_image"), layouts={"v1": layout}))
     assert [text.partition(": ")[2] for text in found] == [
@@ -81,7 +84,7 @@ def test_rows_a_step_per_frame_and_names_of_a_plan_are_held_against_what_can_be_
         "samples", (tensor("features", "batch"),), (tensor("masks", "rows"), tensor("all", 1)), (), row_dim="rows"
     )
     steps = (Step("encoder", per=Per.FRAME), Step("samples", (Feed("features", (("encoder", "features"),)),)))
-    twice = Loop("track", ("encoder",))
+    twice = Loop("track", ("encoder",), ())
     layout = Layout((encoder, decoder), (Pipeline("video", object, ("images",), (*steps, twice)),), ("batch", "rows"))
     found = problems(replace(registry.family("sam3_image"), layouts={"v1": layout}))
     assert [text.removeprefix("layout v1: ") for text in found] == [

@@ -56,7 +56,7 @@ VIDEO = Pipeline(
     ("images",),
     (
         Step("enc", per=Per.FRAME),
-        Loop("track", ("dec", "mem"), feeds=(FEATURES,), frames=("features",)),
+        Loop("track", ("dec", "mem"), ("masks",), feeds=(FEATURES,), frames=("features",)),
         Step("refine", (Feed("masks", (("track", "masks"),)),)),
     ),
     result="tracks",

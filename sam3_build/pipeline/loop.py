@@ -81,6 +81,14 @@ def checked(component: str, inputs: Arrays, names: Sequence[str]) -> None:
         raise BuildError(f"a loop's call of {component}{' and'.join(filter(None, (lacks, more)))}")
 
 
+def returned(loop: LoopParams, arrays: Arrays) -> Arrays:
+    """Return what a loop returned; BuildError when it is not what the family declares."""
+    if set(arrays) != set(loop.outputs):
+        declared, actual = ", ".join(sorted(loop.outputs)), ", ".join(sorted(arrays)) or "nothing"
+        raise BuildError(f"loop {loop.name} returns {actual}, and its family declares {declared}")
+    return arrays
+
+
 # ------------------------------------------------------------------ which calls are recorded
 
 

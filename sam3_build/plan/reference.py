@@ -103,7 +103,7 @@ def _loop(model: ResolvedModel, resolved: ResolvedStep, loop: Loop, inputs: dict
 
 def loop_params(loop: Loop) -> LoopParams:
     """Return what stages get of a loop."""
-    return LoopParams(name=loop.name, given=loop.given, feeds=loop.feeds, frames=loop.frames)
+    return LoopParams(name=loop.name, outputs=loop.outputs, given=loop.given, feeds=loop.feeds, frames=loop.frames)
 
 
 def export(model: ResolvedModel, component: ResolvedComponent) -> Action:

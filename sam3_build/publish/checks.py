@@ -234,6 +234,8 @@ class Candidate:
         yield from self._uncompared(item)
         for comparison, rows in item.own:
             what = f"{comparison.component}.{comparison.precision}"
+            if comparison.pipeline not in item.pipelines and not any(row.verdict == Verdict.FAIL for row in rows):
+                continue  # what another pipeline did not measure of a shared component stands against that one alone
             if comparison.not_run is not None:
                 yield Reason(Cause.NOT_RUN, what, comparison.not_run)
             elif self._is_measured(comparison):

@@ -54,9 +54,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
                 skipped[case.name] = before[min(unread)]
                 continue
             try:
-                found = run_loop(
-                    networks, loop.given(case, params.loop, inputs), loop.Frames(case, params.loop, inputs)
-                )
+                given, of_frames = loop.given(case, params.loop, inputs), loop.Frames(case, params.loop, inputs)
+                found = loop.returned(params.loop, run_loop(networks, given, of_frames))
             except _MisfitError as misfit:
                 skipped[case.name] = str(misfit)
                 continue

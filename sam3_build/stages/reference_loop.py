@@ -42,7 +42,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     for case in listed_cases(inputs[chain.GIVEN]):
         if case.like:
             continue
-        found = run_loop(networks, loop.given(case, params.loop, inputs), loop.Frames(case, params.loop, inputs))
+        given, frames = loop.given(case, params.loop, inputs), loop.Frames(case, params.loop, inputs)
+        found = loop.returned(params.loop, run_loop(networks, given, frames))
         require_finite(case.name, found)
         write_recorded(out / f"{case.name}.npz", {}, found)
         for name, network in networks.items():

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sam3_build import registry
-from sam3_build.params import SamplesParams
+from sam3_build.params import SampleParams, SamplesParams
 from sam3_build.pipeline.cases import PromptRequest, write_cases
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
@@ -35,7 +35,15 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     listed = write_cases(code.prompts.make_cases(request), out)
     for case in listed:
         logging.getLogger(__name__).info("%s: samples %s, %s frames", case.name, list(case.samples), case.frames)
-    return {"cases": [case.name for case in listed], "rows": max((len(case.samples) for case in listed), default=0)}
+    rows = max((len(case.samples) for case in listed), default=0)
+    return {"cases": [case.name for case in listed], "rows": max(rows, *map(_objects, params.samples))}
+
+
+def _objects(sample: SampleParams) -> int:
+    """Return how many objects the prompts of a clip name: so many rows a loop runs at once."""
+    prompts = sample.prompts.get("prompts")
+    listed = prompts if isinstance(prompts, list | tuple) else ()
+    return len({prompt.get("object") for prompt in listed if isinstance(prompt, Mapping)} - {None})
 
 
 STAGE = Stage(

@@ -74,6 +74,7 @@ FAMILY = ModelFamily(
                         Loop(
                             "track",
                             components=("decode", "update_state"),
+                            outputs=("ids", "masks", "visible"),
                             given=("prompt_frames", "prompt_objects", "prompt_points"),
                             feeds=(Feed("features", (("frame_encoder", "features"),)),),
                             frames=("features",),

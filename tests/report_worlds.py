@@ -17,6 +17,7 @@ from sam3_build.compare.judge import RANGE_PARITY, result_gates
 from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.documents import Params
 from sam3_build.execution.session import Session, open_session
+from sam3_build.plan.make import make_plan
 from sam3_build.report.html.sources import Sources
 from sam3_build.report.table import judged
 from sam3_build.results.instances.result import RESULT
@@ -33,7 +34,11 @@ FINE = {"count": 0, "mask_iou": 0.9987, "box_iou": 0.9991, "score": 0.0012, "pre
 
 @cache
 def session() -> Session:
-    return open_session(ROOT, None, {"SAM3_STORE": "/nonexistent"})
+    """Return a session of the default manifest without what OpenVINO runs: no machine's own verdicts are in a world."""
+    opened = open_session(ROOT, None, {"SAM3_STORE": "/nonexistent"})
+    targets = {name: target for name, target in opened.manifest.targets.items() if target.backend != "openvino"}
+    manifest = replace(opened.manifest, precisions=("fp32", "fp16"), targets=targets)
+    return replace(opened, manifest=manifest, plan=make_plan(manifest))
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,7 @@ def _replace(data: Plain, keys: Keys, kind: str) -> None:
     assert isinstance(parent, dict)
     parent.pop(str(last), None)
     if kind == "missing":
-        numbers: dict[str, Plain] = {"seed": 0, "opset": 18}
+        numbers: dict[str, Plain] = {"seed": 0, "opset": 18, "frame": 0}
         shapes: dict[str, Plain] = {"precisions": [], "samples": [], "checkpoint": {}, "components": {}, "targets": {}}
         parent[str(last)] = {**numbers, **shapes}.get(str(last), "")
 

@@ -276,6 +276,21 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
         f"video: clip, frames: 0, prompts: [{{frame: 0, object: 1, {POINT}}}]",
         ("samples[0].frames: must be at least 1, found the number 0",),
     ),
+    "more frames than a picture has": (
+        f"video: scene.png, frames: 3, prompts: [{{frame: 0, object: 1, {POINT}}}]",
+        (
+            "samples[0].frames: is 3, but 'scene.png' is one picture; "
+            "a clip is a folder of pictures or a video file",
+        ),
+    ),
+    "a frame before the first": (
+        f"{CLIP}, prompts: [{{frame: -1, object: 1, {POINT}}}]",
+        ("samples[0].prompts[0].frame: must be at least 0, found the number -1",),
+    ),
+    "a prompt on no frame": (
+        f"{CLIP}, prompts: [{{object: 1, {POINT}}}]",
+        ("samples[0].prompts[0].frame: required key 'frame' is missing",),
+    ),
     "a frame that is not taken": (
         f"video: clip, frames: 2, prompts: [{{frame: 2, object: 1, {POINT}}}]",
         ("samples[0].prompts[0].frame: is 2, but 2 frames are taken, 0 to 1",),

@@ -19,7 +19,7 @@ from sam3_build.manifest.shape import ManifestFile, PromptFile, SampleFile
 from sam3_build.manifest.types import Sample
 from sam3_build.manifest.yaml_tree import Value
 from sam3_build.pipeline import prompts
-from sam3_build.pipeline.images import SUFFIXES
+from sam3_build.pipeline.images import SUFFIXES, is_video
 from sam3_build.spec import ModelFamily, Pipeline
 
 # What belongs to a clip, beside its prompts.
@@ -103,6 +103,9 @@ def _check_files(keys: Keys, sample: SampleFile, report: Report) -> None:
             report.add((*keys, "video"), f"folder {path.name!r} holds no picture ({', '.join(SUFFIXES)})")
         elif sample.frames is not None and sample.frames > there:
             report.add((*keys, "frames"), f"is {sample.frames}, but folder {path.name!r} holds {there} pictures")
+    elif not is_video(path) and sample.frames is not None and sample.frames > 1:
+        what = "one picture; a clip is a folder of pictures or a video file"
+        report.add((*keys, "frames"), f"is {sample.frames}, but {path.name!r} is {what}")
     if sample.frames is None:
         report.add((*keys, "frames"), "required key 'frames' is missing: how many frames of the clip are taken")
 

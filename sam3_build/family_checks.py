@@ -35,6 +35,9 @@ def _names(layout: Layout) -> Iterator[str]:
         yield f"two components, loops or pipelines are called {name!r}"
     for name in (n for n in TAKEN if n in names):
         yield f"no component, loop or pipeline may be called {name!r}"
+    # Actions and files are called after them, and `@`, `.`, `:` and `/` mean something there.
+    for name in dict.fromkeys(n for n in names if not n.isidentifier()):
+        yield f"{name!r} is no name of a component, loop or pipeline: letters, digits and _ make one"
     for pipeline in layout.pipelines:
         run = pipeline.components
         for name in dict.fromkeys(n for n in run if run.count(n) > 1):

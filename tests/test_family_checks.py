@@ -60,6 +60,15 @@ def test_components_loops_and_pipelines_have_names_of_their_own() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["image@night", "image.2", "a/b", "build:image", ""])
+def test_a_name_in_which_a_character_means_something_else_is_refused(name: str) -> None:
+    whole = registry.family("sam3_image")
+    layout = whole.layouts["v1"]
+    renamed = replace(layout, pipelines=(replace(layout.pipelines[0], name=name),))
+    (wrong,) = problems(replace(whole, layouts={"v1": renamed}))
+    assert wrong.startswith(f"layout v1: {name!r} is no name of a component, loop or pipeline")
+
+
 def test_what_a_loop_gets_must_be_fed_or_given_and_its_components_exist() -> None:
     component = registry.family("sam3_image").layouts["v1"].components[1]
     loops = (

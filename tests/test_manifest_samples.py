@@ -278,10 +278,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "more frames than a picture has": (
         f"video: scene.png, frames: 3, prompts: [{{frame: 0, object: 1, {POINT}}}]",
-        (
-            "samples[0].frames: is 3, but 'scene.png' is one picture; "
-            "a clip is a folder of pictures or a video file",
-        ),
+        ("samples[0].frames: is 3, but 'scene.png' is one picture; a clip is a folder of pictures or a video file",),
     ),
     "a frame before the first": (
         f"{CLIP}, prompts: [{{frame: -1, object: 1, {POINT}}}]",

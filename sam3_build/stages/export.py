@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build import registry
-from sam3_build.errors import BuildError
+from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.graph.files import save
 from sam3_build.graph.names import name_from_scopes
 from sam3_build.params import ExportParams
@@ -86,6 +86,12 @@ def to_onnx(module: nn.Module, interface: Interface, opset: int) -> Model:
     import torch
 
     sizes = interface.sizes
+    for t in interface.inputs:
+        if unsized := [d for d in t.dims if isinstance(d, str) and d not in sizes]:
+            raise BuildError(
+                f"input {t.name!r} has a dim {unsized[0]!r} that is neither one of the layout's dynamic_dims nor of the "
+                f"family's static_dims{did_you_mean(unsized[0], sizes)}"
+            )
     examples = {
         t.name: torch.ones([sizes[d] if isinstance(d, str) else d for d in t.dims], dtype=getattr(torch, t.dtype))
         for t in interface.inputs

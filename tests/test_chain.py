@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import miniature
 import numpy as np
 import pytest
 
 from sam3_build import registry
+from sam3_build.errors import BuildError
 from sam3_build.params import NetworkParams
 from sam3_build.pipeline import chain
+from sam3_build.pipeline.cases import Case, write_cases
 from sam3_build.spec import ComponentSpec, Feed, Step, TensorSpec
 from sam3_build.stages._networks import network_session
 
@@ -101,3 +104,9 @@ def test_links_of_a_chain_give_what_the_whole_chain_gives_in_memory(precision: s
             assert sorted(expected.files) == sorted(found)
             for output, array in found.items():
                 np.testing.assert_allclose(array, expected[output], atol=2e-5 * np.abs(array).max(), err_msg=output)
+
+
+def test_two_cases_of_one_name_are_refused(tmp_path: Path) -> None:
+    case = Case("clip0", (0,), {"points": np.zeros(2, np.float32)})
+    with pytest.raises(BuildError, match="two cases called 'clip0'"):
+        write_cases([case, case], tmp_path)

@@ -106,6 +106,11 @@ def write_cases(cases: Iterable[Case], out: Path) -> list[ListedCase]:
 
     listed: dict[str, ListedCase] = {}
     for case in cases:
+        if case.name in listed:
+            raise BuildError(
+                f"the family's `make_cases` gives two cases called {case.name!r}; of a clip, the one whose sample "
+                "`is_reordered` needs a name of its own, and `like`"
+            )
         np.savez(out / f"{case.name}.npz", allow_pickle=False, **dict(case.arrays))
         count = listed[case.like].frames if case.like else 0
         for arrays in () if case.like else case.frames:

@@ -266,6 +266,18 @@ def test_a_case_that_is_no_clip_or_tracks_of_other_frames_are_refused_by_name(tm
 # ------------------------------------------------------------------ pictures
 
 
+def test_two_objects_of_one_id_are_refused(tmp_path: Path) -> None:
+    twice = {"a": {**clip(), "ids": np.array([1, 1])}}
+    with pytest.raises(BuildError, match=r"two objects of one id: \[1, 1\]"):
+        RESULT.compare(request(twice, twice), tmp_path)
+
+
+def test_a_result_of_another_kind_is_refused(tmp_path: Path) -> None:
+    wrong = replace(request({"a": clip()}, {"a": clip()}), find=lambda outputs, size, threshold: None)
+    with pytest.raises(BuildError, match="gives NoneType for a pipeline whose result is tracks"):
+        RESULT.compare(wrong, tmp_path)
+
+
 def panels_of(file: Path) -> list[np.ndarray]:
     with Image.open(file) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)

@@ -10,6 +10,7 @@ from sam3_build.compare.details import Overlay, write_details
 from sam3_build.drawing.captions import prompt
 from sam3_build.drawing.overlay import panels, write_overlay
 from sam3_build.drawing.sheet import SHEET, WIDTH, Entry, Sheet
+from sam3_build.errors import BuildError
 from sam3_build.pipeline.instances import Instances
 from sam3_build.pipeline.prompts import boxes_of
 from sam3_build.plugins import CompareRequest
@@ -66,7 +67,14 @@ def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
 
 def _find(request: CompareRequest, outputs: Arrays, size: tuple[int, ...]) -> Instances:
     result = request.find(outputs, (size[0], size[1]), request.score_threshold)
-    assert isinstance(result, Instances), "the family's `find` does not give what it declares as its result"
+    if not isinstance(result, Instances):
+        raise BuildError(f"the family's `find` gives {type(result).__name__} for a pipeline whose result is instances")
+    count = len(result.scores)
+    if result.boxes.shape != (count, 4) or result.masks.shape != (count, *size):
+        raise BuildError(
+            f"the family's `find` gives {count} scores with boxes {list(result.boxes.shape)} and masks "
+            f"{list(result.masks.shape)}, where boxes {[count, 4]} and masks {[count, *size]} are expected"
+        )
     return result
 
 

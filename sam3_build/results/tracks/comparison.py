@@ -68,7 +68,10 @@ def _sample(case: ComparedCase) -> tuple[int, ...]:
 def _find(request: CompareRequest, case: ComparedCase, sample: int, outputs: Arrays) -> Tracks:
     height, width = request.picture(sample, 0).shape[:2]
     result = request.find(outputs, (height, width), request.score_threshold)
-    assert isinstance(result, Tracks), "the family's `find` does not give what it declares as its result"
+    if not isinstance(result, Tracks):
+        raise BuildError(f"the family's `find` gives {type(result).__name__} for a pipeline whose result is tracks")
+    if len(set(result.ids.tolist())) < len(result.ids):
+        raise BuildError(f"case {case.name!r}: the family's `find` gives two objects of one id: {result.ids.tolist()}")
     shape = (case.frames, len(result.ids), height, width)
     if result.masks.shape != shape or result.visible.shape != shape[:2]:
         raise BuildError(

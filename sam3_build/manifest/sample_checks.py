@@ -194,13 +194,18 @@ def _looked_into(
     fit = {
         i: sample
         for i, sample in enumerate(file.samples)
-        if not report.is_broken(("samples", i)) and sample.image and pipeline_of(sample, family)
+        if not report.is_broken(("samples", i)) and _can_be_opened(sample, i, known) and pipeline_of(sample, family)
     }
     samples = {i: _sample(sample, family, report.root, i) for i, sample in fit.items()}
     if any(keys[:1] in ((), ("checkpoint",), ("tokenizer",)) for keys in known):
         return problems(family.name, samples, None, None)
     config = checkpoint_of(file.checkpoint, family, report.root).files.get("config")
     return problems(family.name, samples, tokenizer_of(file, family, report.root), config)
+
+
+def _can_be_opened(sample: SampleFile, number: int, known: Collection[Keys]) -> bool:
+    """Tell whether a sample has a picture, or a clip of which nothing is known to be wrong, such as its frames."""
+    return bool(sample.image or (sample.video and not any(keys[:2] == ("samples", number) for keys in known)))
 
 
 # ------------------------------------------------------------------ values

@@ -50,7 +50,9 @@ def family(name: str) -> ModelFamily:
     """Return the family declared in `families/<name>/family.py`. BuildError lists what is wrong with it."""
     found = _load("families", name, "FAMILY", f"families.{name}.family", ModelFamily)
     if found.name != name:
-        raise BuildError(f"sam3_build/families/{name}/family.py: is called {found.name!r}; a family has its folder's name")
+        raise BuildError(
+            f"sam3_build/families/{name}/family.py: is called {found.name!r}; a family has its folder's name"
+        )
     if problems := family_checks.problems(found):
         raise BuildError(f"sam3_build/families/{name}/family.py: " + "\n  ".join(problems))
     return found

@@ -89,7 +89,7 @@ def to_onnx(module: nn.Module, interface: Interface, opset: int) -> Model:
     for t in interface.inputs:
         if unsized := [d for d in t.dims if isinstance(d, str) and d not in sizes]:
             raise BuildError(
-                f"input {t.name!r} has a dim {unsized[0]!r} that is neither one of the layout's dynamic_dims nor of the "
+                f"input {t.name!r} has a dim {unsized[0]!r} that is neither in the layout's dynamic_dims nor in the "
                 f"family's static_dims{did_you_mean(unsized[0], sizes)}"
             )
     examples = {

@@ -184,7 +184,8 @@ def _who_takes(key: str | None, sample: SampleFile, family: ModelFamily) -> str:
                     fits = (prompts.frame_prompts(pipeline.prompts) is not None) == _is_clip(sample)
                     if fits and (key is None or key in prompts.taken(pipeline.prompts)):
                         names.append(f"{other.name}, layout {layout}")
-    return f"; {', '.join(dict.fromkeys(names))} takes it" if names else ""
+    each = list(dict.fromkeys(names))
+    return f"; {', '.join(each)} take{'s' if len(each) == 1 else ''} it" if each else ""
 
 
 def _looked_into(

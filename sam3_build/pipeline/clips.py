@@ -70,5 +70,5 @@ class Clip:
                     if count == self.frames:
                         return
         except av.FFmpegError as error:
-            raise BuildError(f"{file.name} cannot be read as a video: {error}") from error
+            raise BuildError(f"{file.name} cannot be read as a video: {error.strerror}") from error
         raise BuildError(f"{file.name} ends after {count} frames, and {self.frames} are asked for")

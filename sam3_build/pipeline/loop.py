@@ -14,7 +14,7 @@ The reference runs it on PyTorch's modules, the chain on what was built, and a u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Protocol
 from sam3_build.errors import BuildError
 from sam3_build.params import LoopParams
 from sam3_build.pipeline import chain
+from sam3_build.pipeline.arrays import unsuitable
 from sam3_build.pipeline.cases import ListedCase, write_recorded
+from sam3_build.spec import TensorSpec
 
 if TYPE_CHECKING:
     from sam3_build.pipeline.chain import Arrays
@@ -72,13 +74,10 @@ def given(case: ListedCase, loop: LoopParams, folders: Mapping[str, Path]) -> Ar
     return {name: found[name] for name, found in arrays.items() if found}
 
 
-def checked(component: str, inputs: Arrays, names: Sequence[str]) -> None:
-    """Refuse a call that does not feed exactly the declared inputs: the family's host code is wrong."""
-    missing, unknown = sorted(set(names) - set(inputs)), sorted(set(inputs) - set(names))
-    if missing or unknown:
-        lacks = f" lacks {', '.join(missing)}" if missing else ""
-        more = f" has {', '.join(unknown)}, which the component does not take" if unknown else ""
-        raise BuildError(f"a loop's call of {component}{' and'.join(filter(None, (lacks, more)))}")
+def check(component: str, arrays: Arrays, inputs: Mapping[str, TensorSpec]) -> None:
+    """Refuse a call that does not feed exactly what a component takes: the family's host code is wrong."""
+    if why := unsuitable(inputs, arrays):
+        raise BuildError(f"a loop's call of {component}: {why}")
 
 
 def returned(loop: LoopParams, arrays: Arrays) -> Arrays:

@@ -69,7 +69,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
 def _network(params: NetworkParams, network: Network) -> loop.LoopNetwork:
     def run(arrays: Arrays, kind: str = "") -> Arrays:
-        loop.checked(params.component, arrays, list(network.dims))
+        loop.check(params.component, arrays, network.session.inputs)
         if why := network.misfit(arrays):
             raise _MisfitError(f"{params.component}: {why}")
         return network.run(arrays, params.component)

@@ -54,16 +54,19 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     return {"cases": sorted(recorded)}
 
 
-def require_finite(case: str, outputs: Mapping[str, Array]) -> None:
-    """Refuse NaN and infinity: what is compared with them says nothing."""
+def require_finite(case: str, outputs: Mapping[str, Array], loop: str | None = None) -> None:
+    """Refuse NaN and infinity: what is compared with them says nothing. loop: what returned them, of finite calls."""
     import numpy as np
 
     for name, array in outputs.items():
         wrong = array.size - int(np.isfinite(array).sum())
         if wrong:
+            giver, cause = ("PyTorch", "the weights and the model config")
+            if loop:
+                giver, cause = f"loop {loop}", f"{loop} in loops.py of the family"
             raise BuildError(
-                f"case {case!r}: PyTorch itself gives {wrong} NaN or infinite values (of {array.size}) in {name!r}, "
-                "and nothing can be measured against those; look at the weights and the model config"
+                f"case {case!r}: {giver} itself gives {wrong} NaN or infinite values (of {array.size}) in {name!r}, "
+                f"and nothing can be measured against those; look at {cause}"
             )
 
 

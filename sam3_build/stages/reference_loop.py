@@ -44,7 +44,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
             continue
         given, frames = loop.given(case, params.loop, inputs), loop.Frames(case, params.loop, inputs)
         found = loop.returned(params.loop, run_loop(networks, given, frames))
-        require_finite(case.name, found)
+        require_finite(case.name, found, params.loop.name)
         write_recorded(out / f"{case.name}.npz", {}, found)
         for name, network in networks.items():
             calls[name] += network.write(out / name, case.name)
@@ -61,11 +61,11 @@ def _network(code: FamilyCode, params: TorchParams, inputs: Mapping[str, Path]) 
     """Return what runs a component of the loop in PyTorch; its outputs are finite."""
     own = {role: path for role, path in inputs.items() if not role.startswith("tensors_")}
     model = open_network(code, params, {**own, "tensors": inputs[f"tensors_{params.component}"]})
-    names, results = ([t.name for t in tensors] for tensors in (params.spec.inputs, params.spec.outputs))
+    inputs_of, results = {t.name: t for t in params.spec.inputs}, [t.name for t in params.spec.outputs]
 
     def run(arrays: Arrays, kind: str = "") -> Arrays:
-        loop.checked(params.component, arrays, names)
-        outputs = compute(model, {name: arrays[name] for name in names}, results)
+        loop.check(params.component, arrays, inputs_of)
+        outputs = compute(model, {name: arrays[name] for name in inputs_of}, results)
         require_finite(f"a call of {params.component}", outputs)
         return outputs
 

@@ -42,6 +42,11 @@ def compute(model: nn.Module, inputs: Mapping[str, Array], outputs: Sequence[str
 
     with torch.no_grad():
         computed = model(**arguments({name: torch.from_numpy(array) for name, array in inputs.items()}))
+    if not isinstance(computed, tuple | list) or len(computed) != len(outputs):
+        given = f"{len(computed)} outputs" if isinstance(computed, tuple | list) else type(computed).__name__
+        raise BuildError(
+            f"the network gives {given}, and its family declares the outputs {', '.join(outputs)}, in order"
+        )
     return {name: tensor.numpy() for name, tensor in zip(outputs, computed, strict=True)}
 
 

@@ -43,7 +43,7 @@ def test_a_loop_returns_what_its_family_declares() -> None:
 
 
 def test_what_a_loop_made_of_finite_calls_and_is_not_finite_is_the_loops() -> None:
-    with pytest.raises(BuildError, match="loop track itself gives 1 NaN .* in 'masks', .* look at track in loops.py"):
+    with pytest.raises(BuildError, match=r"loop track itself gives 1 NaN .* in 'masks', .* look at track in loops\.py"):
         require_finite("clip0", {"masks": np.array([np.nan])}, "track")
 
 

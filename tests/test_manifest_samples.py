@@ -341,7 +341,7 @@ def test_a_clip_in_a_layout_without_a_pipeline_of_clips_names_who_takes_one(load
         load_samples(f"{CLIP}, prompts: [{{frame: 0, object: 1, {POINT}}}]", f"image: scene.png, {POINT}", layout="v2")
     assert caught.value.problems == (
         "m.yaml:11: samples[0]: is a clip, which no pipeline of family 'blink' in layout 'v2' takes; "
-        "blink, layout v1, narrator, layout v1 takes it",
+        "blink, layout v1, narrator, layout v1 take it",
         "m.yaml:12: samples[1].points: is nothing that family 'blink' in layout 'v2' takes with a picture, but text; "
         "blink, layout v1 takes it",
     )

@@ -1,6 +1,7 @@
 """sam3-build: the commands beside doit. They read a plan, the store and single files.
 
-`gc` and `schema` write; `search`, `localize` and `polygraphy` build what they need, and write what they find.
+`gc`, `schema` and `segment` write; `search`, `localize` and `polygraphy` build what they need, and write what they
+find.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sam3_build.diagnose import search as searching
 from sam3_build.errors import BuildError, ManifestError
 from sam3_build.execution.refused import refuse_unusable_records
 from sam3_build.execution.sample_problems import refuse_wrong_samples
-from sam3_build.execution.session import Session, open_session, processors, this_gpu
+from sam3_build.execution.session import DEFAULT_MANIFEST, Session, open_session, processors, this_gpu
 from sam3_build.manifest.lock import manifest_files
 from sam3_build.plan.resolve import Machine
 from sam3_build.store.explain import explain_action, explain_plan
@@ -195,6 +196,52 @@ def polygraphy(
         session, component, precision, target, out, lambda action: print(f"  run       {action}", file=sys.stderr)
     )
     print(*polygraphy_files.render(written, out), sep="\n")
+
+
+@app.command()
+def segment(
+    pictures: Annotated[list[Path] | None, typer.Argument(help="Pictures, or folders of them")] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", help="The same as PICTURES")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="What to look for; give it again for more")] = None,
+    boxes: Annotated[str | None, typer.Option(help="'pos:x,y,w,h;neg:x,y,w,h' in pixels")] = None,
+    box: Annotated[list[str] | None, typer.Option(help="'x1,y1,x2,y2' in pixels; give it again for more")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Keep scores above it; the manifest's without")] = None,
+    most: Annotated[int | None, typer.Option("--max", help="Keep the best so many of each picture")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--from", "--model-dir", help="artifacts/MANIFEST, or a published folder")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="A target of the manifest; auto takes what passed and runs here")
+    ] = "auto",
+    precision: Annotated[str | None, typer.Option(help="One precision alone")] = None,
+    unverified: Annotated[bool, typer.Option("--unverified", help="Run files that did not pass, too")] = False,
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json in the place of the folder's own")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for what is saved [default: segmented]")] = None,
+    output: Annotated[Path | None, typer.Option(help="One overlay, such as found.png, or the folder")] = None,
+    save: Annotated[str, typer.Option(help="Some of overlay,masks,coco")] = "overlay",
+    times: Annotated[bool, typer.Option("--times", help="Print how long each network took")] = False,
+) -> None:
+    """Find what TEXT or boxes say in pictures, with what was built, and draw it."""
+    from sam3_build.commands import segment as segmenting
+
+    request = segmenting.Request(
+        pictures=[*(pictures or ()), *(image or ())],
+        folder=folder or _root() / "artifacts" / Path(os.environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST).stem,
+        text=text or (),
+        boxes=boxes,
+        corners=box or (),
+        threshold=threshold,
+        most=most,
+        target=target,
+        precision=precision,
+        unverified=unverified,
+        tokenizer=tokenizer,
+        out=out,
+        output=output,
+        save=save,
+        times=times,
+    )
+    segmenting.segment(request, lambda line: print(line, flush=True))
 
 
 @app.command()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
     from torch import nn
 
     from sam3_build.params import SampleParams
@@ -129,6 +130,17 @@ class Prompts(Protocol):
         config: Mapping[str, Json] | None,
     ) -> Sequence[tuple[Keys, str]]:
         """Return all that is wrong with samples, and where in the manifest. samples: the pipeline of each, and it."""
+
+    def picture_arrays(self, picture: Image.Image, config: Mapping[str, Json]) -> Mapping[str, Array]:
+        """Return what an RGB picture alone gives, one row of each array. Of a family whose pipelines take pictures."""
+
+    def prompt_arrays(
+        self, request: PromptRequest, prompts: Sequence[object], size: tuple[int, int]
+    ) -> Mapping[str, Array]:
+        """Return what prompts on one picture give, a row for each. BuildError when one is wrong.
+
+        request: without samples and files; prompts: of the pipeline's class; size: (height, width) of the picture
+        """
 
 
 class Results(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sam3_build.documents import Json, Params
+from sam3_build.model_format import ModelComponent, ModelFile, ModelPipeline
 from sam3_build.spec import Feed, Per, Profile, TensorSpec
 
 # ------------------------------------------------------------------ weights and samples
@@ -158,6 +159,18 @@ class BuildParams(Params):
     backend: str
     options: Mapping[str, Json]
     profiles: tuple[Profile, ...]
+
+
+class ModelParams(Params):
+    """Stage `model`: what model.json says, but for the model config and the digests of files."""
+
+    family: str
+    layout: str
+    reference: str
+    score_threshold: float
+    components: tuple[ModelComponent, ...]
+    pipelines: tuple[ModelPipeline, ...]
+    files: tuple[ModelFile, ...]
 
 
 # ------------------------------------------------------------------ what is measured

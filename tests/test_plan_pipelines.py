@@ -166,7 +166,8 @@ def test_the_pipeline_depends_on_its_own_parts_and_fp32(tmp_path: Path) -> None:
 def test_a_score_threshold_changes_what_is_found_and_nothing_else(tmp_path: Path) -> None:
     plans = [planned(tmp_path, f"task: {{score_threshold: {value}}}\n") for value in (0.15, 0.3)]
     before, after = ({action.name: action for action in plan.actions} for plan in plans)
-    assert {name for name in after if after[name] != before[name]} == {"compare:fp32", "compare:fp16", "compare:bf16"}
+    changed = {"compare:fp32", "compare:fp16", "compare:bf16", "model"}  # model.json says it to users
+    assert {name for name in after if after[name] != before[name]} == changed
     assert after["compare:fp16"].params["score_threshold"] == 0.3
     assert planned(tmp_path, "").action("compare:fp16").params["score_threshold"] == 0.5
 

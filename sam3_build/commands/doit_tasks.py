@@ -25,12 +25,12 @@ from sam3_build.commands.output import fail_at_exit, outlive_readers
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.execution.local import Outcome, execute, is_fresh, log_path, readable
 from sam3_build.execution.session import Session, open_session
-from sam3_build.report.verdicts import forget, judge, report_path, reports, tell
+from sam3_build.plan.model import NAME as MODEL_ACTION
+from sam3_build.report.verdicts import forget, judge, report_path, reports, tell, verdicts_path
 from sam3_build.spec import Action
 from sam3_build.store.ownership import release
 
 CONFIG = {
-    "default_tasks": ["build", "verify"],
     "backend": "sqlite3",
     "dep_file": ":memory:",
     "par_type": "thread",
@@ -85,7 +85,8 @@ def _hear_signals_while_waiting() -> None:
 
 def configure(session: Session, outcomes: dict[str, Outcome]) -> dict[str, object]:
     """Return the DOIT_CONFIG of a session: its reporter tells what became of each action."""
-    return {**CONFIG, "reporter": reporter(session, outcomes)}
+    described = [action.name for action in session.plan.actions if action.name == MODEL_ACTION]
+    return {**CONFIG, "default_tasks": ["build", *described, "verify"], "reporter": reporter(session, outcomes)}
 
 
 def tasks(session: Session, outcomes: dict[str, Outcome], typed: Typed = NOTHING) -> list[Task]:
@@ -240,7 +241,7 @@ def _judge(session: Session) -> Task:
     leaves = [c.action for c in session.plan.comparisons if c.action]
     doc = "Judge every comparison by its gates and print the table"
     task = ViewTask("verify", [run], task_dep=leaves, has_subtask=True, doc=doc, io=IO)
-    task.shown = lambda: reports(session)
+    task.shown = lambda: (*reports(session), verdicts_path(session))
     return task
 
 

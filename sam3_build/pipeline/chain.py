@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from sam3_build.model_format import ModelComponent
 from sam3_build.pipeline.cases import OUTPUTS, array_in
 from sam3_build.spec import ComponentSpec, Feed, Step
 
@@ -32,16 +33,23 @@ Network = Callable[["Arrays"], "Arrays"]
 
 
 def run(
-    components: Mapping[str, ComponentSpec], steps: Sequence[Step], networks: Mapping[str, Network], given: Arrays
+    components: Mapping[str, ComponentSpec | ModelComponent],
+    steps: Sequence[Step],
+    networks: Mapping[str, Network],
+    given: Arrays,
+    computed: Mapping[str, Arrays] = MappingProxyType({}),
 ) -> dict[str, Arrays]:
     """Return step -> outputs by name of one case; a step that the case lacks an input of does not run.
 
     components: by name, a family's in its layout
     steps:      of one of its pipelines
     given:      the inputs that no component computes
+    computed:   step -> outputs of steps that ran before, on the same picture; they do not run again
     """
-    known: dict[str, Arrays] = {GIVEN: given}
+    known: dict[str, Arrays] = {GIVEN: given, **computed}
     for step in steps:
+        if step.name in known:
+            continue
         inputs = gather(
             [tensor.name for tensor in components[step.component].inputs],
             step.feeds,

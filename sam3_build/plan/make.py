@@ -7,6 +7,7 @@ checkpoint, samples -> reference:<component>
 export -> simplify -> patch -> precision:<component>.<precision> -> build:<component>.<precision>.<target>
                                                                  -> verify:<component>.<precision>[.<target>]
 verify -> chain:<component>.<precision>[.<target>] -> compare:<precision>[.<target>]
+checkpoint, precision, build -> model
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from sam3_build.manifest.types import Manifest
 from sam3_build.plan import engines, reference
 from sam3_build.plan.comparisons import comparisons
+from sam3_build.plan.model import model_action
 from sam3_build.plan.pipelines import pipelines
 from sam3_build.plan.resolve import Machine, resolve
 from sam3_build.spec import DeviceFingerprint, Plan, Processors
@@ -48,5 +50,6 @@ def make_plan(
         actions += [reference.export(model, component), *engines.graph(component)]
         for resolved in precisions.values():
             actions += engines.in_precision(resolved, model.after_samples)
-    actions += pipelines(model, {action.name: action for action in actions})
+    by_name = {action.name: action for action in actions}
+    actions += [*model_action(model, by_name), *pipelines(model, by_name)]
     return Plan(manifest.name, tuple(actions), tuple(comparisons(model)))

@@ -59,12 +59,17 @@ def samples(model: ResolvedModel, pipeline: ResolvedPipeline) -> Action:
         ),
         inputs={
             "config": Input("checkpoint", "config.json"),
-            **({"tokenizer": Input("checkpoint", "tokenizer.json")} if _is_tokenizer_downloaded(model) else {}),
+            **tokenizer_input(model),
         },
         files={**({"tokenizer": tokenizer} if tokenizer else {}), **pipeline.files},
         recipe=("stages.samples", *registry.code_modules(model.family.name, "prompts")),
         tools=(*registry.stage("samples").tools, *pipeline.tools),
     )
+
+
+def tokenizer_input(model: ResolvedModel) -> dict[str, Input]:
+    """Return the input that is the tokenizer, where the checkpoint action gets it from the hub."""
+    return {"tokenizer": Input("checkpoint", "tokenizer.json")} if _is_tokenizer_downloaded(model) else {}
 
 
 def _is_tokenizer_downloaded(model: ResolvedModel) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from sam3_build.errors import BuildError
 from sam3_build.execution.session import Session
+from sam3_build.model_format import VERDICTS
 
 if TYPE_CHECKING:
     from sam3_build.compare.dependencies import Judged
@@ -26,12 +27,14 @@ def judge(session: Session) -> Judged:
 
 def tell(session: Session, out: TextIO) -> tuple[Judged, Counts]:
     """Judge, print the table to `out` and write the reports where that changes them."""
+    from sam3_build.report.file_verdicts import write_verdicts
     from sam3_build.report.html.page import write_page
     from sam3_build.report.table import report
 
     session.ownership.claim()
     found, (rows, page) = judge(session), reports(session)
     counts = report(session.plan, found, lambda name: output_folder(session, name), rows, out)
+    write_verdicts(session, found)
     write_page(session, found, page)
     return found, counts
 
@@ -53,6 +56,11 @@ def output_folder(session: Session, name: str) -> Path | None:
 def report_path(session: Session) -> Path:
     """Return where the verdicts go: `artifacts/<manifest>/report.json`."""
     return session.view.root / "report.json"
+
+
+def verdicts_path(session: Session) -> Path:
+    """Return where the verdicts on files go, for those who run them. They speak of bytes, whatever failed since."""
+    return session.view.root / VERDICTS
 
 
 def reports(session: Session) -> tuple[Path, ...]:

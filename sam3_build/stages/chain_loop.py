@@ -14,9 +14,10 @@ from sam3_build.errors import BuildError
 from sam3_build.params import ChainLoopParams, NetworkParams
 from sam3_build.pipeline import chain, loop
 from sam3_build.pipeline.cases import CASES, listed_cases, skipped_in, write_skipped
+from sam3_build.pipeline.network import Network
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.stages._networks import Network, open_network
+from sam3_build.stages._networks import open_network
 
 if TYPE_CHECKING:
     from sam3_build.pipeline.chain import Arrays

@@ -19,10 +19,11 @@ from sam3_build.graph import files
 from sam3_build.graph.blocks import Block, blocks
 from sam3_build.params import BuildParams, LocalizeParams, NetworkParams
 from sam3_build.pipeline.cases import INPUTS, arrays_of, opened, recorded_cases
+from sam3_build.pipeline.network import Arrays
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import BASELINE, Json
 from sam3_build.stages import build
-from sam3_build.stages._networks import Arrays, open_network
+from sam3_build.stages._networks import open_network
 
 if TYPE_CHECKING:
     from onnx_ir import Model

@@ -24,7 +24,7 @@ from sam3_build.spec import TYPES, Json
 
 if TYPE_CHECKING:
     from sam3_build.compare.statistics import OutputStatistics
-    from sam3_build.stages._networks import Arrays, Network
+    from sam3_build.pipeline.network import Arrays, Network
 
 
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> Mapping[str, Json]:

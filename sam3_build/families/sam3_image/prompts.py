@@ -1,4 +1,4 @@
-"""Takes samples (picture, text, boxes), returns the network inputs of every case that parity is measured on. No torch.
+"""Takes pictures, texts and boxes, returns the inputs of networks: a user's, and those that parity is measured on.
 
 Conventions of SAM 3: RGB squashed to a square, values -1 to 1; text padded to a fixed length; boxes as centre, width
 and height relative to the picture; labels 1 positive, 0 negative, -10 ignored.
@@ -75,6 +75,40 @@ def make_cases(request: PromptRequest) -> Iterator[Case]:
     return (_case(shape, rows) for shape in shapes)
 
 
+def picture_arrays(picture: Image.Image, config: Mapping[str, Json]) -> dict[str, Array]:
+    """Return what a picture alone gives, one row of each: images [1, 3, size, size] float32."""
+    size = FAMILY.static_dims(config)["image_size"]
+    return {"images": picture_files.network_input(picture, (size, size), MEAN, STD)[None]}
+
+
+def prompt_arrays(request: PromptRequest, prompts: Sequence[object], size: tuple[int, int]) -> dict[str, Array]:
+    """Return what prompts on one picture give, a row for each.
+
+    request: without samples and files
+    prompts: ImagePrompts; boxes in pixels of the picture. size: its height and width
+    BuildError says what is wrong, and in which box.
+    """
+    asked = [prompt for prompt in prompts if isinstance(prompt, ImagePrompts)]
+    assert request.tokenizer is not None and len(asked) == len(prompts)
+    reader, dims = _reader(request.tokenizer), FAMILY.static_dims(request.config)
+    height, width = size
+    rows = []
+    for prompt in asked:
+        ids, mask = _tokens(_text(prompt), reader, dims["text_len"])
+        boxes = []
+        for i, box in enumerate(prompt.boxes):
+            try:
+                boxes.append(_relative(box, (width, height), "the picture"))
+            except BuildError as error:
+                raise BuildError(f"boxes[{i}]: {error}") from error
+        rows.append(PromptRow(ids, mask, boxes, [box.label for box in prompt.boxes]))
+    # A case of its own has as many boxes as the network needs: at least one, ignored, where it always reads some.
+    shapes = case_shapes(
+        CaseRequest(request.layout, request.pipeline, request.reference, asked, range(len(asked)), 0, dims)
+    )
+    return _prompt_arrays(rows, max(shape.sizes.get("num_boxes", 0) for shape in shapes[: len(asked)]))
+
+
 def problems(
     samples: Sequence[tuple[str, SampleParams]],
     tokenizer: Path | None,
@@ -123,14 +157,20 @@ def _text_len(config: Mapping[str, Json] | None) -> int | None:
 
 
 @dataclass(frozen=True)
-class SampleArrays:
-    """One sample's inputs without the batch dim and without padding of boxes."""
+class PromptRow:
+    """One prompt's inputs without the batch dim and without padding of boxes."""
 
-    image: Array
     input_ids: Sequence[int]
     attention_mask: Sequence[int]
     boxes: Sequence[tuple[float, float, float, float]]
     labels: Sequence[int]
+
+
+@dataclass(frozen=True)
+class SampleArrays(PromptRow):
+    """One sample's inputs: its prompt's, and the picture."""
+
+    image: Array
 
 
 def _row(prompts: ImagePrompts, file: Path, reader: Tokenizer, dims: Mapping[str, int]) -> SampleArrays:
@@ -138,7 +178,7 @@ def _row(prompts: ImagePrompts, file: Path, reader: Tokenizer, dims: Mapping[str
     picture = _picture(file)
     boxes = [_relative(box, picture.size, file.name) for box in prompts.boxes]
     pixels = picture_files.network_input(picture, (dims["image_size"],) * 2, MEAN, STD)
-    return SampleArrays(pixels, ids, mask, boxes, [box.label for box in prompts.boxes])
+    return SampleArrays(ids, mask, boxes, [box.label for box in prompts.boxes], pixels)
 
 
 def _text(prompts: ImagePrompts) -> str:
@@ -167,19 +207,26 @@ def _case(shape: CaseShape, rows: Sequence[SampleArrays]) -> Case:
     import numpy as np
 
     chosen = [rows[i] for i in shape.samples]
+    arrays = _prompt_arrays(chosen, shape.sizes.get("num_boxes", 0))
+    return Case(shape.name, shape.samples, {"images": np.stack([r.image for r in chosen]), **arrays})
+
+
+def _prompt_arrays(rows: Sequence[PromptRow], boxes: int) -> dict[str, Array]:
+    """Return what prompts give, batch first; a row is filled up to `boxes` boxes with ignored ones."""
+    import numpy as np
+
     arrays: dict[str, Array] = {
-        "images": np.stack([r.image for r in chosen]),
-        "input_ids": np.array([r.input_ids for r in chosen], np.int64),
-        "attention_mask": np.array([r.attention_mask for r in chosen], np.int64),
+        "input_ids": np.array([r.input_ids for r in rows], np.int64),
+        "attention_mask": np.array([r.attention_mask for r in rows], np.int64),
     }
-    if boxes := shape.sizes.get("num_boxes", 0):
-        padding = [boxes - len(r.labels) for r in chosen]
+    if boxes:
+        padding = [boxes - len(r.labels) for r in rows]
         empty = (0.0, 0.0, 0.0, 0.0)
-        padded = [[*r.boxes, *[empty] * n] for r, n in zip(chosen, padding, strict=True)]
-        labels = [[*r.labels, *[IGNORED_LABEL] * n] for r, n in zip(chosen, padding, strict=True)]
+        padded = [[*r.boxes, *[empty] * n] for r, n in zip(rows, padding, strict=True)]
+        labels = [[*r.labels, *[IGNORED_LABEL] * n] for r, n in zip(rows, padding, strict=True)]
         arrays["input_boxes"] = np.array(padded, np.float32)
         arrays["input_boxes_labels"] = np.array(labels, np.int64)
-    return Case(shape.name, shape.samples, arrays)
+    return arrays
 
 
 def tokenize(text: str, tokenizer: Path, length: int) -> tuple[list[int], list[int]]:
@@ -191,6 +238,12 @@ def tokenize(text: str, tokenizer: Path, length: int) -> tuple[list[int], list[i
 
 
 def _reader(tokenizer: Path) -> Tokenizer:
+    """Return the tokenizer of a file, read once as long as the file does not change: CLIP's takes 0.1 s."""
+    return _read(tokenizer, tokenizer.stat().st_mtime_ns if tokenizer.is_file() else 0)
+
+
+@cache
+def _read(tokenizer: Path, changed: int) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:

@@ -1,0 +1,6 @@
+"""Load and run what was built: `runtime.load(folder)`. No torch, no transformers: see docs/runtime.md."""
+
+from sam3_build.runtime.found import Found as Found
+from sam3_build.runtime.model import Model as Model
+from sam3_build.runtime.model import Scene as Scene
+from sam3_build.runtime.model import load as load

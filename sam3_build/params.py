@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sam3_build.documents import Json, Params
-from sam3_build.model_format import ModelComponent, ModelFile, ModelPipeline
+from sam3_build.model_format import FORMAT, TOKENIZER, ModelComponent, ModelDescription, ModelFile, ModelPipeline
 from sam3_build.spec import Feed, Per, Profile, TensorSpec
 
 # ------------------------------------------------------------------ weights and samples
@@ -171,6 +171,28 @@ class ModelParams(Params):
     components: tuple[ModelComponent, ...]
     pipelines: tuple[ModelPipeline, ...]
     files: tuple[ModelFile, ...]
+
+    def description(
+        self,
+        config: Mapping[str, Json],
+        static: Mapping[str, int],
+        files: tuple[ModelFile, ...],
+        has_tokenizer: bool,
+    ) -> ModelDescription:
+        """Return what model.json says. files: with their digests."""
+        return ModelDescription(
+            format=FORMAT,
+            family=self.family,
+            layout=self.layout,
+            reference=self.reference,
+            score_threshold=self.score_threshold,
+            config=config,
+            static=static,
+            components=self.components,
+            pipelines=self.pipelines,
+            files=files,
+            tokenizer=TOKENIZER if has_tokenizer else None,
+        )
 
 
 # ------------------------------------------------------------------ what is measured

@@ -31,6 +31,7 @@ class Subject:
     rows:     its own verdicts; `below` is what they depend on, each with its name and its verdict
     runs_on:  compute capability -> the GPU that ran it there, None where none did; empty when there is no choice
     unrun:    why it is UNVERIFIED, empty when it is not
+    licence:  the name of the file of the folder that is the weights' licence; None where none lies beside them
     call:     how doit is called for its manifest, `doit manifest=mine`
     """
 
@@ -49,6 +50,7 @@ class Subject:
     below: tuple[tuple[str, str, Verdict], ...]
     runs_on: Mapping[str, str | None]
     unrun: tuple[str, ...]
+    licence: str | None
     call: str
 
 
@@ -88,7 +90,7 @@ def _lines(s: Subject, manifest: Manifest) -> Iterator[str]:
     yield from (f"    {s.call} {s.record.action}", f"    {s.call} verify", "")
     yield "with the tools above. An equal key means equal inputs, code and tools; a large engine's bytes may differ all"
     yield "the same, since TensorRT orders things by address. `sha256sum -c SHA256SUMS` checks this folder."
-    yield from ("", "## Licence", "", *_licence(manifest.checkpoint))
+    yield from ("", "## Licence", "", *_licence(manifest.checkpoint, s.licence))
 
 
 def _facts(s: Subject, manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -120,15 +122,18 @@ def _source(checkpoint: Checkpoint, commit: str | None) -> str:
     return f"a file of whoever built this: {checkpoint.path.name if checkpoint.path else 'unnamed'}"
 
 
-def _licence(checkpoint: Checkpoint) -> Iterator[str]:
+def _licence(checkpoint: Checkpoint, file: str | None) -> Iterator[str]:
     yield "sam3_build, which made this file, is Apache-2.0."
     if checkpoint.seed is not None:
         yield "The weights are random numbers."
+    elif file:
+        yield f"The weights' licence is the file {file} of this folder, and it holds for this file too."
     elif checkpoint.hub:
         yield f"The weights keep the licence of https://huggingface.co/{checkpoint.hub.repo}, and so does this file:"
         yield "read it before you pass it on."
     else:
-        yield "The weights keep the licence that they came with, and so does this file: read it before you pass it on."
+        yield "No licence lay beside the weights. They keep the one that they came with, and so does this file: read it"
+        yield "before you pass it on."
 
 
 def _verdicts(rows: Iterable[Row]) -> Iterator[str]:

@@ -159,7 +159,7 @@ class Candidate:
         self.parts = tuple(parts)
         self.target = session.manifest.targets[target]
         self.name = target
-        self._found = found
+        self.found = found
         self._actions = {action.name: action for action in session.plan.actions}
         self._by_name = {comparison.name: (comparison, rows) for comparison, rows in found}
         self._walked: dict[str, _Lineage] = {}
@@ -186,7 +186,7 @@ class Candidate:
         )
         own = [
             (comparison, rows)
-            for comparison, rows in self._found
+            for comparison, rows in self.found
             if (comparison.precision, comparison.target) == (precision, side)
             and comparison.component in (component, *labels)
             and comparison.kind != Kind.GAP
@@ -254,7 +254,7 @@ class Candidate:
             if label not in item.pipelines or label in compared or pipeline.result is None:
                 continue
             what = f"{label}.{item.precision}"
-            if any(c.kind == Kind.RESULT and c.component == label for c, _ in self._found):
+            if any(c.kind == Kind.RESULT and c.component == label for c, _ in self.found):
                 yield Reason(Cause.MISSING, what, "nothing compares its results")
             elif not any(sample.pipeline == pipeline.name for sample in self.session.manifest.samples):
                 why = f"nothing judges its results: no sample of the manifest is one of pipeline {pipeline.name}"

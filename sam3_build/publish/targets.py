@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
 from sam3_build import registry
 from sam3_build.compare.dependencies import Judged
@@ -22,6 +23,7 @@ from sam3_build.manifest.paths import doit_call
 from sam3_build.publish import folder
 from sam3_build.publish.card import GRAPH, UNVERIFIED, Subject, card
 from sam3_build.publish.checks import EXCUSABLE, Candidate, Cause, Item, Part, Reason, parts_of, shown
+from sam3_build.publish.description import LICENCE, description, licence_of
 from sam3_build.report.text import wrapped
 from sam3_build.store.objects import Record, hold
 from sam3_build.store.sizes import readable_size
@@ -114,7 +116,7 @@ def _publish(session: Session, found: Judged, target: str) -> Published:
     rest = Candidate(session, found, target, passing)
     if any(_refuses_all(rest, Candidate(session, found, target, (part,)), withheld[part]) for part in withheld):
         return _publish_all(whole)
-    return replace(_publish_all(rest), withheld=_named(whole, withheld))
+    return _publish_all(rest, _named(whole, withheld))
 
 
 def _named(whole: Candidate, withheld: Mapping[Part, tuple[Reason, ...]]) -> dict[str, tuple[Reason, ...]]:
@@ -159,14 +161,15 @@ def _stands_against(candidate: Candidate, reasons: Iterable[Reason]) -> bool:
     return any(reason.kind not in excused for reason in reasons)
 
 
-def _publish_all(candidate: Candidate) -> Published:
+def _publish_all(candidate: Candidate, withheld: Mapping[str, tuple[Reason, ...]] = MappingProxyType({})) -> Published:
+    """Publish all parts of a candidate. withheld: what else the manifest makes, and why it is not published."""
     digests = candidate.session.store.digests
     reasons, place = candidate.reasons(), published_folder(candidate.session, candidate.name)
     folder.recover(place)
     published, unexpected = folder.listed(place), folder.unexpected_files(place, digests)
     if _stands_against(candidate, reasons):
-        return _refuse(candidate, place, reasons, unexpected)
-    content = _content(candidate, reasons)
+        return replace(_refuse(candidate, place, reasons, unexpected), withheld=withheld)
+    content = _content(candidate, reasons, withheld)
     done = Published(
         candidate.name,
         Status.PUBLISHED,
@@ -175,6 +178,7 @@ def _publish_all(candidate: Candidate) -> Published:
         size=sum(content.sizes.values()),
         kind="graphs" if candidate.items[0].is_graph else "engines",
         reasons=reasons,
+        withheld=withheld,
         notes=_restored(unexpected),
     )
     if not unexpected and published == content.digests:
@@ -242,8 +246,8 @@ def _is_unverified(place: Path) -> bool:
 # ------------------------------------------------------------------ what a folder holds
 
 
-def _content(candidate: Candidate, reasons: Sequence[Reason]) -> _Content:
-    """Return the files of all items, with a record and a card beside each."""
+def _content(candidate: Candidate, reasons: Sequence[Reason], withheld: Mapping[str, tuple[Reason, ...]]) -> _Content:
+    """Return the files of all items, with a record and a card beside each, and what it takes to run them."""
     files: dict[str, Path | bytes] = {}
     digests: dict[str, str] = {}
     sizes: dict[str, int] = {}
@@ -258,6 +262,10 @@ def _content(candidate: Candidate, reasons: Sequence[Reason]) -> _Content:
         files[f"{main.rpartition('.')[0]}.md"] = card(
             _subject(candidate, item, record, reasons), candidate.session.manifest
         )
+    for name, content in description(candidate, withheld).items():
+        files[name] = content
+        if isinstance(content, Path):
+            digests[name] = candidate.session.store.digests.file(content)
     texts = {name: content for name, content in files.items() if isinstance(content, bytes)}
     return _Content(files, digests | {n: hashlib.sha256(t).hexdigest() for n, t in texts.items()}, sizes)
 
@@ -287,6 +295,7 @@ def _subject(candidate: Candidate, item: Item, record: Record, reasons: Sequence
         ),
         runs_on=candidate.runs_on(item),
         unrun=tuple(dict.fromkeys(reason.why for reason in reasons if reason.what in item.names)),
+        licence=LICENCE if licence_of(candidate.session.manifest.checkpoint) else None,
         call=doit_call(candidate.session.ownership.manifest),
     )
 

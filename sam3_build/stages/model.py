@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.model_format import FORMAT, MODEL, TOKENIZER, ModelDescription, ModelFile, made_by, text_of
+from sam3_build.model_format import MODEL, TOKENIZER, ModelFile, made_by, text_of
 from sam3_build.params import ModelParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
@@ -28,23 +28,12 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     code = registry.family_code(params.family)
     config = json.loads(inputs["config"].read_bytes())
     tokenizer = inputs.get("tokenizer")
-    description = ModelDescription(
-        format=FORMAT,
-        family=params.family,
-        layout=params.layout,
-        reference=params.reference,
-        score_threshold=params.score_threshold,
-        config=config,
-        static=code.family.static_dims(config),
-        components=params.components,
-        pipelines=params.pipelines,
-        files=tuple(_digested(file, inputs) for file in params.files),
-        tokenizer=TOKENIZER if tokenizer else None,
-    )
+    files = tuple(_digested(file, inputs) for file in params.files)
+    description = params.description(config, code.family.static_dims(config), files, tokenizer is not None)
     if tokenizer:
         shutil.copyfile(tokenizer, out / TOKENIZER)
     (out / MODEL).write_bytes(text_of(description))
-    return {"files": len(description.files)}
+    return {"files": len(files)}
 
 
 def _digested(file: ModelFile, inputs: Mapping[str, Path]) -> ModelFile:

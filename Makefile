@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-ci slow lint benchmark train-mini clean
 
 demo: $(VENV)/installed  ## build the default manifest and compare it with PyTorch: no download, no GPU
-	$(BIN)/python -m doit build verify
+	$(BIN)/python -m doit build model verify
 	@echo "what was found, to look at: artifacts/sam3_mini/pipeline/overlay.fp16.png"
 
 test: $(VENV)/installed  ## the quick suite, a few minutes on 2 cores

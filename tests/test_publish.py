@@ -460,3 +460,13 @@ def test_a_shelf_that_cannot_be_written_is_one_clear_error(space: BuildSpace) ->
     space.view.joinpath("published").write_text("a file where a folder belongs")
     run = space.doit("publish:cpu")
     assert run.code == 1 and "artifacts/toy/published" in run.output and "Traceback" not in run.output, run.output
+
+
+def test_the_licence_that_lies_beside_the_weights_is_published_and_its_absence_said(space: BuildSpace) -> None:
+    space.doit("publish:cpu")
+    assert "No licence lay beside the weights." in card(space, "head.fp32", "cpu")
+    (space.root / "manifests" / "LICENSE").write_text("You may.")
+    assert "published" in space.doit("publish:cpu").output
+    assert (shelf(space, "cpu") / "LICENSE").read_text() == "You may."
+    assert "licence is the file LICENSE of this folder" in card(space, "head.fp32", "cpu")
+    assert checked(shelf(space, "cpu")).returncode == 0

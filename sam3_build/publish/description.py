@@ -29,14 +29,16 @@ def licence_of(checkpoint: Checkpoint) -> Path | None:
 
 
 def description(candidate: Candidate, withheld: Mapping[str, Sequence[Reason]]) -> dict[str, Path | bytes]:
-    """Return name -> content of the files by which the published ones can be run; none of a model that nobody can run.
+    """Return name -> content of the files by which the published ones can be run, and of the weights' licence.
 
     withheld: what the folder leaves out, and why
     """
     session = candidate.session
+    licence = licence_of(session.manifest.checkpoint)
+    licences: dict[str, Path | bytes] = {LICENCE: licence} if licence else {}
     action = next((action for action in session.plan.actions if action.name == NAME), None)
     if action is None:
-        return {}
+        return licences  # a model that nobody can run
     params = action.arguments
     assert isinstance(params, ModelParams)
     checkpoint = candidate.record("checkpoint")
@@ -56,12 +58,11 @@ def description(candidate: Candidate, withheld: Mapping[str, Sequence[Reason]]) 
     )
     digests = {file.sha256 for file in files}
     verdicts = {sha256: sides for sha256, sides in verdicts_of(session, candidate.found).items() if sha256 in digests}
-    licence = licence_of(session.manifest.checkpoint)
     return {
         MODEL: text_of(described),
         VERDICTS: verdicts_text(verdicts),
         **({TOKENIZER: tokenizer} if tokenizer else {}),
-        **({LICENCE: licence} if licence else {}),
+        **licences,
     }
 
 

@@ -95,6 +95,34 @@ def test_a_path_an_image_and_an_array_give_the_same(model: runtime.Model) -> Non
     assert all(np.array_equal(found[0].masks, other.masks) for other in found[1:])
 
 
+@pytest.mark.parametrize("kind", ["turned", "alpha", "palette", "cmyk", "grey16"])
+def test_pictures_of_every_kind_are_seen_as_viewers_show_them(model: runtime.Model, tmp_path: Path, kind: str) -> None:
+    """As a file and as an opened image alike."""
+    image, file = Image.open(SCENE).convert("RGB"), tmp_path / "picture.png"
+    if kind == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned clockwise
+        image.rotate(90, expand=True).save(file, exif=exif)
+    elif kind == "alpha":
+        image.convert("RGBA").save(file)
+    elif kind == "palette":
+        image.quantize(256).save(file)
+    elif kind == "cmyk":
+        file = tmp_path / "picture.tif"
+        image.convert("CMYK").save(file)
+    else:
+        grey = np.asarray(image.convert("L"), np.uint16) * 257
+        Image.fromarray(grey).save(file)
+    of_file, of_image = model.segment(file, "star"), model.segment(Image.open(file), "star")
+    assert np.array_equal(of_file.masks, of_image.masks) and np.array_equal(of_file.picture, of_image.picture)
+    assert of_file.picture.shape == (168, 168, 3)
+    expected = model.segment(SCENE, "star")
+    if kind in ("turned", "alpha"):
+        assert np.array_equal(of_file.masks, expected.masks)
+    elif kind == "cmyk":
+        assert len(of_file) == len(expected) == 1
+
+
 def test_pictures_that_do_not_fit_into_the_memory_are_encoded_again(folder: Path) -> None:
     one = 4 * 32 * (4 * 12) ** 2  # far below what the vision encoder gives of a picture
     with runtime.load(folder, memory=one) as model:

@@ -47,14 +47,11 @@ def read(path: Path) -> Image.Image:
 
     BuildError when the file is no picture, is cut short, is larger than Pillow takes, or has no defined white.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if picture.mode.startswith(("I", "F")):
-                upright = _eight_bits(upright, picture, path.name)
-            return upright.convert("RGB")
+            return upright(picture, path.name)
     except BuildError:
         raise
     except Exception as error:  # Pillow's decoders raise what they like: SyntaxError, struct.error, OSError ...
@@ -66,6 +63,16 @@ def read(path: Path) -> Image.Image:
             f"{path.name} cannot be read as a picture: {words}; "
             f"give a whole picture file (PNG, JPEG) of at most {most // 10**6} million pixels"
         ) from error
+
+
+def upright(picture: Image.Image, name: str) -> Image.Image:
+    """Return an opened picture as RGB, 8 bits, turned as viewers show it. BuildError when it has no defined white."""
+    from PIL import ImageOps
+
+    turned = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith(("I", "F")):
+        turned = _eight_bits(turned, picture, name)
+    return turned.convert("RGB")
 
 
 def _eight_bits(upright: Image.Image, file: Image.Image, name: str) -> Image.Image:

@@ -100,7 +100,8 @@ class Model:
         self.seconds: dict[str, float] = {}
         self.runs: Counter[str] = Counter()
         self._prompts = family.pipeline(pipeline.name).prompts
-        self._code = registry.family_code(description.family)
+        code = registry.family_code(description.family)
+        self._host, self._results = code.prompts, code.results
         self._components = {component.name: component for component in description.components}
         self._steps = [Step(step.component, step.feeds, Per(step.per)) for step in pipeline.steps]
         self._request = PromptRequest(
@@ -175,7 +176,7 @@ class Model:
     def _encode(self, picture: Given) -> Scene:
         computed = self._scenes.get(picture.identity)
         if computed is None:
-            arrays = self._code.prompts.picture_arrays(picture.image, self._request.config)
+            arrays = self._host.picture_arrays(picture.image, self._request.config)
             # A step that needs a prompt does not run: it lacks an input.
             computed = chain.run(self._components, self._steps, self._networks, arrays)
             self._scenes.put(picture.identity, computed)
@@ -187,7 +188,7 @@ class Model:
         import numpy as np
 
         size = scene.given.size
-        arrays = self._code.prompts.prompt_arrays(self._request, prompts, size)
+        arrays = self._host.prompt_arrays(self._request, prompts, size)
         computed = {name: self._repeated(name, outputs, len(prompts)) for name, outputs in scene.computed.items()}
         last = self._steps[-1].name
         outputs = chain.run(self._components, self._steps, self._networks, arrays, computed)[last]
@@ -197,7 +198,7 @@ class Model:
             )
         limit = self.folder.description.score_threshold if threshold is None else threshold
         results = [
-            cast("Instances", self._code.results.find({name: a[row] for name, a in outputs.items()}, size, limit))
+            cast("Instances", self._results.find({name: a[row] for name, a in outputs.items()}, size, limit))
             for row in range(len(prompts))
         ]
         return joined(results, texts, np.asarray(scene.given.image), most)

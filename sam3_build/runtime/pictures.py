@@ -51,5 +51,8 @@ def given(picture: str | Path | Image.Image | NDArray[np.uint8]) -> Given:
         picture = Image.fromarray(picture)
     if not isinstance(picture, Image.Image):
         raise BuildError(f"{type(picture).__name__} is no picture: give a path, a PIL image or a uint8 RGB array")
-    image = picture.convert("RGB")
+    try:
+        image = images.upright(picture, "the picture")
+    except OSError as error:  # Pillow reads the pixels of an opened file when they are asked for
+        raise BuildError(f"the picture cannot be read: {error}") from error
     return Given("picture", image, (image.size, hashlib.sha256(image.tobytes()).digest()))

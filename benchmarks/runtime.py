@@ -24,6 +24,7 @@ from tokenizers import Tokenizer  # noqa: TID253
 from sam3_build import runtime
 
 PROMPTS = 10
+PAUSE = 0.2  # seconds
 
 
 class ByHand:
@@ -76,10 +77,11 @@ class ByHand:
 
 
 def measure(rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Return the median seconds of each call; they take turns."""
+    """Return the median seconds of each call; they take turns, with pauses in which the other's threads come to rest."""
     taken: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, seconds in zip(calls, taken, strict=True):
+            time.sleep(PAUSE)
             began = time.perf_counter()
             call()
             seconds.append(time.perf_counter() - began)

@@ -111,6 +111,9 @@ def open_session(onnx: Path, provider: str) -> InferenceSession:
         raise BuildError(f"this ONNX Runtime has no {name}, only {', '.join(have)} (pip install onnxruntime-gpu)")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = _usable_cpus()
+    # Else the threads of one session spin for a while after it ran, and take the CPUs from the next one of a pipeline:
+    # a prompt of the miniature took 14 to 21 ms on two CPUs, and 5 to 7 ms with this (benchmarks/runtime.py).
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         opened: InferenceSession = onnxruntime.InferenceSession(
             str(onnx), sess_options=options, providers=[(name, dict(settings))]

@@ -175,6 +175,12 @@ def test_a_session_gets_the_options_that_polygraphy_gave_it(tmp_path: Path) -> N
         assert getattr(actual, option) == getattr(expected, option), option
 
 
+def test_threads_of_a_session_that_ran_leave_the_cpus_to_the_next_one(tmp_path: Path) -> None:
+    network(tmp_path)
+    opened = _onnxruntime.open_session(tmp_path / "toy.fp32.onnx", "cpu")
+    assert vars(opened)["_sess_options"].get_session_config_entry("session.force_spinning_stop") == "1"
+
+
 def test_a_session_tells_what_it_takes(tmp_path: Path) -> None:
     with BACKEND.session(network(tmp_path)) as session:
         assert dict(session.inputs) == {

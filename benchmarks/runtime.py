@@ -77,7 +77,7 @@ class ByHand:
 
 
 def measure(rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Return the median seconds of each call; they take turns, with pauses in which the other's threads come to rest."""
+    """Return the median seconds of each call; they take turns, with pauses in which threads come to rest."""
     taken: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, seconds in zip(calls, taken, strict=True):

@@ -21,6 +21,7 @@ from sam3_build.params import SampleParams
 from sam3_build.pipeline import images as picture_files
 from sam3_build.pipeline.cases import Case, PromptRequest
 from sam3_build.pipeline.prompts import Box
+from sam3_build.pipeline.text import text_reader, tokens
 from sam3_build.spec import CaseRequest, CaseShape, Json
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ TEXT_OF_BOXES = "visual"
 # Values from -1 to 1.
 MEAN = STD = (0.5, 0.5, 0.5)
 
-# Of a text, this many characters are quoted in a message.
-LONGEST_QUOTE = 60
-
 
 def make_cases(request: PromptRequest) -> Iterator[Case]:
     """Yield the cases of `case_shapes` as arrays: every sample alone, then in batches with `padding` ignored boxes.
@@ -55,7 +53,7 @@ def make_cases(request: PromptRequest) -> Iterator[Case]:
     ):
         raise InputError(faults)
     assert request.tokenizer is not None
-    reader, dims = _reader(request.tokenizer), FAMILY.static_dims(request.config)
+    reader, dims = text_reader(request.tokenizer), FAMILY.static_dims(request.config)
     asked = [value_of(ImagePrompts, sample.prompts) for sample in request.samples]
     rows = [
         _row(prompts, request.files[sample.pictures[0]], reader, dims)
@@ -90,11 +88,11 @@ def prompt_arrays(request: PromptRequest, prompts: Sequence[object], size: tuple
     """
     asked = [prompt for prompt in prompts if isinstance(prompt, ImagePrompts)]
     assert request.tokenizer is not None and len(asked) == len(prompts)
-    reader, dims = _reader(request.tokenizer), FAMILY.static_dims(request.config)
+    reader, dims = text_reader(request.tokenizer), FAMILY.static_dims(request.config)
     height, width = size
     rows = []
     for prompt in asked:
-        ids, mask = _tokens(_text(prompt), reader, dims["text_len"])
+        ids, mask = tokens(_text(prompt), reader, dims["text_len"])
         boxes = []
         for i, box in enumerate(prompt.boxes):
             try:
@@ -124,13 +122,13 @@ def problems(
     faults: list[tuple[Keys, str]] = []
     reader, longest = None, _text_len(config)
     with _collecting(faults, "tokenizer"):
-        reader = _reader(tokenizer) if tokenizer else None
+        reader = text_reader(tokenizer) if tokenizer else None
     size = cache(lambda role: _picture(files[role]).size)
     for _, sample in samples:
         prompts, (picture,) = value_of(ImagePrompts, sample.prompts), sample.pictures
         with _collecting(faults, "samples", sample.number, "text"):
             if reader:
-                _tokens(_text(prompts), reader, longest)
+                tokens(_text(prompts), reader, longest)
         with _collecting(faults, "samples", sample.number, "image"):
             size(picture)
             for box in prompts.boxes:
@@ -174,7 +172,7 @@ class SampleArrays(PromptRow):
 
 
 def _row(prompts: ImagePrompts, file: Path, reader: Tokenizer, dims: Mapping[str, int]) -> SampleArrays:
-    ids, mask = _tokens(_text(prompts), reader, dims["text_len"])
+    ids, mask = tokens(_text(prompts), reader, dims["text_len"])
     picture = _picture(file)
     boxes = [_relative(box, picture.size, file.name) for box in prompts.boxes]
     pixels = picture_files.network_input(picture, (dims["image_size"],) * 2, MEAN, STD)
@@ -227,61 +225,3 @@ def _prompt_arrays(rows: Sequence[PromptRow], boxes: int) -> dict[str, Array]:
         arrays["input_boxes"] = np.array(padded, np.float32)
         arrays["input_boxes_labels"] = np.array(labels, np.int64)
     return arrays
-
-
-def tokenize(text: str, tokenizer: Path, length: int) -> tuple[list[int], list[int]]:
-    """Return token ids, padded to `length`, and 1 for each that is no padding; BuildError when they are more.
-
-    A tokenizer file that says nothing about padding is CLIP's, which pads with its end token.
-    """
-    return _tokens(text, _reader(tokenizer), length)
-
-
-def _reader(tokenizer: Path) -> Tokenizer:
-    """Return the tokenizer of a file, read once as long as the file does not change: CLIP's takes 0.1 s."""
-    return _read(tokenizer, tokenizer.stat().st_mtime_ns if tokenizer.is_file() else 0)
-
-
-@cache
-def _read(tokenizer: Path, changed: int) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    try:
-        reader = Tokenizer.from_file(str(tokenizer))
-    except Exception as error:  # tokenizers raises nothing more specific
-        raise BuildError(f"{tokenizer.name} is not a tokenizer file: {error}") from error
-    padding = reader.padding or {"pad_id": reader.token_to_id("<|endoftext|>"), "pad_token": "<|endoftext|>"}
-    if padding["pad_id"] is None:
-        raise BuildError(f"{tokenizer.name} neither says how to pad nor has CLIP's end token <|endoftext|>")
-    reader.no_truncation()
-    reader.enable_padding(pad_id=padding["pad_id"], pad_token=padding["pad_token"])
-    return reader
-
-
-def _tokens(text: str, reader: Tokenizer, length: int | None) -> tuple[list[int], list[int]]:
-    encoded, faults = reader.encode(text), []
-    if length is not None and len(encoded.ids) > length:
-        faults.append(
-            f"the text {_shortened(text)!r} is {len(encoded.ids)} tokens long, those at its start and end counted; "
-            f"the text encoder reads {length}: use fewer words"
-        )
-    unknown = reader.token_to_id("<unk>")
-    if unknown is not None and unknown in encoded.ids:
-        faults.append(
-            f"the tokenizer has no token for some word of {_shortened(text)!r}{_vocabulary_hint(text, reader)}"
-        )
-    if faults:
-        raise BuildError("; ".join(faults))
-    padding = reader.padding
-    assert padding is not None
-    encoded.pad(length or len(encoded.ids), pad_id=padding["pad_id"], pad_token=padding["pad_token"])
-    return encoded.ids, encoded.attention_mask
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]} ..."
-
-
-def _vocabulary_hint(text: str, reader: Tokenizer) -> str:
-    vocabulary = [word for word in reader.get_vocab() if word.isalpha()]
-    return "".join(f" ({w}{did_you_mean(w, vocabulary)})" for w in text.lower().split() if w not in vocabulary)

@@ -120,7 +120,11 @@ class Prompts(Protocol):
     """`prompts.py`: what samples become. No torch."""
 
     def make_cases(self, request: PromptRequest) -> Iterable[Case]:
-        """Return the cases of one pipeline that parity is measured on; InputError when `problems` finds any."""
+        """Return the cases of one pipeline that parity is measured on; InputError when `problems` finds any.
+
+        No two cases have one name. Of a clip `pipeline/clips.Clip` gives the frames, from files and backwards alike. A
+        sample that `is_reordered` becomes a case that is `like` the one of the sample before it, and has no frames.
+        """
 
     def problems(
         self,
@@ -147,7 +151,10 @@ class Results(Protocol):
     """`results.py`: what outputs mean. No torch."""
 
     def find(self, outputs: Mapping[str, Array], size: tuple[int, int], threshold: float) -> object:
-        """Return the result that the pipeline declares, of one row or clip, in pixels of this size (height, width)."""
+        """Return the result that the pipeline declares, of one row or clip, in pixels of this size (height, width).
+
+        One function serves all pipelines of a family; their outputs tell them apart.
+        """
 
 
 class FamilyCode(Protocol):

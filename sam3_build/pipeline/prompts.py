@@ -8,7 +8,8 @@ default, which means that it is not given:
     points: tuple[Point, ...]
     mask: str | None                the role of a picture file, as large as the sample's picture; what is not 0 is meant
     prompts: tuple[<FramePrompt>, ...]   only of a pipeline of clips: the prompts on frames. Such a one has some of the
-                                    fields above, `frame: int`, `object: int | None`, and `remove: int | None` (the
+                                    fields above, `frame: int` (in the order in which frames are run, also
+                                    of a reversed clip), `object: int | None`, and `remove: int | None` (the
                                     object that is removed) where objects can be
 """
 

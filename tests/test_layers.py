@@ -160,6 +160,7 @@ UNUSED = frozenset(
         "sam3_build.diagnose", "sam3_build.drawing.overlay", "sam3_build.execution.worker", "sam3_build.graph.casts",
         "sam3_build.graph.gemms", "sam3_build.graph.keep_fp32", "sam3_build.manifest.shape", "sam3_build.publish",
         "sam3_build.report.html", "sam3_build.report.table", "sam3_build.report.tables", "sam3_build.stages._networks",
+        "sam3_build.torch_modules", "sam3_build.weights.inventory",
     }
 )  # fmt: skip
 

@@ -16,10 +16,7 @@ from sam3_build.errors import BuildError
 from sam3_build.params import CheckpointParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json, ModelFamily
-from sam3_build.weights import hub
-from sam3_build.weights import inventory as inventories
 from sam3_build.weights.files import ADAPTER_NAMES, INDEX_NAME, WEIGHT_NAMES, adapter_message, shards
-from sam3_build.weights.recognise import other_family
 
 # What a config file records about its own making. Two configs that differ here describe the same network.
 PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
@@ -33,6 +30,9 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
     document: CheckpointParams
     """
+    from sam3_build.weights import inventory as inventories
+    from sam3_build.weights.recognise import other_family
+
     params, files = CheckpointParams.of(document), dict(inputs)
     code = registry.family_code(params.family)
     facts: dict[str, Json] = {}
@@ -63,6 +63,8 @@ def _from_hub(
     source: Mapping[str, Json], family: ModelFamily, inputs: Mapping[str, Path], out: Path
 ) -> tuple[dict[str, Path], dict[str, Json]]:
     """Download what the build needs of a model, and no more; return config and weights, and what was downloaded."""
+    from sam3_build.weights import hub
+
     repo, revision = str(source["hub"]), str(source["revision"])
     usual = (*WEIGHT_NAMES, *family.weight_names)
     wanted = [] if "config" in inputs else ["config.json"]

@@ -17,8 +17,6 @@ from sam3_build.graph.names import name_from_scopes
 from sam3_build.params import ExportParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json, TensorSpec
-from sam3_build.stages._torch import open_network, read_config
-from sam3_build.torch_modules.assemble import arguments
 
 if TYPE_CHECKING:
     from onnx_ir import Model, Value
@@ -60,6 +58,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
     document: ExportParams
     """
+    from sam3_build.stages._torch import open_network, read_config
+
     params = ExportParams.of(document)
     component, code = params.component, registry.family_code(params.family)
     sizes = {**code.family.static_dims(read_config(inputs)), **code.modules.DYNAMIC_SIZES}
@@ -84,6 +84,8 @@ def to_onnx(module: nn.Module, interface: Interface, opset: int) -> Model:
     Its arguments bear the names of the inputs, `_` for each dot; the graph has the inputs' own names.
     """
     import torch
+
+    from sam3_build.torch_modules.assemble import arguments
 
     sizes = interface.sizes
     for t in interface.inputs:

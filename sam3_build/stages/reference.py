@@ -15,8 +15,6 @@ from sam3_build.pipeline import chain
 from sam3_build.pipeline.cases import CASES, listed_cases, write_recorded
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.stages._torch import open_network
-from sam3_build.torch_modules.assemble import compute
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +31,9 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
     document: ReferenceParams
     """
+
+    from sam3_build.stages._torch import open_network
+    from sam3_build.torch_modules.assemble import compute
 
     params = ReferenceParams.of(document)
     model = open_network(registry.family_code(params.family), params, inputs)

@@ -17,9 +17,7 @@ from sam3_build.pipeline import chain
 from sam3_build.pipeline.cases import OUTPUTS, listed_cases, opened
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.stages._torch import open_network
 from sam3_build.stages.reference import require_finite
-from sam3_build.torch_modules.assemble import compute
 
 
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
@@ -32,6 +30,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     import numpy as np
 
     from sam3_build.compare.statistics import OutputStatistics
+    from sam3_build.stages._torch import open_network
+    from sam3_build.torch_modules.assemble import compute
 
     params = ReferenceGapParams.of(document)
     model = open_network(registry.family_code(params.family), params, inputs)

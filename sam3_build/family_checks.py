@@ -28,7 +28,7 @@ def problems(family: ModelFamily) -> list[str]:
 
 
 def _names(layout: Layout) -> Iterator[str]:
-    """Yield names that two things have: components, loops and pipelines are told apart by them."""
+    """Yield names that two components, loops or pipelines share."""
     loops = [step.name for p in layout.pipelines for step in p.steps if isinstance(step, Loop)]
     names = [*(c.name for c in layout.components), *(p.name for p in layout.pipelines), *dict.fromkeys(loops)]
     for name in dict.fromkeys(n for n in names if names.count(n) > 1):

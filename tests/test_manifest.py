@@ -134,7 +134,7 @@ FAMILY = ModelFamily(
     references={"meta": "Meta's code", "hf": "transformers"},
     static_dims=lambda _: {"size": 8},
     largest_tensor=lambda *_: 4,
-    tokenizer="the toy's is on every shelf",
+    tokenizer="the toy's lies beside its weights",
     weight_names=("toy.pt",),
     official_config={"kind": "toy"},
 )
@@ -324,12 +324,12 @@ def test_the_tokenizer_is_the_one_beside_the_weights_when_none_is_named(project:
     without = ("tokenizer: toy_tokenizer.json\n", "")
     for path in ("weights", "weights/toy.pt"):
         with pytest.raises(
-            ManifestError, match=r"'tokenizer' is missing: no tokenizer\.json lies beside .*; the toy's is on"
+            ManifestError, match=r"'tokenizer' is missing: no tokenizer\.json lies beside .*; the toy's lies beside"
         ):
             loaded(project, edited((RANDOM, f"{{path: {path}}}"), without))
     (folder / "tokenizer.json").write_text("")
     assert loaded(project, edited((RANDOM, "{path: weights}"), without)).tokenizer == folder / "tokenizer.json"
-    with pytest.raises(ManifestError, match="required key 'tokenizer' is missing; the toy's is on every shelf"):
+    with pytest.raises(ManifestError, match="required key 'tokenizer' is missing; the toy's lies beside its weights"):
         loaded(project, edited(without))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from build_space import ACTIONS, ROOT, BuildSpace, Run, matching
-from test_publish import ENGINES_FAIL, MANIFEST, shelf, state
+from test_publish import ENGINES_FAIL, MANIFEST, folder_of, state
 
 from sam3_build.errors import BuildError
 from sam3_build.publish import nights
@@ -51,7 +51,7 @@ def test_a_night_on_a_machine_without_a_gpu_builds_publishes_what_passed_and_is_
     assert run.built == ACTIONS
     assert " passed, 0 failed, " in run.output and "  published  cpu " in run.output
     assert "refused: ada\n  not run: running TensorRT-RTX engines needs a CUDA GPU; none found" in run.output
-    assert (shelf(fresh, "cpu") / "SHA256SUMS").exists() and not shelf(fresh, "ada").exists()
+    assert (folder_of(fresh, "cpu") / "SHA256SUMS").exists() and not folder_of(fresh, "ada").exists()
     path, told = night(fresh)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d\.json", path.name) and str(told["began"]).startswith(path.stem)
     assert (told["exit_code"], told["since"], told["gpu"], told["failed"]) == (0, None, None, [])
@@ -101,12 +101,12 @@ def test_a_night_tells_what_was_rebuilt_and_why_and_what_changed_since_the_night
 
 def test_a_published_folder_of_no_target_is_named_and_left_alone(space: BuildSpace) -> None:
     for name in ("old", ".cpu.gone"):
-        (shelf(space, name)).mkdir(parents=True)
+        (folder_of(space, name)).mkdir(parents=True)
     run = space.build("nightly")
     line = "  published/old belongs to no target of this manifest any more, and is not verified: delete it if"
     assert run.output.count("belongs to no target") == 1 and line in run.output, run.output
     told = entries(night(space)[1], "published", "target", "state", "holds")
-    assert ("old", "orphaned", "what nobody judges") in told and shelf(space, "old").is_dir()
+    assert ("old", "orphaned", "what nobody judges") in told and folder_of(space, "old").is_dir()
     assert line in space.build("publish:cpu").output
 
 
@@ -222,7 +222,7 @@ def test_engines_that_fail_end_a_night_with_1_and_leave_the_other_target_publish
     assert run.code == 1 and "withdrawn: ada" in run.output and "ada: verified -> nothing\n" in run.output, run.output
     _, told = night(space)
     assert told["gpu"] == {"name": "NVIDIA GeForce RTX 4090", "driver": "580.65.06"}
-    assert (shelf(space, "cpu") / "SHA256SUMS").exists() and not shelf(space, "ada").exists()
+    assert (folder_of(space, "cpu") / "SHA256SUMS").exists() and not folder_of(space, "ada").exists()
 
 
 def test_what_no_machine_can_lift_makes_a_night_end_with_1_until_it_is_allowed(space: BuildSpace) -> None:

@@ -45,16 +45,16 @@ def gpu(built_with_gpu: BuildSpace, tmp_path: Path) -> BuildSpace:
     return built_with_gpu.copy(tmp_path / "project")
 
 
-def shelf(space: BuildSpace, target: str) -> Path:
+def folder_of(space: BuildSpace, target: str) -> Path:
     return space.view / "published" / target
 
 
 def names(space: BuildSpace, target: str) -> set[str]:
-    return {path.name for path in shelf(space, target).iterdir()} if shelf(space, target).exists() else set()
+    return {path.name for path in folder_of(space, target).iterdir()} if folder_of(space, target).exists() else set()
 
 
 def card(space: BuildSpace, name: str, target: str = "ada") -> str:
-    return (shelf(space, target) / f"{name}.md").read_text()
+    return (folder_of(space, target) / f"{name}.md").read_text()
 
 
 def state(folder: Path) -> dict[Path, tuple[int, int, int]]:
@@ -79,11 +79,12 @@ def test_what_passed_is_published_with_cards_and_sums_and_what_was_not_run_is_re
     assert "  published  cpu         4 graphs, " in run.output
     assert f"refused: ada\n  {NO_GPU}    encoder.fp32, encoder.fp16, head.fp32, head.fp16\n" in run.output
     assert "write `allow_unverified: true` in the target" in run.output and "Traceback" not in run.output
-    done = checked(shelf(space, "cpu"))
+    done = checked(folder_of(space, "cpu"))
     assert (done.returncode, done.stdout.count(": OK")) == (0, 12), done.stdout + done.stderr
-    assert (shelf(space, "cpu") / "head.fp16.onnx").read_bytes() == (space.view / "head/head.fp16.onnx").read_bytes()
-    assert not shelf(space, "ada").exists()
-    cards = {p: (shelf(space, "cpu") / f"head.{p}.md").read_text() for p in ("fp32", "fp16")}
+    published = folder_of(space, "cpu") / "head.fp16.onnx"
+    assert published.read_bytes() == (space.view / "head/head.fp16.onnx").read_bytes()
+    assert not folder_of(space, "ada").exists()
+    cards = {p: (folder_of(space, "cpu") / f"head.{p}.md").read_text() for p in ("fp32", "fp16")}
     assert [p for p, text in cards.items() if "opened this very file and did not run it" in text] == ["fp16"]
     assert space.doit("publish:cpu").code == 0
     assert "built" not in run.output, "publishing builds nothing, and says nothing of building"
@@ -101,8 +102,8 @@ def test_publishing_again_writes_nothing(gpu: BuildSpace) -> None:
 def test_an_engine_that_ran_is_published_and_its_card_tells_what_a_user_must_know(gpu: BuildSpace) -> None:
     gpu.build("publish:ada")
     assert names(gpu, "ada") == ALL_OF_ADA
-    text, engine = card(gpu, "head.fp16.ada"), shelf(gpu, "ada") / "head.fp16.ada.engine"
-    record = json.loads((shelf(gpu, "ada") / "head.fp16.ada.engine.json").read_bytes())
+    text, engine = card(gpu, "head.fp16.ada"), folder_of(gpu, "ada") / "head.fp16.ada.engine"
+    record = json.loads((folder_of(gpu, "ada") / "head.fp16.ada.engine.json").read_bytes())
     inventory = json.loads(gpu.record("checkpoint").read_bytes())["files"]["head.json"]["sha256"]
     digest = subprocess.run(["sha256sum", engine], capture_output=True, text=True, check=True).stdout.split()[0]
     for words in (
@@ -160,7 +161,7 @@ def test_an_engine_that_fails_is_refused_and_other_targets_are_published(gpu: Bu
     assert "refused: ada\n" in run.output
     assert "failed: z: max_abs_over_std is 1, not <= 0.001\n    head.fp32\n" in run.output
     assert 'not judged: depends on head.fp32.ada, which failed in "onnxruntime fp32 vs ada fp32' in run.output
-    assert "head.fp16" in run.output and not shelf(gpu, "ada").exists()
+    assert "head.fp16" in run.output and not folder_of(gpu, "ada").exists()
 
 
 def test_allow_unverified_excuses_nothing_that_failed(gpu: BuildSpace) -> None:
@@ -168,7 +169,7 @@ def test_allow_unverified_excuses_nothing_that_failed(gpu: BuildSpace) -> None:
     gpu.edit(MANIFEST, ADA, ADA[:-1] + ", allow_unverified: true}")
     gpu.doit("verify")
     run = gpu.doit("publish:ada")
-    assert run.code == 1 and "failed: z: max_abs_over_std" in run.output and not shelf(gpu, "ada").exists()
+    assert run.code == 1 and "failed: z: max_abs_over_std" in run.output and not folder_of(gpu, "ada").exists()
 
 
 def test_an_engine_that_cannot_run_here_is_not_published_when_its_graph_fails(space: BuildSpace) -> None:
@@ -177,7 +178,7 @@ def test_an_engine_that_cannot_run_here_is_not_published_when_its_graph_fails(sp
     assert space.doit("verify").code == 1
     run = space.doit("publish:ada")
     assert run.code == 1, run.output
-    assert "not judged: depends on head.fp32, which failed in" in run.output and not shelf(space, "ada").exists()
+    assert "not judged: depends on head.fp32, which failed in" in run.output and not folder_of(space, "ada").exists()
 
 
 def test_a_precision_that_fails_is_withheld_and_the_others_are_published(space: BuildSpace) -> None:
@@ -190,16 +191,16 @@ def test_a_precision_that_fails_is_withheld_and_the_others_are_published(space: 
     assert run.code == 1 and "  published  cpu         2 graphs, " in run.output, run.output
     assert "withheld: fp16 of cpu\n  failed: " in run.output
     assert {name for name in names(space, "cpu") if name.endswith(".onnx")} == {"encoder.fp32.onnx", "head.fp32.onnx"}
-    assert checked(shelf(space, "cpu")).returncode == 0
+    assert checked(folder_of(space, "cpu")).returncode == 0
 
 
 def test_a_precision_that_is_only_not_built_yet_is_not_taken_out_of_what_was_published(space: BuildSpace) -> None:
     space.build("publish:cpu")
-    before = state(shelf(space, "cpu"))
+    before = state(folder_of(space, "cpu"))
     space.edit(MANIFEST, '["*norm*"]', '["*norm*", "*fold*"]')
     run = space.doit("publish:cpu")
     assert run.code == 1 and "refused: cpu\n" in run.output and "stays as it was published" in run.output, run.output
-    assert state(shelf(space, "cpu")) == before
+    assert state(folder_of(space, "cpu")) == before
 
 
 def test_a_target_is_published_in_the_precisions_that_it_lists_and_no_others(space: BuildSpace) -> None:
@@ -214,14 +215,14 @@ def test_what_was_published_is_withdrawn_when_its_own_bytes_fail_and_stays_when_
     space: BuildSpace, edit: tuple[str, str, str] | None, stays: bool
 ) -> None:
     space.build("publish:cpu")
-    before = state(shelf(space, "cpu"))
+    before = state(folder_of(space, "cpu"))
     space.edit(*(edit or ("sam3_build/families/toy/modules.py", "z = y @ p", "z = wrong")))
     assert space.doit().code == 1
     run = space.doit("publish:cpu")
     assert run.code == 1 and ("refused: cpu" if stays else "withdrawn: cpu") in run.output, run.output
     if stays:
         assert "artifacts/toy/published/cpu stays as it was published before" in run.output
-        assert state(shelf(space, "cpu")) == before
+        assert state(folder_of(space, "cpu")) == before
     else:
         assert "artifacts/toy/published/cpu held these very bytes and was removed" in run.output
         assert list((space.view / "published").iterdir()) == []
@@ -232,7 +233,7 @@ def test_engines_go_when_the_graph_that_they_were_built_from_fails(gpu: BuildSpa
     gpu.edit(*GRAPHS_FAIL)
     gpu.doit("verify")
     run = gpu.doit("publish:ada")
-    assert run.code == 1 and "withdrawn: ada" in run.output and not shelf(gpu, "ada").exists(), run.output
+    assert run.code == 1 and "withdrawn: ada" in run.output and not folder_of(gpu, "ada").exists(), run.output
 
 
 @pytest.mark.parametrize("text", [None, "not a list of digests"], ids=["gone", "damaged"])
@@ -240,14 +241,14 @@ def test_bytes_that_fail_go_even_when_the_list_of_their_digests_does_not_tell_of
     space: BuildSpace, text: str | None
 ) -> None:
     space.build("publish:cpu")
-    sums = shelf(space, "cpu") / "SHA256SUMS"
+    sums = folder_of(space, "cpu") / "SHA256SUMS"
     sums.unlink()
     if text is not None:
         sums.write_text(text)
     space.edit(*GRAPHS_FAIL)
     assert space.doit("verify").code == 1
     run = space.doit("publish:cpu")
-    assert run.code == 1 and "withdrawn: cpu" in run.output and not shelf(space, "cpu").exists(), run.output
+    assert run.code == 1 and "withdrawn: cpu" in run.output and not folder_of(space, "cpu").exists(), run.output
 
 
 ITEMS = [
@@ -314,11 +315,11 @@ def test_what_was_not_run_is_published_when_the_target_allows_it_and_says_so_in_
 def test_a_verified_engine_is_not_made_unverified_by_a_machine_that_cannot_run_it(gpu: BuildSpace) -> None:
     gpu.edit(MANIFEST, ADA, ADA[:-1] + ", allow_unverified: true}")
     gpu.build("publish")
-    before = state(shelf(gpu, "ada"))
+    before = state(folder_of(gpu, "ada"))
     plug_in(gpu, None)
     run = gpu.build("publish:ada")
     assert "  kept       ada " in run.output and "UNVERIFIED" not in run.output, run.output
-    assert state(shelf(gpu, "ada")) == before
+    assert state(folder_of(gpu, "ada")) == before
 
 
 def test_an_engine_for_several_generations_needs_to_have_run_on_each(gpu: BuildSpace) -> None:
@@ -342,7 +343,7 @@ def test_without_the_component_that_finds_things_nothing_is_published_on_tensors
     fresh.build()
     run = fresh.doit("publish:cpu")
     words = "not run: nothing judges its results: the manifest does not build head pipeline.fp32,"
-    assert run.code == 1 and words in said(run.output) and not shelf(fresh, "cpu").exists(), run.output
+    assert run.code == 1 and words in said(run.output) and not folder_of(fresh, "cpu").exists(), run.output
     fresh.edit(MANIFEST, "{backend: onnxruntime}", "{backend: onnxruntime, allow_unverified: true}")
     run = fresh.build("publish:cpu")
     assert ", UNVERIFIED: artifacts" in run.output, run.output
@@ -354,21 +355,21 @@ def test_without_the_component_that_finds_things_nothing_is_published_on_tensors
 
 def test_bytes_that_were_changed_in_the_folder_are_restored_and_said(gpu: BuildSpace) -> None:
     gpu.build("publish:ada")
-    engine = shelf(gpu, "ada") / "head.fp16.ada.engine"
+    engine = folder_of(gpu, "ada") / "head.fp16.ada.engine"
     good = engine.read_bytes()
     engine.chmod(0o644)
     engine.write_bytes(b"something else")
-    (shelf(gpu, "ada") / "note.txt").write_text("mine")
-    assert checked(shelf(gpu, "ada")).returncode == 1
+    (folder_of(gpu, "ada") / "note.txt").write_text("mine")
+    assert checked(folder_of(gpu, "ada")).returncode == 1
     run = gpu.build("publish:ada")
     assert "restored head.fp16.ada.engine, note.txt: not as SHA256SUMS lists it" in run.output
     assert engine.read_bytes() == good and names(gpu, "ada") == ALL_OF_ADA
-    assert checked(shelf(gpu, "ada")).returncode == 0
+    assert checked(folder_of(gpu, "ada")).returncode == 0
 
 
 def test_changed_bytes_of_a_target_that_is_refused_are_told_too(gpu: BuildSpace) -> None:
     gpu.build("publish:ada")
-    engine = shelf(gpu, "ada") / "head.fp16.ada.engine"
+    engine = folder_of(gpu, "ada") / "head.fp16.ada.engine"
     engine.chmod(0o644)
     engine.write_bytes(b"something else")
     plug_in(gpu, None)
@@ -389,7 +390,7 @@ def test_an_engine_of_unknown_origin_in_the_view_is_refused(gpu: BuildSpace) -> 
     run = gpu.doit("publish:ada")
     assert run.code == 1, run.output
     assert "head.fp16.ada.engine is of unknown origin: its sha256 is " in said(run.output)
-    assert "`doit build:head.fp16.ada` restores it" in said(run.output) and not shelf(gpu, "ada").exists()
+    assert "`doit build:head.fp16.ada` restores it" in said(run.output) and not folder_of(gpu, "ada").exists()
     assert gpu.build("build:head.fp16.ada").restored == {"build:head.fp16.ada"}
     gpu.build("publish:ada")
 
@@ -417,7 +418,7 @@ def test_an_engine_of_other_weights_is_refused_and_both_inventories_are_named(gp
     assert run.code == 1, run.output
     theirs, ours = inventories["tuned"], inventories["toy"]
     words = f"was made from other weights: their inventory is {theirs}, this manifest's is {ours}"
-    assert words in said(run.output) and not shelf(gpu, "ada").exists(), run.output
+    assert words in said(run.output) and not folder_of(gpu, "ada").exists(), run.output
 
 
 def forge(space: BuildSpace, action: str, role: str) -> None:
@@ -434,7 +435,7 @@ def test_a_verdict_on_other_bytes_is_refused(gpu: BuildSpace) -> None:
     run = gpu.doit("publish:ada")
     assert run.code == 1, run.output
     assert "foreign: verify:head.fp16.ada measured something else" in said(run.output), run.output
-    assert not shelf(gpu, "ada").exists()
+    assert not folder_of(gpu, "ada").exists()
 
 
 def test_an_engine_whose_records_lead_to_other_weights_is_refused(gpu: BuildSpace) -> None:
@@ -456,7 +457,7 @@ def test_a_graph_that_was_made_from_another_one_is_refused(gpu: BuildSpace) -> N
 # ------------------------------------------------------------------ disks and killed runs
 
 
-def test_a_shelf_that_cannot_be_written_is_one_clear_error(space: BuildSpace) -> None:
+def test_a_folder_that_cannot_be_written_is_one_clear_error(space: BuildSpace) -> None:
     space.view.joinpath("published").write_text("a file where a folder belongs")
     run = space.doit("publish:cpu")
     assert run.code == 1 and "artifacts/toy/published" in run.output and "Traceback" not in run.output, run.output
@@ -467,6 +468,6 @@ def test_the_licence_that_lies_beside_the_weights_is_published_and_its_absence_s
     assert "No licence lay beside the weights." in card(space, "head.fp32", "cpu")
     (space.root / "manifests" / "LICENSE").write_text("You may.")
     assert "published" in space.doit("publish:cpu").output
-    assert (shelf(space, "cpu") / "LICENSE").read_text() == "You may."
+    assert (folder_of(space, "cpu") / "LICENSE").read_text() == "You may."
     assert "licence is the file LICENSE of this folder" in card(space, "head.fp32", "cpu")
-    assert checked(shelf(space, "cpu")).returncode == 0
+    assert checked(folder_of(space, "cpu")).returncode == 0

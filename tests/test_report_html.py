@@ -163,8 +163,8 @@ def test_a_target_that_runs_the_graph_stands_as_the_graph_does(tmp_path: Path) -
 def test_gates_that_prove_nothing_with_random_weights_are_named(tmp_path: Path) -> None:
     made = mostly_not_run(tmp_path)
     uses = {use.title: use for use in gather(made.known, made.found).gates}
-    assert (uses["mask IoU"].judged, uses["mask IoU"].told, uses["mask IoU"].means) == (1, 1, "in part")
-    assert (uses["cosine"].told, uses["cosine"].means) == (0, "yes")
+    assert (uses["mask IoU"].judged, uses["mask IoU"].info, uses["mask IoU"].means) == (1, 1, "in part")
+    assert (uses["cosine"].info, uses["cosine"].means) == (0, "yes")
     assert "mask IoU, box IoU, score diff, presence): random weights: what is found" in page(made).text
     assert "weights are random" not in page(made).text
     seeded = replace(made.known.manifest, checkpoint=replace(made.known.manifest.checkpoint, seed=0))

@@ -21,7 +21,7 @@ class GateUse:
     judged: int
     failed: int
     without: int
-    told: int
+    info: int
     means: str
 
 
@@ -31,7 +31,7 @@ def gate_uses(found: Judged) -> Iterator[GateUse]:
     for metric in dict.fromkeys(metric for metric, _ in rows):
         own = [row for declared, row in rows if declared == metric]
         verdicts = [row.verdict for row in own]
-        judged, told = verdicts.count(Verdict.PASS) + verdicts.count(Verdict.FAIL), verdicts.count(Verdict.INFO)
+        judged, info = verdicts.count(Verdict.PASS) + verdicts.count(Verdict.FAIL), verdicts.count(Verdict.INFO)
         yield GateUse(
             title=metric.title,
             asks=metric.asks,
@@ -39,12 +39,12 @@ def gate_uses(found: Judged) -> Iterator[GateUse]:
             judged=judged,
             failed=verdicts.count(Verdict.FAIL),
             without=verdicts.count(Verdict.NOT_JUDGED) + verdicts.count(Verdict.NOT_RUN),
-            told=told,
-            means=("in part" if told else "yes") if judged else "no" if told else "judged nothing",
+            info=info,
+            means=("in part" if info else "yes") if judged else "no" if info else "judged nothing",
         )
 
 
-def told_because(found: Judged) -> Iterator[tuple[str, str]]:
+def info_reasons(found: Judged) -> Iterator[tuple[str, str]]:
     """Yield why metrics are only shown, and which those are."""
     reasons: dict[str, dict[str, None]] = {}
     for comparison, rows in found:

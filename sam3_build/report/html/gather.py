@@ -9,7 +9,7 @@ from sam3_build.compare.dependencies import ALSO_FAILED, Judged
 from sam3_build.compare.judge import RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, outcome, worst
 from sam3_build.report.html.artifacts import Artifacts, artifacts
 from sam3_build.report.html.chart import Axis, Bar, Error, axis, bars, error
-from sam3_build.report.html.gates import GateUse, gate_uses, told_because, weights_note
+from sam3_build.report.html.gates import GateUse, gate_uses, info_reasons, weights_note
 from sam3_build.report.html.pictures import Pictures, pictures
 from sam3_build.report.html.sources import GRAPH, Sources, side
 from sam3_build.report.table import Counts, count
@@ -91,7 +91,7 @@ class Page:
     weights: str
     range_parity: str
     gates: tuple[GateUse, ...]
-    told: tuple[tuple[str, str], ...]
+    info: tuple[tuple[str, str], ...]
     artifacts: Artifacts
     verify: str
     command: Callable[[Comparison], str]
@@ -130,7 +130,7 @@ def gather(known: Sources, found: Judged) -> Page:
         weights=weights_note(known.manifest),
         range_parity=RANGE_PARITY_NOTE if any(RANGE_PARITY in p.comparison.label for p in measured) else "",
         gates=tuple(gate_uses(found)),
-        told=tuple(told_because(found)),
+        info=tuple(info_reasons(found)),
         artifacts=artifacts(known),
         verify=f"{known.call} verify",
         command=known.command,
@@ -161,8 +161,8 @@ def _headline(counts: Counts) -> tuple[str, str, str]:
         without = f"{counts.not_run} of {every} outputs were not run on this machine; nothing is known of them."
         return Verdict.NOT_RUN, said, f"No gate failed, and {counts.passed} passed, but {without}"
     if counts.info:
-        told = f"{_outputs(counts.info)} {'is' if counts.info == 1 else 'are'} for information only."
-        return Verdict.INFO, f"All {_outputs(counts.passed)} that could be judged passed", told
+        note = f"{_outputs(counts.info)} {'is' if counts.info == 1 else 'are'} for information only."
+        return Verdict.INFO, f"All {_outputs(counts.passed)} that could be judged passed", note
     return (
         Verdict.PASS,
         f"All {_outputs(counts.passed)} passed",

@@ -23,7 +23,7 @@ GRAPH = "graph"
 class Sources:
     """A plan and what is known of its actions. `records` holds those that are fresh; `folder` is where one's files lie.
 
-    call: how doit is told of this manifest, `doit manifest=mine`
+    call: how doit is called for this manifest, `doit manifest=mine`
     """
 
     manifest: Manifest

@@ -42,15 +42,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Reshape:
-    """What makes a checkpoint's tensor a module's: dims in reverse, or without its first `skip` slices along `axis`.
+    """What makes a checkpoint's tensor a module's: dims in reverse, without its first `skip` slices, or in parts.
 
     rank: the number of dims that the tensor must have for that; any other is taken as it is. None for every one
+    parts: the names that equal parts along `axis` have in our modules, in order, where they are tensors of their own
     """
 
     transposed: bool = False
     axis: int = 0
     skip: int = 0
     rank: int | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ class Layout:
         return pipeline if len(self.pipelines) > 1 else PIPELINE
 
 
-# The layout of a manifest that names none.
+# The usual layout of a family that declares no other.
 USUAL_LAYOUT = "v1"
 
 
@@ -240,15 +240,18 @@ class ReferenceGap:
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """A model family: its layouts, of which `layout` is the one meant, and how to size the static dims.
+    """A model family: its layouts and how to size the static dims.
+
+    `layout` is the one that is meant; as declared, that of a manifest that names none.
 
     `references` maps the name of each way to feed the model to the code base that feeds it so; `gap` says what that
     changes, where it can be measured.
     `largest_tensor(component, config)` gives the bytes, in FP32, of the largest tensor inside a component for one row
     of a batch: how much memory running it takes.
     `tokenizer` says where the tokenizer.json of its text encoder can be had; None for a family that reads no text.
-    `weight_names` are what the authors' own weight files are called in a folder or at the hub, and `official_config` is
-    the config of such a file, a torch file that comes without one; None where a config must be named.
+    `weight_names` are what the authors' own weight files are called in a folder or at the hub, and `official_config`
+    gives the config of such a file, a torch file that comes without one, from the shapes of its tensors by our names
+    (BuildError where these fit none); None where a config must be named.
     `cases` gives the shapes of the cases that samples become, so that profiles are checked against them before
     anything is built; `usual_static` are the published model's sizes, for a checkpoint whose config is not known yet.
     """
@@ -260,7 +263,7 @@ class ModelFamily:
     largest_tensor: Callable[[str, Mapping[str, Json]], int]
     tokenizer: str | None = None
     weight_names: tuple[str, ...] = ()
-    official_config: Mapping[str, Json] | None = None
+    official_config: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, Json]] | None = None
     cases: Callable[[CaseRequest], tuple[CaseShape, ...]] = _no_cases
     usual_static: Mapping[str, int] = field(default_factory=dict)
     gap: ReferenceGap | None = None

@@ -7,7 +7,7 @@ import onnx_ir
 import pytest
 from onnx_ir import tape
 
-from sam3_build.graph.names import complete_names, module_path, name_from_scopes
+from sam3_build.graph.names import complete_names, module_path, name_from_scopes, weights
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 FOLDED = "pkg.onnxscript.optimizer.folded_from"
@@ -136,6 +136,22 @@ def test_names_survive_a_tool_and_what_it_adds_is_named():
     before = names(made)
     complete_names(made)
     assert names(made) == before
+
+
+def test_a_parameter_of_the_model_itself_keeps_its_key_through_a_tool():
+    def build(t, x, tool_7, no_memory):
+        return t.op("Add", [t.op("Add", [x, tool_7], name="a/Add_0"), no_memory], name="a/Add_1")
+
+    def made(name):
+        return model([weight(n, np.ones(4, np.float32)) for n in ("tool_7", name)], build)
+
+    exported = made("no_memory")
+    name_from_scopes(exported, "c", {"no_memory"})
+    assert set(exported.graph.initializers) == {"no_memory", "c/Add_0:in1"}
+    assert weights(exported) == {"no_memory"}
+    tools = made("no_memory")
+    complete_names(tools, weights(exported))
+    assert set(tools.graph.initializers) == {"no_memory", "a/Add_0:in1"}
 
 
 def test_duplicate_names_become_unique_and_the_first_keeps_its_own():

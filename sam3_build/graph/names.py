@@ -48,14 +48,21 @@ def name_from_scopes(model: Model, component: str, checkpoint_keys: Collection[s
         else:
             same.append(value)
     _rename({value: key if i == 0 else f"{key}.{i}" for key, same in by_key.items() for i, value in enumerate(same)})
-    complete_names(model)
+    complete_names(model, by_key)
 
 
-def complete_names(model: Model) -> None:
+def weights(model: Model) -> frozenset[str]:
+    """Return the names of the weights of a graph whose names are complete: of all constants but `<node>:in1`."""
+    return frozenset(name for name in model.graph.initializers if ":" not in name)
+
+
+def complete_names(model: Model, weights: Collection[str] = ()) -> None:
     """Name what has no name or a tool's: to run after every tool that rewrites the graph.
 
     Nodes that have a module path keep their name; others take the path of a neighbour. Names of graph inputs, outputs
     and weights stay; other tensors are named after their producer, other constants after their first use.
+
+    weights: names of weights that one cannot tell from a tool's: that of a model's own parameter has no dot
     """
     graph = model.graph
     paths = _paths_with_neighbours(graph)
@@ -73,9 +80,13 @@ def complete_names(model: Model) -> None:
             if value not in outputs and value.name != "":
                 wanted[value] = f"{node.name}:{index}"
         for index, used in enumerate(node.inputs):
-            if used is not None and used.is_initializer() and not CHECKPOINT_KEY.fullmatch(used.name or ""):
+            if used is not None and used.is_initializer() and not _is_weight(used.name or "", weights):
                 wanted.setdefault(used, f"{node.name}:in{index}")
     _rename(wanted)
+
+
+def _is_weight(name: str, weights: Collection[str]) -> bool:
+    return name in weights or bool(CHECKPOINT_KEY.fullmatch(name))
 
 
 def _recorded_path(node: Node) -> str | None:

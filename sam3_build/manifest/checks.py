@@ -55,8 +55,9 @@ def _family(file: ManifestFile, report: Report) -> ModelFamily | None:
     is_known(("reference",), "reference", file.reference, family.references, report)
     if report.is_broken(("layout",)):
         return None
-    known = is_known(("layout",), "layout", file.layout, family.layouts, report, f" of family {family.name!r}")
-    return family.laid_out(file.layout) if known else None
+    layout = file.layout or family.layout
+    known = is_known(("layout",), "layout", layout, family.layouts, report, f" of family {family.name!r}")
+    return family.laid_out(layout) if known else None
 
 
 def _not_empty(file: ManifestFile, report: Report) -> None:

@@ -90,11 +90,12 @@ def _find(name_or_path: str, root: Path) -> Path:
 def _manifest(file: ManifestFile, path: Path, source: Source, options: Options, lock: LockFile) -> Manifest:
     root, family = source.root, registry.family(file.family)
     assert root is not None
+    layout = file.layout or family.layout
     return Manifest(
         name=path.stem,
         path=path,
         family=file.family,
-        layout=file.layout,
+        layout=layout,
         checkpoint=checkpoint_of(file.checkpoint, family, root),
         reference=file.reference,
         tokenizer=tokenizer_of(file, family, root),
@@ -115,7 +116,7 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Options, 
             )
             for name, t in file.targets.items()
         },
-        samples=samples_of(file, registry.family(file.family).laid_out(file.layout), root),
+        samples=samples_of(file, family.laid_out(layout), root),
         score_threshold=file.task.score_threshold if file.task else SCORE_THRESHOLD,
         tolerances=file.tolerances,
         files=(*source.files, *([lock.file] if lock.file else [])),

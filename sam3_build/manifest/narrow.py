@@ -17,7 +17,7 @@ from sam3_build.manifest.checkpoints import KEYS as CHECKPOINT
 from sam3_build.manifest.checkpoints import SOURCES
 from sam3_build.manifest.weight_files import weight_files
 from sam3_build.manifest.yaml_tree import Keys, Place, Value
-from sam3_build.spec import BASELINE, USUAL_LAYOUT, Layout
+from sam3_build.spec import BASELINE, Layout
 
 # What a file took away of those that it extends, or gave another value -> where it says so, in the most derived file.
 Changes = Mapping[Keys, Place]
@@ -83,12 +83,12 @@ def _by_precisions(root: Value) -> Iterator[Void]:
 def _by_layout(root: Value, changes: Changes) -> Iterator[Void]:
     """Components, dimensions, and tolerances of these and of pipelines, that only other layouts of the family have."""
     chosen = root.get(("layout",))
-    name = USUAL_LAYOUT if chosen is None else chosen.data
     by = changes.get(("layout",)) if chosen is None else chosen.place
     family = root.get(("family",))
     if by is None or family is None or family.data not in registry.names("families"):
         return
-    layouts = registry.family(str(family.data)).layouts
+    declared = registry.family(str(family.data))
+    layouts, name = declared.layouts, declared.layout if chosen is None else chosen.data
     if not isinstance(name, str) or name not in layouts:
         return
 

@@ -12,7 +12,7 @@ from sam3_build.manifest.problems import Report, found, unknown, wording
 from sam3_build.manifest.yaml_tree import Keys, Plain, Value
 from sam3_build.pipeline import prompts
 from sam3_build.pipeline.prompts import Box, Point
-from sam3_build.spec import USUAL_LAYOUT, Json, Range
+from sam3_build.spec import Json, Range
 
 # ------------------------------------------------------------------ values with a notation of their own
 
@@ -187,7 +187,7 @@ class ManifestFile(_Mapping):
     """What is built, from what, for what, and how it is verified."""
 
     family: str = Field(description="The model family")
-    layout: str = Field(USUAL_LAYOUT, description="How the model is cut into files")
+    layout: str | None = Field(None, description="How the model is cut into files; the family's usual way without")
     checkpoint: CheckpointFile = Field(description="Where the weights come from: exactly one of random, path and hub")
     reference: str = Field(description="Whose way of feeding a text-only prompt is the reference")
     tokenizer: str | None = Field(

@@ -86,7 +86,8 @@ class Network:
             outputs = self.session.run(self.picked(feed, rows))
             for name, array in self.picked(outputs, range(len(set(rows)))).items():
                 parts.setdefault(name, []).append(array)
-        return {name: np.concatenate(arrays, self.row_axes[name]) for name, arrays in parts.items()}
+        axes = self.row_axes
+        return {n: np.concatenate(arrays, axes[n]) if n in axes else arrays[0] for n, arrays in parts.items()}
 
     def _sizes(self, feed: Arrays) -> dict[str, int]:
         return {

@@ -40,7 +40,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         files, facts = _from_hub(params.source, code.family, inputs, out)
     file = files.get("weights")
     try:
-        given = _read_config(files["config"]) if "config" in files else _official_config(code.family)
+        shapes = inventories.shapes(code, params.source, file) if file and "config" not in files else {}
+        given = _read_config(files["config"]) if "config" in files else _official_config(code.family, shapes)
         config = _without_provenance(code.modules.complete_config(given))
         understood = inventories.describe(code, params.source, file)
         inventory = inventories.inventory(code, params.source, config, file, params.layout)
@@ -97,10 +98,10 @@ def _from_hub(
     return {"weights": weights, **({"config": config} if config else {})}, pointer
 
 
-def _official_config(family: ModelFamily) -> Mapping[str, Json]:
+def _official_config(family: ModelFamily, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Json]:
     if family.official_config is None:
         raise BuildError(f"a checkpoint of {family.name} needs a config.json; name one with 'config:' in the manifest")
-    return family.official_config
+    return family.official_config(shapes)
 
 
 def _read_config(file: Path) -> dict[str, Json]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph import files
-from sam3_build.graph.names import complete_names
+from sam3_build.graph.names import complete_names, weights
 from sam3_build.params import PatchParams
 from sam3_build.plugins import Memory, Patch, Stage
 from sam3_build.spec import Json
@@ -27,7 +27,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     component, names = params.component, params.patches
     source = files.onnx_file(inputs["onnx"])
     model = files.load(source)
-    nodes = len(model.graph)
+    nodes, own = len(model.graph), weights(model)
     rewrites: dict[str, int] = {}
     if names:
         import onnx_graphsurgeon as gs
@@ -47,7 +47,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
                 tensor.ClearField("data_location")
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, source.parent)
-        complete_names(model)
+        complete_names(model, own)
     target = out / f"{component}.onnx"
     files.save(model, target)
     facts: dict[str, Json] = {"rewrites": rewrites, "nodes_before": nodes, "nodes": len(model.graph)}

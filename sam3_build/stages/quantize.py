@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
             f"{stem}: no {' or '.join(recipe.quantizes)} is left to quantize, so this would be FP32 under another "
             f"name; kept in FP32: {dict(kept)}. Keep less, or leave it out"
         )
-    before = files.weight_bytes(model)
+    before, own = files.weight_bytes(model), names.weights(model)
     target = out / f"{stem}.onnx"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -58,7 +58,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         _quantize(work / "fp32.onnx", work / "int8.onnx", recipe, chosen, cases)
         del model
         model = files.load(work / "int8.onnx")
-        _rename(model)
+        _rename(model, own)
         files.save(model, target)
         pairs = Counter(node.op_type for node in model.graph)
         after, nodes = files.weight_bytes(model), len(model.graph)
@@ -139,15 +139,15 @@ def _quantize(source: Path, target: Path, recipe: Precision, nodes: list[str], c
     )
 
 
-def _rename(model: ir.Model) -> None:
-    """Give canonical names to what the quantizer named."""
+def _rename(model: ir.Model, weights: Collection[str]) -> None:
+    """Give canonical names to what the quantizer named. weights: names of the graph's weights before."""
     for value in list(model.graph.initializers.values()):
         name = value.name or ""
         for suffix, part in SUFFIXES.items():
             stem = name.removesuffix(suffix)
-            if stem != name and names.CHECKPOINT_KEY.fullmatch(stem):
+            if stem != name and stem in weights:
                 value.name = f"{stem}{part}"
-    names.complete_names(model)
+    names.complete_names(model, weights)
 
 
 STAGE = Stage(

@@ -40,7 +40,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         before, model = files.load(source), files.load(simplified)
         _restore_interface(model, before, component)
         model.graph.name = before.graph.name
-        names.complete_names(model)
+        names.complete_names(model, names.weights(before))
         files.save(model, target)
         facts = {"nodes_before": len(before.graph), "nodes": len(model.graph)}
         del before, model

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sam3_build.family_code import FamilyCode
-from sam3_build.spec import USUAL_LAYOUT, Json
+from sam3_build.spec import Json
 from sam3_build.weights import checkpoint_file, finite, random_weights, wanted
 from sam3_build.weights.tensors import inventory_line
 
@@ -20,17 +20,17 @@ def inventory(
     source: Mapping[str, Json],
     config: Mapping[str, Json],
     weights: Path | None,
-    layout: str = USUAL_LAYOUT,
+    layout: str | None = None,
 ) -> dict[str, dict[str, dict[str, Json]]]:
     """Return component -> tensor's name -> `{"dtype", "shape", "digest"}` for exactly the tensors that outputs need.
 
     The digest is that of the tensor's bytes; with random weights, of all that determines them. A tensor that is not
     finite also has the numbers of its elements that are `nan` and `inf`. BuildError when a file is that of another
-    model, or lacks tensors, or has others.
+    model, or lacks tensors, or has others. layout: the family's usual one without
     """
     family = code.family
     reference = next(iter(family.references))
-    components = family.laid_out(layout).components
+    components = family.laid_out(layout or family.layout).components
     skeletons = {c.name: code.modules.skeleton(c.network(reference), config) for c in components}
     if weights is None:
         seed = random_weights.seed_of(source)
@@ -62,6 +62,12 @@ def refused(
     keys = checkpoint_file.read(weights, code.keys, state_dict_of(source)).keys
     found = {name: finite.in_inventory(lines, keys) for name, lines in listed.items()}
     return {name: finite.refusal(lines) for name, lines in found.items() if lines}
+
+
+def shapes(code: FamilyCode, source: Mapping[str, Json], weights: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a file's tensors by our modules' names."""
+    tensors = checkpoint_file.read(weights, code.keys, state_dict_of(source)).tensors
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def describe(code: FamilyCode, source: Mapping[str, Json], weights: Path | None) -> dict[str, Json]:

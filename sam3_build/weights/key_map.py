@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sam3_build.family_code import Format, KeyTables, Reshape, Section
@@ -94,12 +94,15 @@ def _holds(form: Format, key: str) -> bool:
 
 def _parts(name: str, tensor: FileTensor, form: Format) -> dict[str, FileTensor]:
     """Return what our modules make of one of a checkpoint's tensors; nothing when it cannot be split."""
+    how = form.reshaped.get(name)
     if "*" in name:
-        third, rest = divmod(tensor.shape[0] if tensor.shape else 1, 3)
-        if rest:
-            return {}
-        return {name.replace("*", part): tensor.narrow(0, i * third, third) for i, part in enumerate("qkv")}
-    return {name: _reshaped(tensor, form.reshaped.get(name))}
+        return _split(tensor, 0, [name.replace("*", part) for part in "qkv"])
+    return _split(tensor, how.axis, how.parts) if how and how.parts else {name: _reshaped(tensor, how)}
+
+
+def _split(tensor: FileTensor, axis: int, names: Sequence[str]) -> dict[str, FileTensor]:
+    length, rest = divmod(tensor.shape[axis] if tensor.shape else 1, len(names))
+    return {} if rest else {part: tensor.narrow(axis, i * length, length) for i, part in enumerate(names)}
 
 
 def _reshaped(tensor: FileTensor, how: Reshape | None) -> FileTensor:

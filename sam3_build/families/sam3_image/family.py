@@ -203,7 +203,7 @@ FAMILY = ModelFamily(
     tokenizer="SAM 3's is CLIP's: tokenizer.json of any SAM 3 folder, or of openai/clip-vit-large-patch14",
     weight_names=("sam3.pt",),
     # All that transformers has as its default.
-    official_config={"model_type": "sam3"},
+    official_config=lambda shapes: {"model_type": "sam3"},
     cases=case_shapes,
     usual_static={"text_len": 32},
 )

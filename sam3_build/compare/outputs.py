@@ -1,10 +1,12 @@
-"""Whether the outputs of two sides can be compared at all, before anything is thresholded; and how a list is worded."""
+"""Outputs of two sides: one row of them, whether they can be compared at all, and how a list of places is worded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,6 +16,29 @@ if TYPE_CHECKING:
 
 # So many things are named when a gate fails.
 NAMED = 3
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """Where in the run a picture stands: the sample of the manifest, and the case and row that it was part of."""
+
+    case: str
+    row: int
+    sample: int
+
+    def __str__(self) -> str:
+        """Return how a message names it."""
+        name = f"sample{self.sample}"
+        return name if self.case == name else f"{name} (case {self.case!r}, row {self.row})"
+
+    def document(self) -> dict[str, Json]:
+        """Return what details have of it."""
+        return {"case": self.case, "row": self.row, "sample": self.sample}
+
+
+def row_of(outputs: Mapping[str, Array], row: int) -> dict[str, Array]:
+    """Return one row of a batch; an output without that row is as it is, and will be found to be of another shape."""
+    return {name: array[row] if array.ndim and row < len(array) else array for name, array in outputs.items()}
 
 
 @dataclass

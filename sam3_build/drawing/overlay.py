@@ -21,7 +21,7 @@ from sam3_build.drawing.palette import (
     Colour,
     in_few_colours,
 )
-from sam3_build.pipeline.prompts import Box
+from sam3_build.pipeline.prompts import Box, Point
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,8 +59,9 @@ class Partners(Protocol):
 # Pixels: each panel of a PNG is so wide, twice the miniature's pictures, with gaps in between: 1024 in all. None is
 # higher than TALLEST times that.
 WIDTH, GAP, TALLEST = 336, 8, 2
-# Lines get wider by one for each LINE of a panel's width. Dashes are DASH times as long as that.
-LINE, DASH = 168, 5
+# Lines get wider by one for each LINE of a panel's width. Dashes are DASH times as long as that, and the radius of a
+# point is POINT times that.
+LINE, DASH, POINT = 168, 5, 4
 
 
 def panels(
@@ -71,11 +72,12 @@ def panels(
     pairs: Sequence[Partners],
     width: int = WIDTH,
     numbers: Sequence[int] = (),
+    points: Sequence[Point] = (),
 ) -> Panels:
     """Return the prompt, what the reference found and what the target found, `width` pixels wide where that fits.
 
-    picture: [height, width, 3], RGB; boxes, masks and the boxes of regions are in its pixels
-    boxes:   the prompt's
+    picture: [height, width, 3], RGB; boxes, points, masks and the boxes of regions are in its pixels
+    boxes, points: the prompt's
     actual:  None where the target's outputs could not be read: its panel is empty
     numbers: of the colours of the reference's regions; without any, their positions
     """
@@ -85,7 +87,7 @@ def panels(
     scale = min(width / picture.shape[1], TALLEST * width / picture.shape[0])
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     line = max(1, width // LINE)
-    prompt = _prompt(picture, boxes, size, line)
+    prompt = _prompt(picture, boxes, points, size, line)
     numbers = numbers or range(len(expected.masks))
     drawn = range(len(expected.masks)) if actual is None else [pair.expected for pair in pairs]
     expected_panel = _drawn(picture, size, expected, {i: numbers[i] for i in drawn}, line)
@@ -108,8 +110,10 @@ def write_overlay(path: Path, drawn: Sequence[Picture]) -> None:
     in_few_colours(Image.fromarray(beside)).save(path, optimize=True)
 
 
-def _prompt(picture: Picture, boxes: Sequence[Box], size: tuple[int, int], line: int) -> Picture:
-    """Return the picture as it is, with the prompt's boxes; what of a box lies outside is drawn on the edge."""
+def _prompt(
+    picture: Picture, boxes: Sequence[Box], points: Sequence[Point], size: tuple[int, int], line: int
+) -> Picture:
+    """Return the picture as it is, with the prompt's boxes and points; what of a box lies outside is on the edge."""
     import cv2
     import numpy as np
 
@@ -123,6 +127,13 @@ def _prompt(picture: Picture, boxes: Sequence[Box], size: tuple[int, int], line:
         if not box.label:
             frame &= np.add(*np.indices(frame.shape)) // (DASH * line) % 2 == 0
         canvas[frame] = MEANT if box.label else NOT_MEANT
+    for point in points:
+        # A point that is not meant is a ring, for those who see no difference between red and green.
+        x, y = (np.array([point.x, point.y]) * scale).round().clip(0, np.array(size) - 1).astype(int).tolist()
+        cv2.circle(canvas, (x, y), (POINT + 1) * line, BACKGROUND, cv2.FILLED)
+        cv2.circle(canvas, (x, y), POINT * line, MEANT if point.label else NOT_MEANT, cv2.FILLED)
+        if not point.label:
+            cv2.circle(canvas, (x, y), POINT * line // 2, BACKGROUND, cv2.FILLED)
     return canvas
 
 

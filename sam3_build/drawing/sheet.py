@@ -28,10 +28,8 @@ WIDTH, GAP, MARGIN = 168, 6, 20
 BLOCK = 3 * WIDTH + 2 * GAP
 # Heights of letters, and of lines in letters.
 TITLE, LARGE, SMALL, LEADING = 20, 16, 13, 1.35
-LEGEND = (
-    "Boxes of a prompt: solid green is what is meant, dashed red what is not. Red areas: where the two differ. "
-    "Thick red box: found by one of the two alone."
-)
+PROMPTS = "Boxes and points of a prompt: solid green is what is meant, dashed or ringed red what is not."
+LEGEND = f"{PROMPTS} Red areas: where the two differ. Thick red box: found by one of the two alone."
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Takes mask logits, returns them at the size of a picture. No torch."""
+"""Masks: what one prompt gives, mask logits at the size of a picture, and the boxes around masks. No torch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What one prompt on a picture gives: the mask of its object, or several masks to choose from.
+
+    masks:   [n, height, width] bool, at least one
+    scores:  [n] float32, the IoU that the model predicts of each, or how stable it is
+    chosen:  the position of the one that is the answer
+    visible: whether the object is in the picture; where it is not, masks and scores count for nothing. A model that
+             does not say takes every object for visible
+    """
+
+    masks: NDArray[np.bool_]
+    scores: Floats
+    chosen: int
+    visible: bool = True
 
 
 def enlarged(logits: Floats, size: tuple[int, int]) -> Floats:
@@ -21,3 +39,15 @@ def enlarged(logits: Floats, size: tuple[int, int]) -> Floats:
     height, width = size
     resized: Floats = cv2.resize(np.ascontiguousarray(logits), (width, height), interpolation=cv2.INTER_LINEAR)
     return resized
+
+
+def boxes_around(masks: NDArray[np.bool_]) -> Floats:
+    """Return [n, 4], left, top, right, bottom of the pixels of `masks` [n, height, width]; 0 of an empty one."""
+    import numpy as np
+
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+        if len(rows):
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes

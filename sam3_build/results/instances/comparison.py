@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from sam3_build.compare.details import Overlay, write_details
+from sam3_build.compare.outputs import PictureRow, row_of
 from sam3_build.drawing.captions import prompt
 from sam3_build.drawing.overlay import panels, write_overlay
 from sam3_build.drawing.sheet import SHEET, WIDTH, Entry, Sheet
 from sam3_build.errors import BuildError
 from sam3_build.pipeline.instances import Instances
-from sam3_build.pipeline.prompts import boxes_of
+from sam3_build.pipeline.prompts import boxes_of, points_of
 from sam3_build.plugins import CompareRequest
 from sam3_build.results.instances.captions import differences, found
-from sam3_build.results.instances.statistics import OF_PAIRS, InstanceStatistics, PictureRow
+from sam3_build.results.instances.statistics import OF_PAIRS, InstanceStatistics
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -35,25 +36,25 @@ def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
         expected, actual = case.expected(), case.actual()
         for row, sample in enumerate(case.samples):
             place = PictureRow(case.name, row, sample)
-            sides = _row(expected, row), _row(actual, row)
+            sides = row_of(expected, row), row_of(actual, row)
             comparable = statistics.comparable(place, *sides)
             if not comparable and sample in on_sheet:
                 continue
             picture, document = request.picture(sample, 0), request.samples[sample]
             prompts = cast("Mapping[str, Json]", document["prompts"])
-            boxes = boxes_of(prompts)
+            boxes, points = boxes_of(prompts), points_of(prompts)
             found_expected = _find(request, sides[0], picture.shape[:2])
             found_actual = _find(request, sides[1], picture.shape[:2]) if comparable else None
             pairs = statistics.add(place, found_expected, found_actual) if found_actual else ()
             measured = statistics.pictures[-1]
             if comparable:
                 file = f"overlay.{case.name}.{row}.png"
-                write_overlay(out / file, panels(picture, boxes, found_expected, found_actual, pairs))
+                write_overlay(out / file, panels(picture, boxes, found_expected, found_actual, pairs, points=points))
                 overlays.append(_overlay(file, place, prompts, measured, repeats=sample in drawn))
                 drawn.add(sample)
             if sample not in on_sheet:
                 on_sheet.add(sample)
-                small = panels(picture, boxes, found_expected, found_actual, pairs, WIDTH)
+                small = panels(picture, boxes, found_expected, found_actual, pairs, WIDTH, points=points)
                 sheet.add(Entry(prompt(prompts), found(measured), differences(measured), small))
     sheet.write(out / SHEET)
     details: dict[str, Json] = {
@@ -76,11 +77,6 @@ def _find(request: CompareRequest, outputs: Arrays, size: tuple[int, ...]) -> In
             f"{list(result.masks.shape)}, where boxes {[count, 4]} and masks {[count, *size]} are expected"
         )
     return result
-
-
-def _row(outputs: Arrays, row: int) -> Arrays:
-    """Return one row of a batch; an output without that row is as it is, and will be found to be of another shape."""
-    return {name: array[row] if array.ndim and row < len(array) else array for name, array in outputs.items()}
 
 
 def _overlay(

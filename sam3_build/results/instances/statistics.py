@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sam3_build.compare.ious import box_ious, mask_ious
-from sam3_build.compare.outputs import SoundOutputs, listed
+from sam3_build.compare.outputs import PictureRow, SoundOutputs, listed
 from sam3_build.pipeline.instances import Instances
 from sam3_build.spec import Json
 
@@ -70,20 +70,6 @@ def paired(expected: Instances, actual: Instances) -> tuple[Pair, ...]:
 # ------------------------------------------------------------------ all pictures
 
 
-@dataclass(frozen=True)
-class PictureRow:
-    """Where in the run a picture stands: the sample of the manifest, and the case and row that it was part of."""
-
-    case: str
-    row: int
-    sample: int
-
-    def __str__(self) -> str:
-        """Return how a message names it."""
-        name = f"sample{self.sample}"
-        return name if self.case == name else f"{name} (case {self.case!r}, row {self.row})"
-
-
 @dataclass
 class InstanceStatistics:
     """Accumulates what two sides find, picture by picture; `threshold` is that of the scores."""
@@ -105,7 +91,7 @@ class InstanceStatistics:
         if self.outputs.where:
             self.where["nonfinite"] = self.outputs.where
         if problem:
-            self.pictures.append({**_named(place), "problem": problem})
+            self.pictures.append({**place.document(), "problem": problem})
         return problem is None
 
     def add(self, place: PictureRow, expected: Instances, actual: Instances) -> tuple[Pair, ...]:
@@ -124,7 +110,7 @@ class InstanceStatistics:
         presence = self._presence(place, expected.presence, actual.presence)
         self.pictures.append(
             {
-                **_named(place),
+                **place.document(),
                 "expected": len(expected.scores),
                 "actual": len(actual.scores),
                 **presence,
@@ -210,10 +196,6 @@ class InstanceStatistics:
             "where": {metric: listed(texts) for metric, texts in self.where.items()},
             "problems": self.outputs.problems,
         }
-
-
-def _named(place: PictureRow) -> dict[str, Json]:
-    return {"case": place.case, "row": place.row, "sample": place.sample}
 
 
 def _described(found: Instances, i: int) -> dict[str, Json]:

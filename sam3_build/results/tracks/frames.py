@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from sam3_build.drawing.captions import prompt
 from sam3_build.drawing.overlay import WIDTH, panels
 from sam3_build.drawing.sheet import MOST
-from sam3_build.pipeline.prompts import boxes_of
+from sam3_build.pipeline.masks import boxes_around
+from sam3_build.pipeline.prompts import boxes_of, points_of
 from sam3_build.pipeline.tracks import Tracks
 from sam3_build.results.tracks.statistics import ComparedClip
 from sam3_build.spec import Json
@@ -92,7 +93,8 @@ def drawn(seen: Seen, clip: ComparedClip, expected: Tracks, actual: Tracks, widt
     own, other = (_objects(side, seen.frame) for side in (expected, actual))
     pairs = [Partners(own.ids.index(i), other.ids.index(i)) for i in own.ids if i in other.ids]
     boxes = [box for one in seen.prompts for box in boxes_of(one)]
-    return panels(seen.picture, boxes, own, other, pairs, width, [clip.ids.index(i) for i in own.ids])
+    points = [point for one in seen.prompts for point in points_of(one)]
+    return panels(seen.picture, boxes, own, other, pairs, width, [clip.ids.index(i) for i in own.ids], points)
 
 
 def caption(clip: ComparedClip, frame: int) -> str:
@@ -130,12 +132,6 @@ def metrics(clip: ComparedClip, frame: int) -> dict[str, float]:
 
 
 def _objects(side: Tracks, frame: int) -> Objects:
-    import numpy as np
-
     shown = [i for i in range(len(side.ids)) if side.visible[frame, i] and side.masks[frame, i].any()]
     masks = side.masks[frame, shown]
-    boxes = np.zeros((len(shown), 4), np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return Objects(tuple(int(side.ids[i]) for i in shown), masks, boxes)
+    return Objects(tuple(int(side.ids[i]) for i in shown), masks, boxes_around(masks))

@@ -156,3 +156,63 @@ def test_a_picture_larger_than_pillow_takes_is_refused(tmp_path, monkeypatch):
 def test_a_picture_that_is_gone_is_told_apart_from_a_broken_one(tmp_path):
     with pytest.raises(FileNotFoundError):
         images.read(tmp_path / "gone.png")
+
+
+# ------------------------------------------------------------------ as Meta's code prepares pictures
+
+GREY_MEAN, GREY_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def drawn_picture(height: int, width: int) -> Image.Image:
+    """Stripes with noise: every grey level, and edges that tell filters apart."""
+    noise = np.random.default_rng(height * 1000 + width).integers(0, 60, (height, width, 3))
+    rows, columns = np.indices((height, width))
+    stripes = np.stack([rows * 7 % 196, columns * 11 % 196, (rows + columns) // 9 % 2 * 195], axis=2)
+    return Image.fromarray((stripes + noise).astype(np.uint8))
+
+
+@pytest.mark.parametrize(("size", "fitted"), [((120, 250), (46, 96)), ((333, 200), (96, 58)), ((50, 50), (96, 96))])
+def test_sam_1_pictures_are_fitted_normalised_and_then_padded(size, fitted):
+    """`ResizeLongestSide` and `Sam.preprocess`, in PyTorch."""
+    picture = drawn_picture(*size)
+    pixels = torch.from_numpy(np.array(picture.resize(fitted[::-1], Image.Resampling.BILINEAR))).permute(2, 0, 1)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (GREY_MEAN, GREY_STD))
+    expected = torch.nn.functional.pad((pixels - mean) / std, (0, 96 - fitted[1], 0, 96 - fitted[0]))
+    found = images.padded_input(picture, 96, GREY_MEAN, GREY_STD)
+    assert images.fitted_size(size, 96) == fitted
+    assert found.dtype == np.float32 and (found == expected.numpy()).all(), "equal to the last bit"
+
+
+def test_frames_of_clips_are_bicubic_and_equal_to_the_last_bit():
+    """`load_video_frames` of SAM 2, in PyTorch."""
+    picture = drawn_picture(120, 250)
+    pixels = torch.from_numpy(np.array(picture.resize((64, 64))) / 255.0).permute(2, 0, 1)
+    expected = torch.zeros(3, 64, 64, dtype=torch.float32)
+    expected[:] = pixels
+    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (RGB_MEAN, RGB_STD))
+    expected -= mean
+    expected /= std
+    found = images.frame_input(picture, (64, 64), RGB_MEAN, RGB_STD)
+    assert found.dtype == np.float32 and (found == expected.numpy()).all()
+    bilinear = images.network_input(picture, (64, 64), RGB_MEAN, RGB_STD)
+    assert np.abs(bilinear - found).max() * 57 > 5, "the filter is not that of pictures: levels apart"
+
+
+def test_sam_2_pictures_are_within_a_grey_level_of_an_interpolation_in_floats():
+    """`SAM2Transforms` resizes tensors, antialiased, in floats."""
+    picture = drawn_picture(120, 250)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+    resized = torch.nn.functional.interpolate(pixels, size=(64, 64), mode="bilinear", antialias=True)[0]
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (RGB_MEAN, RGB_STD))
+    found = images.network_input(picture, (64, 64), RGB_MEAN, RGB_STD)
+    levels = np.abs(found - ((resized - mean) / std).numpy()) * np.array(RGB_STD)[:, None, None] * 255
+    assert levels.max() <= 1.01
+
+
+def test_a_picture_of_a_mask_is_true_where_it_is_not_black(tmp_path):
+    drawn = np.zeros((4, 5, 3), np.uint8)
+    drawn[1, 2, 2] = 1
+    Image.fromarray(drawn).save(tmp_path / "mask.png")
+    found = images.read_mask(tmp_path / "mask.png")
+    assert found.shape == (4, 5) and found.sum() == 1 and found[1, 2]

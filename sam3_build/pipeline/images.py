@@ -42,6 +42,52 @@ def network_input(
     return pixels
 
 
+def frame_input(
+    picture: Image.Image, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float32]:
+    """Return [3, height, width] float32: RGB, squashed to `size` (height, width) with antialiased bicubic filtering,
+    then (x / 255 - mean) / std by channel; to the last bit as SAM 2's own code prepares frames of a clip.
+    """
+    import numpy as np
+    from PIL import Image
+
+    squashed = picture.convert("RGB").resize(size[::-1], Image.Resampling.BICUBIC)
+    centre, spread = (np.array(values, np.float32)[:, None, None] for values in (mean, std))
+    pixels: NDArray[np.float32] = (np.asarray(squashed).transpose(2, 0, 1) / 255).astype(np.float32)
+    return (pixels - centre) / spread
+
+
+def fitted_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return height and width of a picture whose longer side is brought to `side`; halves are rounded up."""
+    scale = side / max(size)
+    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+
+def padded_input(picture: Image.Image, side: int, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """Return [3, side, side] float32: RGB, brought to `fitted_size` with antialiased bilinear filtering, then
+    (x - mean) / std by channel, then zeros to the right and below; to the last bit as SAM 1's own code does it.
+
+    mean, std: in grey levels
+    """
+    import numpy as np
+    from PIL import Image
+
+    height, width = fitted_size((picture.height, picture.width), side)
+    resized = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    centre, spread = (np.array(values, np.float32)[:, None, None] for values in (mean, std))
+    pixels = np.zeros((3, side, side), np.float32)
+    pixels[:, :height, :width] = (np.asarray(resized, np.float32).transpose(2, 0, 1) - centre) / spread
+    return pixels
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Return [height, width]: where a picture, turned as viewers show it, is not black. BuildError as `read`."""
+    import numpy as np
+
+    where: NDArray[np.bool_] = np.asarray(read(path)).max(axis=2) > 0
+    return where
+
+
 def read(path: Path) -> Image.Image:
     """Return the picture as RGB, 8 bits, turned as viewers show it: boxes are in the frame that people see.
 

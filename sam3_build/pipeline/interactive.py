@@ -1,0 +1,207 @@
+"""Prompts for one object on a picture, by points, a box or a mask, as SAM 1 and SAM 2 take them. No torch.
+
+Points and boxes become clicks: x and y in pixels of the picture, and a label. A box is two of them, its corners.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sam3_build.documents import value_of
+from sam3_build.errors import BuildError, Keys
+from sam3_build.params import SampleParams
+from sam3_build.pipeline import images
+from sam3_build.pipeline.prompts import Box, Point
+from sam3_build.spec import CaseRequest, CaseShape
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Flags = NDArray[np.bool_]
+
+# The labels of clicks: 0 and 1 are those of points, these the corners of a box; NO_POINT fills up.
+TOP_LEFT, BOTTOM_RIGHT, NO_POINT = 2.0, 3.0, -1.0
+
+# What stands for a mask's inside, and negated for its outside, where a network takes logits.
+LOGIT = 10.0
+
+# A batched case holds this many samples at most: at full size each costs as much as a case of its own.
+LARGEST_BATCH = 4
+
+# x, y, label.
+Click = tuple[float, float, float]
+
+
+class Prompted(Protocol):
+    """Points and boxes for one object: ObjectPrompts, or a prompt on a frame of a clip."""
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Points on it, or beside it."""
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """At most one, around it."""
+
+
+@dataclass(frozen=True)
+class ObjectPrompts:
+    """What may be asked of a picture: one object, by points, a box around it, a mask of it, or several of these."""
+
+    points: tuple[Point, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    mask: str | None = None
+
+
+# ------------------------------------------------------------------ clicks
+
+
+def clicks(prompts: Prompted) -> list[Click]:
+    """Return points in their order, then the corners of the box."""
+    found: list[Click] = [(point.x, point.y, float(point.label)) for point in prompts.points]
+    for box in prompts.boxes:
+        found += [(box.x, box.y, TOP_LEFT), (box.x + box.w, box.y + box.h, BOTTOM_RIGHT)]
+    return found
+
+
+def click_arrays(rows: Sequence[Sequence[Click]], scales: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
+    """Return coordinates [rows, clicks, 2] and labels [rows, clicks], float32; all rows have equally many clicks.
+
+    scales: for each row, what brings x and y to pixels of the network's input
+    BuildError when a row has more clicks than another: whatever fills up a row changes its answer.
+    """
+    import numpy as np
+
+    if len({len(row) for row in rows}) > 1:
+        raise BuildError(
+            f"prompts of {', '.join(str(len(row)) for row in rows)} points, counting corners of boxes, are asked "
+            "together; ask those of equally many, and the others afterwards"
+        )
+    given = np.array(rows, np.float64)
+    coordinates = (given[..., :2] * np.array(scales, np.float64)[:, None]).astype(np.float32)
+    return coordinates, given[..., 2].astype(np.float32)
+
+
+def check(prompts: Prompted, size: tuple[int, int], picture: str = "the picture") -> None:
+    """Refuse prompts that are none for one object of a picture. size: its height and width. BuildError says why."""
+    height, width = size
+    if len(prompts.boxes) > 1:
+        raise BuildError(f"has {len(prompts.boxes)} boxes; a prompt is for one object, so give one box")
+    for box in prompts.boxes:
+        shown = f"the box {box.x:g},{box.y:g},{box.w:g},{box.h:g}"
+        if not box.label:
+            raise BuildError(f"{shown} is negative; a box goes around what is meant, negative points say what is not")
+        if box.x >= width or box.y >= height or box.x + box.w <= 0 or box.y + box.h <= 0:
+            raise BuildError(
+                f"{shown} lies outside {picture}, which is {width} x {height} pixels; a box is x,y,width,height in "
+                "pixels from the top left corner"
+            )
+    for point in prompts.points:
+        if not (0 <= point.x < width and 0 <= point.y < height):
+            raise BuildError(
+                f"the point {point.x:g},{point.y:g} lies outside {picture}, which is {width} x {height} pixels; a "
+                "point is x,y in pixels from the top left corner"
+            )
+
+
+# ------------------------------------------------------------------ masks
+
+
+def mask_of(
+    role: str | None, files: Mapping[str, Path], masks: Mapping[str, Flags], size: tuple[int, int]
+) -> Flags | None:
+    """Return the mask of a role, [height, width]: one of `masks`, else what its file holds; None without a role.
+
+    BuildError when it cannot be read or has not the picture's `size` (height, width).
+    """
+    if role is None:
+        return None
+    name = files[role].name if role in files else "the mask"
+    mask = masks[role] if role in masks else images.read_mask(files[role])
+    if mask.shape != size:
+        raise BuildError(
+            f"{name} is {mask.shape[1]} x {mask.shape[0]} pixels, and its picture {size[1]} x {size[0]}: "
+            "a mask has the picture's size"
+        )
+    return mask
+
+
+def mask_logits(mask: Flags | None, size: tuple[int, int], side: int) -> Floats:
+    """Return [side, side]: LOGIT inside, -LOGIT outside, 0 of no mask; averaged where an area holds both.
+
+    size: height and width that the whole mask is brought to; what is right of it and below is outside
+    """
+    import cv2
+    import numpy as np
+
+    logits: Floats = np.zeros((side, side), np.float32)
+    if mask is not None:
+        height, width = size
+        share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        logits -= LOGIT
+        logits[:height, :width] = (2 * share - 1) * LOGIT
+    return logits
+
+
+# ------------------------------------------------------------------ samples
+
+
+def problems(samples: Sequence[SampleParams], files: Mapping[str, Path]) -> list[tuple[Keys, str]]:
+    """Return all that is wrong with pictures and what is asked of them, and where: `("samples", 1, "points")`."""
+    faults: list[tuple[Keys, str]] = []
+    size = cache(lambda role: _size(files[role]))
+    for sample in samples:
+        prompts, (picture,) = value_of(ObjectPrompts, sample.prompts), sample.pictures
+        at: Keys = ("samples", sample.number)
+        with _collecting(faults, *at, "image"):
+            of_picture, name = size(picture), files[picture].name
+            with _collecting(faults, *at, "points"):
+                check(ObjectPrompts(points=prompts.points), of_picture, name)
+            with _collecting(faults, *at, "boxes"):
+                check(ObjectPrompts(boxes=prompts.boxes), of_picture, name)
+            with _collecting(faults, *at, "mask"):
+                mask_of(prompts.mask, files, {}, of_picture)
+    return faults
+
+
+def _size(file: Path) -> tuple[int, int]:
+    try:
+        picture = images.read(file)
+    except OSError as error:
+        raise BuildError(f"{file.name} cannot be read: {error.strerror}") from error
+    return picture.height, picture.width
+
+
+@contextmanager
+def _collecting(faults: list[tuple[Keys, str]], *keys: str | int) -> Iterator[None]:
+    try:
+        yield
+    except BuildError as error:
+        faults.append((keys, str(error)))
+
+
+def case_shapes(request: CaseRequest, count: Callable[[ObjectPrompts], int]) -> tuple[CaseShape, ...]:
+    """Return every sample alone, then a batch of two or more with equally many points: the most frequent number.
+
+    Nothing fills up a row: a point that is none is a token as well, and changes the answer.
+
+    count: how many points a prompt becomes
+    """
+    counts = [count(prompts) for prompts in request.prompts if isinstance(prompts, ObjectPrompts)]
+    cases = [
+        CaseShape(f"sample{number}", (i,), {"batch": 1, "num_points": points})
+        for i, (number, points) in enumerate(zip(request.numbers, counts, strict=True))
+    ]
+    for points, _ in Counter(counts).most_common(1):
+        alike = [i for i, other in enumerate(counts) if other == points]
+        together = (alike * 2)[: max(2, min(len(alike), LARGEST_BATCH))]
+        cases.append(CaseShape("batch", tuple(together), {"batch": len(together), "num_points": points}))
+    return tuple(cases)

@@ -201,14 +201,24 @@ def polygraphy(
 @app.command()
 def segment(
     pictures: Annotated[list[Path] | None, typer.Argument(help="Pictures, or folders of them")] = None,
-    image: Annotated[list[Path] | None, typer.Option("--image", help="The same as PICTURES")] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", "--input-dir", help="The same as PICTURES")] = None,
     text: Annotated[list[str] | None, typer.Option(help="What to look for; give it again for more")] = None,
     boxes: Annotated[str | None, typer.Option(help="'pos:x,y,w,h;neg:x,y,w,h' in pixels")] = None,
     box: Annotated[list[str] | None, typer.Option(help="'x1,y1,x2,y2' in pixels; give it again for more")] = None,
+    points: Annotated[str | None, typer.Option(help="'pos:x,y;neg:x,y' in pixels")] = None,
+    point: Annotated[list[str] | None, typer.Option(help="'x,y' in pixels; give it again for more")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="A mask as large as the one picture; what is not 0 is meant")
+    ] = None,
+    marks: Annotated[
+        Path | None,
+        typer.Option("--prompts", "--prompt-file", help="A JSON file of marks, or of marks by the picture's file name"),
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="Keep scores above it; the manifest's without")] = None,
     most: Annotated[int | None, typer.Option("--max", help="Keep the best so many of each picture")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--from", "--model-dir", help="artifacts/MANIFEST, or a published folder")
+        Path | None,
+        typer.Option("--from", "--model-dir", "--model", help="artifacts/MANIFEST, a MANIFEST, or a published folder"),
     ] = None,
     target: Annotated[
         str, typer.Option(help="A target of the manifest; auto takes what passed and runs here")
@@ -216,20 +226,21 @@ def segment(
     precision: Annotated[str | None, typer.Option(help="One precision alone")] = None,
     unverified: Annotated[bool, typer.Option("--unverified", help="Run files that did not pass, too")] = False,
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json in the place of the folder's own")] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder for what is saved [default: segmented]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--output-dir", help="The folder for what is saved [default: segmented]")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="One overlay, such as found.png, or the folder")] = None,
     save: Annotated[str, typer.Option(help="Some of overlay,masks,coco")] = "overlay",
     times: Annotated[bool, typer.Option("--times", help="Print how long each network took")] = False,
 ) -> None:
-    """Find what TEXT or boxes say in pictures, with what was built, and draw it."""
+    """Find what texts, boxes or points mean in pictures, with what was built, and draw it."""
     from sam3_build.commands import segment as segmenting
+    from sam3_build.commands.segment_prompts import Typed
 
     request = segmenting.Request(
         pictures=[*(pictures or ()), *(image or ())],
-        folder=folder or _root() / "artifacts" / Path(os.environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST).stem,
-        text=text or (),
-        boxes=boxes,
-        corners=box or (),
+        folder=segmenting.built(folder, os.environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, Path.cwd()),
+        prompts=Typed(text or (), boxes, box or (), points, point or (), mask, marks),
         threshold=threshold,
         most=most,
         target=target,

@@ -71,8 +71,8 @@ def test_segment_gives_the_bits_that_verification_compares(model: runtime.Model)
         found = model.segment(
             picture,
             prompts.get("text"),
-            [[b["x"], b["y"], b["x"] + b["w"], b["y"] + b["h"]] for b in boxes] or None,
-            [b["label"] for b in boxes] or None,
+            boxes=[[b["x"], b["y"], b["x"] + b["w"], b["y"] + b["h"]] for b in boxes] or None,
+            box_labels=[b["label"] for b in boxes] or None,
         )
         for name in ("masks", "boxes", "scores"):
             assert np.array_equal(getattr(found, name), getattr(expected, name)), (case.name, name)
@@ -156,8 +156,12 @@ def test_boxes_are_corners_in_pixels_and_what_is_not_meant_is_left_out(model: ru
         ({"text": "star " * 200}, "use fewer words"),
         ({"text": "zeppelin"}, "no token for some word"),
         ({"boxes": [[0, 0, 9, 9], [500, 0, 600, 10]]}, "boxes[1]: the box 500,0,100,10 lies outside the picture"),
-        ({"boxes": [[9, 9, 9, 20]]}, "boxes[0] is [9.0, 9.0, 9.0, 20.0], which has no area"),
-        ({"boxes": [[0, 0, float("nan"), 9]]}, "boxes[0] is"),
+        ({"boxes": [[9, 9, 9, 20]]}, "boxes[0]: [9.0, 9.0, 9.0, 20.0] has no area"),
+        ({"boxes": [[0, 0, float("nan"), 9]]}, "boxes[0]: [0.0, 0.0, nan, 9.0] is no box"),
+        ({"boxes": [[0, 0, 9, 9]], "box_labels": [2]}, "boxes[0]: the label is 2; 1 is meant, 0 is not meant"),
+        ({"points": [[3, 4]]}, "this model takes no points; pipeline image takes text, boxes"),
+        ({"text": "star", "points": [[3, 4]], "mask": "m.png"}, "this model takes no points or mask"),
+        ({"points": [[3, 4, 5]]}, "points[0]: [3.0, 4.0, 5.0] is no point"),
         ({"boxes": [[0, 0, 9, 9]], "box_labels": [1, 0]}, "1 boxes and 2 box_labels"),
         ({"text": "star", "threshold": 3.0}, "threshold is 3.0"),
         ({"text": "star", "max_found": 0}, "max_found is 0"),

@@ -88,6 +88,26 @@ def test_the_words_of_the_usual_script_are_understood(folder: Path, here: Path, 
     assert written(here) == {words[-1]}
 
 
+def test_marks_are_asked_of_all_pictures_or_of_each_by_its_name(folder: Path, here: Path) -> None:
+    for name in ("scene1.png", "heldout538.png"):
+        shutil.copy(SCENES / name, here)
+    star, box = {"type": "text", "data": "star"}, {"type": "rectangle", "data": [19, 106, 48, 135]}
+    (here / "marks.json").write_text(json.dumps([star]))
+    (here / "each.json").write_text(json.dumps({"scene1.png": [star], "old/heldout538.png": [box]}))
+    _, line = segment("scene1.png", "--prompts", "marks.json", "--text", "red circle", "--from", folder)
+    assert "scene1.png: 2 red circle, 1 star" in line
+    _, *lines = segment(
+        *("--input-dir", here, "--prompt-file", "each.json", "--output-dir", "out", "--save", "coco"), "--from", folder
+    )
+    assert "heldout538.png: 3 object" in lines[0] and "scene1.png: 1 star" in lines[1]
+    document = json.loads((here / "out" / "coco.json").read_bytes())
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    assert [(one["image_id"], names[one["category_id"]]) for one in document["annotations"]] == [
+        *[(1, "object")] * 3,
+        (2, "star"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -95,11 +115,20 @@ def test_the_words_of_the_usual_script_are_understood(folder: Path, here: Path, 
         (["cut.png", "--text", "star"], "cut.png cannot be read as a picture"),
         (["empty", "--text", "star"], "empty holds no picture"),
         (["--text", "star"], "name a picture, or a folder of them"),
-        (["one.png"], "nothing is asked for: give --text, --boxes or --box"),
+        (["one.png"], "nothing is asked for in one.png: give --text, --boxes, --box, --points"),
         (["one.png", "--text", " "], "text[0] is empty"),
         (["one.png", "--text", "zeppelin"], "no token for some word of 'zeppelin'"),
         (["one.png", "--boxes", "40,40,30,30"], "--boxes: box '40,40,30,30' is not 'pos:x,y,w,h'"),
         (["one.png", "--box", "1,2,3"], "--box: '1,2,3' is not 'x1,y1,x2,y2'"),
+        (["one.png", "--point", "3,4"], "this model takes no points; pipeline image takes text, boxes"),
+        (["one.png", "--text", "star", "--mask", "one.png"], "this model takes no mask; pipeline image takes"),
+        (["one.png", "two/other.png", "--mask", "one.png"], "--mask one.png is of one picture, and 2 are given"),
+        (["one.png", "--points", "pos:3"], "--points: point 'pos:3' is not 'pos:x,y'"),
+        (["one.png", "--point", "3,4,1"], "--point: '3,4,1' is not 'x,y' (pixels)"),
+        (["one.png", "--prompts", "none.json"], "--prompts: none.json cannot be read: No such file"),
+        (["one.png", "--prompts", "one.png"], "--prompts: one.png is no JSON"),
+        (["one.png", "--prompts", "bad.json"], "--prompts bad.json: mark 0: there is no type 'txet'"),
+        (["one.png", "--prompts", "each.json"], "--prompts each.json says nothing of one.png; did you mean 'one.jpg'?"),
         (["one.png", "--box", "500,500,510,510"], "boxes[0]: the box 500,500,10,10 lies outside"),
         (["one.png", "--text", "star", "--save", "overlays"], "there is no 'overlays'; did you mean 'overlay'?"),
         (["one.png", "--text", "star", "--target", "onnxruntim"], "did you mean 'onnxruntime'?"),
@@ -114,12 +143,27 @@ def test_what_is_wrong_is_one_message_and_nothing_is_written(
     (here / "empty").mkdir()
     for name in ("one.png", "two/one.png", "two/other.png"):
         shutil.copy(SCENES / "scene1.png", here / name)
+    (here / "bad.json").write_text(json.dumps([{"type": "txet", "data": "star"}]))
+    (here / "each.json").write_text(json.dumps({"one.jpg": []}))
     (here / "cut.png").write_bytes((SCENES / "scene1.png").read_bytes()[:300])
     before = written(here)
     with pytest.raises(BuildError) as error:
         segment(*words, "--from", folder)
     assert message in str(error.value)
     assert written(here) == before
+
+
+def test_what_was_built_is_found_by_the_name_of_its_manifest(
+    folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAM3_MANIFEST", "manifests/sam2.1.yaml")
+    shutil.copytree(folder, here / "artifacts" / "sam2.1")
+    (here / "deeper").mkdir()
+    monkeypatch.chdir(here / "deeper")
+    for words in ([], ["--model", "sam2.1"], ["--from", here / "artifacts" / "sam2.1"]):
+        assert segment(SCENES / "scene1.png", "--text", "star", *words)[0].endswith(str(Path("artifacts", "sam2.1")))
+    with pytest.raises(BuildError, match=r"there is no folder vit_h and no artifacts/vit_h in .*doit manifest=vit_h"):
+        segment(SCENES / "scene1.png", "--text", "star", "--model", "vit_h")
 
 
 def test_a_bare_folder_of_onnx_files_is_refused_without_a_traceback(folder: Path) -> None:

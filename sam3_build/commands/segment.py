@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build import runtime
+from sam3_build.commands.segment_prompts import Typed, asks
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.folders import write_atomically
-from sam3_build.pipeline import prompts
 from sam3_build.pipeline.images import SUFFIXES
 from sam3_build.runtime.found import encoded
 
@@ -29,17 +29,15 @@ COCO = "coco.json"
 class Request:
     """What was typed.
 
-    pictures: files, or one folder of them
-    boxes:    as `pos:x,y,w,h;neg:...`; corners: each as `x1,y1,x2,y2`
+    pictures: files, or folders of them
+    folder:   what was built (see `built`)
     out:      the folder for all that is saved; output: the one overlay, or that folder when it has no picture's suffix
     save:     some of SAVED, joined by commas
     """
 
     pictures: Sequence[Path]
     folder: Path
-    text: Sequence[str] = ()
-    boxes: str | None = None
-    corners: Sequence[str] = ()
+    prompts: Typed
     threshold: float | None = None
     most: int | None = None
     target: str = "auto"
@@ -56,9 +54,7 @@ def segment(request: Request, say: Callable[[str], None]) -> None:
     """Segment all pictures; `say` gets a line for each. BuildError before anything is written, where that can be."""
     pictures = pictures_of(request.pictures)
     wanted = _saved(request.save)
-    edges, labels = _boxes(request)
-    if not request.text and not edges:
-        raise BuildError("nothing is asked for: give --text, --boxes or --box")
+    asked = asks(request.prompts, pictures)
     overlay, out = _places(request, pictures)
     began = time.perf_counter()
     with runtime.load(
@@ -71,10 +67,9 @@ def segment(request: Request, say: Callable[[str], None]) -> None:
         loaded = time.perf_counter() - began
         say(f"{model.choice.name}, from {request.folder}")
         annotations: list[Annotation] = []
-        found_in = model.segment_many(
-            pictures, list(request.text) or None, edges or None, labels or None, request.threshold, request.most
-        )
-        for number, (picture, found) in enumerate(zip(pictures, found_in, strict=True), start=1):
+        categories: dict[str, int] = {}
+        for number, (picture, ask) in enumerate(zip(pictures, asked, strict=True), start=1):
+            found = model.answer(picture, ask, threshold=request.threshold, max_found=request.most)
             places = []
             if "overlay" in wanted:
                 places.append(overlay or out / f"{picture.stem}.png")
@@ -83,16 +78,37 @@ def segment(request: Request, say: Callable[[str], None]) -> None:
                 for i, mask in enumerate(found.masks):
                     places.append(out / f"{picture.stem}.mask{i}.png")
                     write_atomically(_made(places[-1]), encoded(mask.astype("uint8") * 255, places[-1]))
-            annotations += found.to_coco(number)
+            numbers = [categories.setdefault(text, len(categories) + 1) for text in found.texts]
+            for one in found.to_coco(number):
+                annotations.append({**one, "category_id": numbers[one["category_id"] - 1]})
             say(f"{_line(picture, found)}{f' -> {places[0]}' if places else ''}")
         if "coco" in wanted:
-            write_atomically(_made(out / COCO), _coco(pictures, found.texts, annotations))
+            write_atomically(_made(out / COCO), _coco(pictures, categories, annotations))
             say(f"{len(annotations)} annotations -> {out / COCO}")
         if request.times:
             say(f"load {loaded:.3f} s")
             for name, seconds in model.seconds.items():
                 say(f"{name} {seconds:.3f} s, {model.runs[name]} runs")
             say(f"all {time.perf_counter() - began:.3f} s")
+
+
+def built(given: Path | None, manifest: str, here: Path) -> Path:
+    """Return the folder of what was built: `given`, or `artifacts/<name>` in `here` or above it.
+
+    given:    a folder, or the name of a manifest
+    manifest: name or path of the one that is meant when nothing is given
+    """
+    if given is not None and (given.is_dir() or len(given.parts) > 1):
+        return given
+    name = given.name if given else Path(manifest).name.removesuffix(".yaml")
+    for folder in (here, *here.parents):
+        if (found := folder / "artifacts" / name).is_dir():
+            return found
+    what = f"no folder {given} and " if given else ""
+    raise BuildError(
+        f"there is {what}no artifacts/{name} in {here} or above it: build it with `doit manifest={name}`, or name a "
+        "folder that was built or published with --from"
+    )
 
 
 def pictures_of(given: Iterable[Path]) -> list[Path]:
@@ -129,27 +145,6 @@ def _saved(save: str) -> set[str]:
     return set(names)
 
 
-def _boxes(request: Request) -> tuple[list[list[float]], list[int]]:
-    """Return all boxes as left, top, right, bottom, and their labels."""
-    edges, labels = [], []
-    try:
-        for box in prompts.boxes(request.boxes) if request.boxes is not None else ():
-            edges.append([box.x, box.y, box.x + box.w, box.y + box.h])
-            labels.append(box.label)
-    except ValueError as error:
-        raise BuildError(f"--boxes: {error}") from error
-    for text in request.corners:
-        try:
-            numbers = [float(part) for part in text.split(",")]
-        except ValueError:
-            numbers = []
-        if len(numbers) != 4:
-            raise BuildError(f"--box: {text!r} is not 'x1,y1,x2,y2' (pixels)")
-        edges.append(numbers)
-        labels.append(1)
-    return edges, labels
-
-
 def _places(request: Request, pictures: Sequence[Path]) -> tuple[Path | None, Path]:
     """Return the one overlay that was named, if any, and the folder for everything else."""
     output = request.output
@@ -179,8 +174,8 @@ def _line(picture: Path, found: runtime.Found) -> str:
     return f"{picture}: {named}; scores {', '.join(f'{score:.2f}' for score in found.scores)}"
 
 
-def _coco(pictures: Sequence[Path], texts: Sequence[str], annotations: Sequence[Annotation]) -> bytes:
-    """Return a COCO file: pictures by their names, a category for each prompt, annotations numbered from 1."""
+def _coco(pictures: Sequence[Path], categories: Mapping[str, int], annotations: Sequence[Annotation]) -> bytes:
+    """Return a COCO file: pictures by their names, a category for each label, all numbered from 1."""
     from PIL import Image
 
     images = []
@@ -191,7 +186,7 @@ def _coco(pictures: Sequence[Path], texts: Sequence[str], annotations: Sequence[
         images.append({"id": number, "file_name": picture.name, "width": width, "height": height})
     document = {
         "images": images,
-        "categories": [{"id": number, "name": text} for number, text in enumerate(texts, start=1)],
+        "categories": [{"id": number, "name": text} for text, number in categories.items()],
         "annotations": [{"id": i, "iscrowd": 0, **one} for i, one in enumerate(annotations, start=1)],
     }
     return (json.dumps(document) + "\n").encode()

@@ -21,7 +21,12 @@ PACKAGE = Path(__file__).parent
 KEY_VERSION = 1
 
 # What a plug-in declares of itself that changes nothing that is written, by the class of the declaration.
-NO_RECIPE = {"Stage": ("summary", "memory"), "Precision": ("summary", "gates"), "ResultKind": ("summary", "metrics")}
+NO_RECIPE = {
+    "ModelFamily": ("licence",),
+    "Precision": ("summary", "gates"),
+    "ResultKind": ("summary", "metrics"),
+    "Stage": ("summary", "memory"),
+}
 
 # A file whose times are younger than this may still change without its stat changing; its digest is not remembered yet.
 _RACY_NS = 100_000_000

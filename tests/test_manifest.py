@@ -544,6 +544,14 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, weights: ema}"),),
         ("m.yaml:2: checkpoint.weights: is allowed beside 'path' or 'hub' only; 'random' has no state dicts",),
     ),
+    "a licence of random weights": (
+        (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, licence: toy.json}"),),
+        ("m.yaml:2: checkpoint.licence: is allowed beside 'path' or 'hub' only; random numbers have no licence",),
+    ),
+    "a licence that is not there": (
+        (("{random: {seed: 0, config: toy.json}}", "{hub: facebook/sam3, licence: toy.jsn}"),),
+        ("m.yaml:2: checkpoint.licence: no such file 'toy.jsn'; did you mean 'toy.json'?",),
+    ),
     "a state dict without a name": (
         (("{random: {seed: 0, config: toy.json}}", "{hub: facebook/sam3, weights: ''}"),),
         ("m.yaml:2: checkpoint.weights: is empty; name a state dict of the file, such as 'ema', or leave it out",),
@@ -1264,7 +1272,7 @@ def checkpoint(project: Path, base: str, over: str, **others: str) -> Checkpoint
     return loaded(project, f"extends: {next(iter(others), 'base')}.yaml\ncheckpoint: {over}\n").checkpoint
 
 
-HUB = "{hub: a/b, revision: r, weights: ema, config: toy.json}"
+HUB = "{hub: a/b, revision: r, weights: ema, config: toy.json, licence: toy.json}"
 
 
 @pytest.mark.parametrize("base", [RANDOM, HUB, "{path: two.pt, weights: ema, config: toy.json}"])

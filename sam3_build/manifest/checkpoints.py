@@ -43,12 +43,15 @@ def check_checkpoint(file: ManifestFile, family: ModelFamily | None, report: Rep
             report.add_key(
                 (*KEYS, "config"), "is allowed beside 'path' or 'hub'; the config of 'random' goes inside 'random'"
             )
+        if file.checkpoint.licence is not None:
+            report.add_key((*KEYS, "licence"), "is allowed beside 'path' or 'hub' only; random numbers have no licence")
         return
     if file.checkpoint.hub is not None:
         _check_hub(file.checkpoint, report)
     else:
         _check_path(file.checkpoint, family, report)
     check_file((*KEYS, "config"), report)
+    check_file((*KEYS, "licence"), report)
 
 
 def _check_state_dict(checkpoint: CheckpointFile, family: ModelFamily | None, report: Report) -> None:
@@ -135,14 +138,16 @@ def _tokenizer_beside(path: Path, family: ModelFamily) -> Path:
 def checkpoint_of(file: CheckpointFile, family: ModelFamily, root: Value) -> Checkpoint:
     """Return a checked checkpoint."""
     config = root.path((*KEYS, "config")) if file.config else None
+    licence = root.path((*KEYS, "licence")) if file.licence else None
     if file.random:
         drawn_for = root.path((*KEYS, "random", "config"))
         return Checkpoint(file.random.seed, None, None, drawn_for, {"config": drawn_for})
     if file.hub:
         hub = Hub(file.hub, file.revision or DEFAULT_REVISION)
-        return Checkpoint(None, hub, None, config, {"config": config} if config else {}, file.weights)
+        return Checkpoint(None, hub, None, config, {"config": config} if config else {}, file.weights, licence)
     path = root.path((*KEYS, "path"))
-    return Checkpoint(None, None, path, config, weight_files(path, config, family.weight_names), file.weights)
+    files = weight_files(path, config, family.weight_names)
+    return Checkpoint(None, None, path, config, files, file.weights, licence)
 
 
 def tokenizer_of(file: ManifestFile, family: ModelFamily, root: Value) -> Path | None:

@@ -144,6 +144,7 @@ BELONGING: Mapping[str, tuple[str, ...]] = {
     "revision": ("hub",),
     "weights": ("path", "hub"),
     "config": ("path", "hub"),
+    "licence": ("path", "hub"),
 }
 
 

@@ -109,6 +109,9 @@ class CheckpointFile(_Mapping):
         None, description="The state dict to take of a file that torch.save wrote and that holds several, such as ema"
     )
     config: str | None = Field(None, description="Config for `path` or `hub`, when it is not config.json beside them")
+    licence: str | None = Field(
+        None, description="The weights' licence, a text file that is published, when it is not LICENSE beside them"
+    )
 
 
 class PrecisionFile(_Mapping):

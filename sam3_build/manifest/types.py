@@ -23,7 +23,7 @@ class Checkpoint:
 
     The other two are None. `config` is the model's as declared, if it was. `files` are the files of this machine that
     all this leads to, by role (see weight_files.py); those at a path are looked for anew on every start. `weights` is
-    the name of a state dict in the file, if it was declared.
+    the name of a state dict in the file, and `licence` the file of the weights' licence, if they were declared.
     """
 
     seed: int | None
@@ -32,6 +32,7 @@ class Checkpoint:
     config: Path | None
     files: Mapping[str, Path]
     weights: str | None = None
+    licence: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sam3_build.errors import BuildError
 from sam3_build.params import CheckpointParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json, ModelFamily
-from sam3_build.weights.files import ADAPTER_NAMES, INDEX_NAME, WEIGHT_NAMES, adapter_message, shards
+from sam3_build.weights.files import ADAPTER_NAMES, INDEX_NAME, LICENCE_NAMES, WEIGHT_NAMES, adapter_message, shards
 
 # What a config file records about its own making. Two configs that differ here describe the same network.
 PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
@@ -25,7 +25,8 @@ PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype"
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write `config.json` and, for each component of the family, `<component>.json`: `{"tensors": {key: ...}}`.
 
-    From the hub also `weights.json`, which points to the weights, and `tokenizer.json` when it is asked for.
+    From the hub also `weights.json`, which points to the weights, `tokenizer.json` when it is asked for, and `LICENSE`
+    where the repository has one.
     A component that holds NaN or infinity is named among the facts: component -> message, below `refused`.
 
     document: CheckpointParams
@@ -92,6 +93,8 @@ def _from_hub(
         hub.get(repo, snapshot.commit, part)
     if source["tokenizer"]:
         (out / "tokenizer.json").write_bytes(found["tokenizer.json"].read_bytes())
+    if licence := next((name for name in LICENCE_NAMES if name in snapshot.names), None):
+        (out / LICENCE_NAMES[0]).write_bytes(hub.get(repo, snapshot.commit, licence).read_bytes())
     pointer: dict[str, Json] = {"repo": repo, "commit": snapshot.commit, "weights": main, "files": parts}
     (out / hub.POINTER).write_bytes(canonical(pointer))
     config = inputs.get("config") or found.get("config.json")

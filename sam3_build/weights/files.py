@@ -18,6 +18,9 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 INDEX_NAME = "model.safetensors.index.json"
 WEIGHT_NAMES = ("model.safetensors", INDEX_NAME)
 
+# What the licence of weights is called, in a folder or a repository.
+LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt")
+
 # What PEFT writes: a few tensors that change a model, which may lie beside them. Neither alone is what was trained.
 ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 

@@ -14,6 +14,7 @@ from sam3_build.spec import (
     Feed,
     Json,
     Layout,
+    Licence,
     ModelFamily,
     Pipeline,
     ReferenceGap,
@@ -206,4 +207,6 @@ FAMILY = ModelFamily(
     official_config=lambda shapes: {"model_type": "sam3"},
     cases=case_shapes,
     usual_static={"text_len": 32},
+    # Section 1.b.i of the text: whoever distributes the materials or derivative works of them adds a copy of it.
+    licence=Licence("SAM License", "https://github.com/facebookresearch/sam3/blob/main/LICENSE", must_accompany=True),
 )

@@ -89,7 +89,7 @@ def test_weights_at_the_hub_are_those_of_a_folder_and_are_needed_only_to_build(p
     files = {p.name: p.read_bytes() for p in (project / "manifests" / "folder").iterdir()}
     source = f"path: null, hub: {REPO}"
     with serve(REPO) as hub:
-        commit = hub.put({**files, "sam3.pt": b"not wanted", "README.md": b"nor this"})
+        commit = hub.put({**files, "sam3.pt": b"not wanted", "README.md": b"nor this", "LICENSE": b"You may."})
         hub.put(files, branch="other")
         home = {"HF_HOME": str(project / "home"), "HF_ENDPOINT": hub.url}
         # The tokenizer comes from the checkpoint now, so that the samples have another key, and the same bytes.
@@ -112,6 +112,8 @@ def test_weights_at_the_hub_are_those_of_a_folder_and_are_needed_only_to_build(p
     (facts,) = [r["facts"] for r in records if r["action"] == "checkpoint" and "repo" in r["facts"]]
     assert (facts["repo"], facts["commit"]) == (REPO, commit)
     assert str(project) not in json.dumps(facts)
+    licences = [path.read_bytes() for path in (project / "artifacts/.store/objects").rglob("LICENSE")]
+    assert licences == [b"You may."], "the repository's licence is kept for what is published"
 
 
 def test_a_hub_manifest_is_listed_and_planned_without_a_network(project):

@@ -216,6 +216,10 @@ def segment(
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Keep scores above it; the manifest's without")] = None,
     most: Annotated[int | None, typer.Option("--max", help="Keep the best so many of each picture")] = None,
+    nms: Annotated[str, typer.Option(help="Drop what overlaps: mask:IOU or box:IOU")] = "none",
+    post: Annotated[
+        str | None, typer.Option(help="Steps on each mask, in order, such as open:3,close:5,smooth:1,fill:100")
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option("--from", "--model-dir", "--model", help="artifacts/MANIFEST, a MANIFEST, or a published folder"),
@@ -236,13 +240,13 @@ def segment(
     """Find what texts, boxes or points mean in pictures, with what was built, and draw it."""
     from sam3_build.commands import segment as segmenting
     from sam3_build.commands.segment_prompts import Typed
+    from sam3_build.runtime.keep import Keep
 
     request = segmenting.Request(
         pictures=[*(pictures or ()), *(image or ())],
         folder=segmenting.built(folder, os.environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, Path.cwd()),
         prompts=Typed(text or (), boxes, box or (), points, point or (), mask, marks),
-        threshold=threshold,
-        most=most,
+        keep=Keep.of(threshold, most, nms, post),
         target=target,
         precision=precision,
         unverified=unverified,

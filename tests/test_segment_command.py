@@ -17,7 +17,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sam3_build.__main__ import app
+from sam3_build.commands.segment import built
 from sam3_build.errors import BuildError
+from sam3_build.pipeline.postprocess import cleaned, steps
 
 SCENES = miniature.SCENES
 
@@ -68,6 +70,15 @@ def test_all_that_can_be_saved_of_a_folder_is_saved(folder: Path, here: Path) ->
     mask = np.asarray(Image.open(here / "out" / "scene1.mask0.png"))
     assert set(np.unique(mask)) == {0, 255} and int((mask > 0).sum()) == of_scene[0]["area"]
     assert any(line.startswith("vision_encoder ") and line.endswith("2 runs") for line in lines)
+
+
+def test_overlapping_instances_go_and_masks_are_cleaned_on_request(folder: Path, here: Path) -> None:
+    words = (SCENES / "scene1.png", "--text", "red circle", "--from", folder, "--save", "masks")
+    _, plain = segment(*words, "--out", "plain")
+    _, clean = segment(*words, "--nms", "box:0.5", "--post", "open:15,smooth:6", "--out", "clean")
+    assert "2 red circle" in plain and "2 red circle" in clean
+    before, after = (np.asarray(Image.open(here / f / "scene1.mask0.png")) > 0 for f in ("plain", "clean"))
+    assert (after != before).any() and np.array_equal(after, cleaned(before, steps("open:15,smooth:6")))
 
 
 # The examples of the script that this command stands in for, after the program's name, with the miniature's words.
@@ -132,6 +143,8 @@ def test_marks_are_asked_of_all_pictures_or_of_each_by_its_name(folder: Path, he
         (["one.png", "--box", "500,500,510,510"], "boxes[0]: the box 500,500,10,10 lies outside"),
         (["one.png", "--text", "star", "--save", "overlays"], "there is no 'overlays'; did you mean 'overlay'?"),
         (["one.png", "--text", "star", "--target", "onnxruntim"], "did you mean 'onnxruntime'?"),
+        (["one.png", "--text", "star", "--nms", "masks:0.7"], "nms: 'masks:0.7' is not mask:IOU, box:IOU or none"),
+        (["one.png", "--text", "star", "--post", "open:4"], "post: 'open:4': the size is an odd number of pixels"),
         (["one.png", "two/one.png", "--text", "star"], "would both be written as one.png"),
         (["one.png", "two/other.png", "--text", "star", "--output", "x.png"], "--output x.png is one picture, and 2"),
     ],
@@ -160,8 +173,9 @@ def test_what_was_built_is_found_by_the_name_of_its_manifest(
     shutil.copytree(folder, here / "artifacts" / "sam2.1")
     (here / "deeper").mkdir()
     monkeypatch.chdir(here / "deeper")
-    for words in ([], ["--model", "sam2.1"], ["--from", here / "artifacts" / "sam2.1"]):
-        assert segment(SCENES / "scene1.png", "--text", "star", *words)[0].endswith(str(Path("artifacts", "sam2.1")))
+    assert segment(SCENES / "scene1.png", "--text", "star")[0].endswith(str(Path("artifacts", "sam2.1")))
+    for given in (None, Path("sam2.1"), here / "artifacts" / "sam2.1"):
+        assert built(given, "manifests/sam2.1.yaml", Path.cwd()) == here / "artifacts" / "sam2.1"
     with pytest.raises(BuildError, match=r"there is no folder vit_h and no artifacts/vit_h in .*doit manifest=vit_h"):
         segment(SCENES / "scene1.png", "--text", "star", "--model", "vit_h")
 

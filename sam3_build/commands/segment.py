@@ -15,6 +15,7 @@ from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.folders import write_atomically
 from sam3_build.pipeline.images import SUFFIXES
 from sam3_build.runtime.found import encoded
+from sam3_build.runtime.keep import Keep
 
 if TYPE_CHECKING:
     from sam3_build.runtime.found import Annotation
@@ -38,8 +39,7 @@ class Request:
     pictures: Sequence[Path]
     folder: Path
     prompts: Typed
-    threshold: float | None = None
-    most: int | None = None
+    keep: Keep
     target: str = "auto"
     precision: str | None = None
     unverified: bool = False
@@ -69,7 +69,7 @@ def segment(request: Request, say: Callable[[str], None]) -> None:
         annotations: list[Annotation] = []
         categories: dict[str, int] = {}
         for number, (picture, ask) in enumerate(zip(pictures, asked, strict=True), start=1):
-            found = model.answer(picture, ask, threshold=request.threshold, max_found=request.most)
+            found = model.answer(picture, ask, request.keep)
             places = []
             if "overlay" in wanted:
                 places.append(overlay or out / f"{picture.stem}.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -59,6 +59,17 @@ class Found:
         """Return how many instances there are."""
         return len(self.scores)
 
+    def picked(self, kept: NDArray[np.int64]) -> Found:
+        """Return some of the instances, by their positions, in this order."""
+        return replace(
+            self,
+            masks=self.masks[kept],
+            boxes=self.boxes[kept],
+            scores=self.scores[kept],
+            labels=[self.labels[i] for i in kept.tolist()],
+            prompts=self.prompts[kept],
+        )
+
     def save(self, path: str | Path) -> None:
         """Write the picture with what was found drawn over it. BuildError for a suffix that no picture has."""
         from sam3_build.drawing.instances import drawn
@@ -98,25 +109,15 @@ class Found:
         ]
 
 
-def joined(
-    results: Sequence[Instances], texts: Sequence[str], picture: NDArray[np.uint8], most: int | None = None
-) -> Found:
-    """Return the results of several prompts on one picture as one.
-
-    most: how many are kept, those of the best scores
-    """
+def joined(results: Sequence[Instances], texts: Sequence[str], picture: NDArray[np.uint8]) -> Found:
+    """Return the results of several prompts on one picture as one."""
     import numpy as np
 
     prompts = np.repeat(np.arange(len(results)), [len(r.scores) for r in results])
-    scores = np.concatenate([r.scores for r in results])
-    kept = np.arange(len(scores))
-    if most is not None and len(kept) > most:
-        kept = np.sort(np.argsort(-scores, kind="stable")[:most])
-    prompts = prompts[kept]
     return Found(
-        masks=np.concatenate([r.masks for r in results])[kept],
-        boxes=np.concatenate([r.boxes for r in results])[kept],
-        scores=scores[kept],
+        masks=np.concatenate([r.masks for r in results]),
+        boxes=np.concatenate([r.boxes for r in results]),
+        scores=np.concatenate([r.scores for r in results]),
         labels=[texts[i] for i in prompts.tolist()],
         prompts=prompts,
         picture=picture,

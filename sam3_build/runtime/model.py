@@ -16,6 +16,7 @@ from sam3_build.runtime.ask import Ask, taking
 from sam3_build.runtime.choice import AUTO, Choice, choose
 from sam3_build.runtime.folder import ModelFolder, open_folder
 from sam3_build.runtime.found import Found, joined
+from sam3_build.runtime.keep import Keep
 from sam3_build.runtime.opened import OpenPipeline, Times
 from sam3_build.runtime.pictures import Given, given
 
@@ -97,10 +98,14 @@ class Options(Prompts, total=False):
 
     threshold: scores above it; the manifest's without
     max_found: so many, those of the best scores
+    nms:  `mask:0.7` or `box:0.7`: of two instances of a prompt that overlap by more, the one of the lower score goes
+    post: `open:3,close:5,smooth:1,fill:100`: what is done to each mask, in this order, in pixels
     """
 
     threshold: float | None
     max_found: int | None
+    nms: str | None
+    post: str | None
 
 
 class Model:
@@ -164,9 +169,9 @@ class Model:
         """Return what is found in a picture: see `Scene.segment`."""
         return Scene(self, given(picture)).segment(text, **options)
 
-    def answer(self, picture: Picture, ask: Ask, threshold: float | None = None, max_found: int | None = None) -> Found:
+    def answer(self, picture: Picture, ask: Ask, keep: Keep) -> Found:
         """Return what is found of a request that is checked: see `Scene.segment`."""
-        return Scene(self, given(picture)).answer(ask, threshold, max_found)
+        return Scene(self, given(picture)).answer(ask, keep)
 
     def segment_many(
         self, pictures: Iterable[Picture], text: Texts | None = None, **options: Unpack[Options]
@@ -204,6 +209,8 @@ class Scene:
         *,
         threshold: float | None = None,
         max_found: int | None = None,
+        nms: str | None = None,
+        post: str | None = None,
         **prompts: Unpack[Prompts],
     ) -> Found:
         """Return what is found: of several texts, all of them together, in one run of the decoder.
@@ -211,23 +218,19 @@ class Scene:
         text: what to look for; each text gets all boxes, points and the mask. For the others see `Options`
         BuildError says which prompt is wrong, and why; or what the model takes.
         """
-        return self.answer(Ask.of(text, **prompts), threshold, max_found)
+        return self.answer(Ask.of(text, **prompts), Keep.of(threshold, max_found, nms, post))
 
-    def answer(self, ask: Ask, threshold: float | None = None, max_found: int | None = None) -> Found:
+    def answer(self, ask: Ask, keep: Keep) -> Found:
         """Return what is found of a request that is checked: see `segment`."""
         import numpy as np
 
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise BuildError(f"threshold is {threshold}; a score is from 0 to 1")
-        if max_found is not None and max_found < 1:
-            raise BuildError(f"max_found is {max_found}; keep one at least")
         model, size = self.model, self.given.size
         pipeline = taking(model._kinds, ask)
         asked = ask.prompts(model._kinds[pipeline])
         outputs = model._open(pipeline).run(self.computed(pipeline), asked, ask.files, size)
-        limit = model.folder.description.score_threshold if threshold is None else threshold
+        limit = model.folder.description.score_threshold if keep.threshold is None else keep.threshold
         results = [
             cast("Instances", model._results.find({name: a[row] for name, a in outputs.items()}, size, limit))
             for row in range(len(asked))
         ]
-        return joined(results, ask.marks.texts or (UNNAMED,), np.asarray(self.given.image), max_found)
+        return keep.of_picture(joined(results, ask.marks.texts or (UNNAMED,), np.asarray(self.given.image)))

@@ -18,9 +18,9 @@ from sam3_build.commands.doit_reporter import reporter as reporter_of
 from sam3_build.documents import value_of
 from sam3_build.errors import ManifestError
 from sam3_build.execution.session import open_session
-from sam3_build.families.sam3_image.cases import ImagePrompts, case_shapes
 from sam3_build.manifest.load import load
 from sam3_build.manifest.types import Manifest
+from sam3_build.pipeline.concept_cases import ImagePrompts, case_shapes
 from sam3_build.plan.make import make_plan
 from sam3_build.spec import CaseRequest, Plan
 

@@ -204,6 +204,29 @@ def test_run_lengths_are_cocos_and_polygons_enclose_their_masks() -> None:
     assert len(found.polygons()[3]) == 0 and found.polygons()[4][0].tolist() == [[0, 0], [0, 36], [52, 36], [52, 0]]
 
 
+def test_detections_of_supervision_have_the_same_instances(model: runtime.Model) -> None:
+    supervision = pytest.importorskip("supervision")
+    found = model.segment(SCENE, ["red circle", "star"])
+    detections = found.to_supervision()
+    assert isinstance(detections, supervision.Detections) and len(detections) == 3
+    assert np.array_equal(detections.xyxy, found.boxes) and np.array_equal(detections.mask, found.masks)
+    assert np.array_equal(detections.confidence, found.scores)
+    assert detections.class_id.tolist() == [0, 0, 1]
+    assert detections["class_name"].tolist() == ["red circle", "red circle", "star"]
+    assert detections[detections["class_name"] == "star"].area.tolist() == [found.masks[2].sum()]
+    drawn = supervision.MaskAnnotator().annotate(found.picture.copy(), detections)
+    assert (drawn != found.picture).any(axis=2)[found.masks[0]].any()
+    assert len(model.segment(miniature.SCENES / "heldout501.png", "blue circle").to_supervision()) == 0
+
+
+def test_without_supervision_it_says_what_to_install(model: runtime.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sam3_build.runtime import found
+
+    monkeypatch.setattr(found, "find_spec", lambda name: None)
+    with pytest.raises(BuildError, match=r"supervision is not installed: pip install 'sam3-build\[supervision\]'"):
+        model.segment(SCENE, "star").to_supervision()
+
+
 def test_a_saved_picture_has_the_masks_in_colour_and_the_rest_as_it_is(model: runtime.Model, tmp_path: Path) -> None:
     found = model.segment(SCENE, "red circle")
     found.save(tmp_path / "seen.png")

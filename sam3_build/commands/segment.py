@@ -1,29 +1,19 @@
-"""Behind `sam3-build segment`: takes what was typed, segments each picture, writes overlays, masks and a COCO file."""
+"""Behind `sam3-build segment`: takes what was typed, segments each picture, and says what was found and written."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sam3_build import runtime
+from sam3_build.commands.progress import counted
+from sam3_build.commands.segment_files import Files
 from sam3_build.commands.segment_prompts import Typed, asks
-from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.folders import write_atomically
+from sam3_build.errors import BuildError
 from sam3_build.pipeline.images import SUFFIXES
-from sam3_build.runtime.found import encoded
 from sam3_build.runtime.keep import Keep
-
-if TYPE_CHECKING:
-    from sam3_build.runtime.found import Annotation
-
-# What can be written of each picture.
-SAVED = ("overlay", "masks", "coco")
-
-COCO = "coco.json"
 
 
 @dataclass(frozen=True)
@@ -33,7 +23,7 @@ class Request:
     pictures: files, or folders of them
     folder:   what was built (see `built`)
     out:      the folder for all that is saved; output: the one overlay, or that folder when it has no picture's suffix
-    save:     some of SAVED, joined by commas
+    save:     some of `segment_files.SAVED`, joined by commas
     """
 
     pictures: Sequence[Path]
@@ -53,9 +43,8 @@ class Request:
 def segment(request: Request, say: Callable[[str], None]) -> None:
     """Segment all pictures; `say` gets a line for each. BuildError before anything is written, where that can be."""
     pictures = pictures_of(request.pictures)
-    wanted = _saved(request.save)
     asked = asks(request.prompts, pictures)
-    overlay, out = _places(request, pictures)
+    files = Files.of(request.save, request.out, request.output, pictures)
     began = time.perf_counter()
     with runtime.load(
         request.folder,
@@ -66,25 +55,13 @@ def segment(request: Request, say: Callable[[str], None]) -> None:
     ) as model:
         loaded = time.perf_counter() - began
         say(f"{model.choice.name}, from {request.folder}")
-        annotations: list[Annotation] = []
-        categories: dict[str, int] = {}
-        for number, (picture, ask) in enumerate(zip(pictures, asked, strict=True), start=1):
-            found = model.answer(picture, ask, request.keep)
-            places = []
-            if "overlay" in wanted:
-                places.append(overlay or out / f"{picture.stem}.png")
-                found.save(_made(places[-1]))
-            if "masks" in wanted:
-                for i, mask in enumerate(found.masks):
-                    places.append(out / f"{picture.stem}.mask{i}.png")
-                    write_atomically(_made(places[-1]), encoded(mask.astype("uint8") * 255, places[-1]))
-            numbers = [categories.setdefault(text, len(categories) + 1) for text in found.texts]
-            for one in found.to_coco(number):
-                annotations.append({**one, "category_id": numbers[one["category_id"] - 1]})
-            say(f"{_line(picture, found)}{f' -> {places[0]}' if places else ''}")
-        if "coco" in wanted:
-            write_atomically(_made(out / COCO), _coco(pictures, categories, annotations))
-            say(f"{len(annotations)} annotations -> {out / COCO}")
+        with counted(list(zip(pictures, asked, strict=True))) as each:
+            for picture, ask in each:
+                found = model.answer(picture, ask, request.keep)
+                places = files.save(picture, found)
+                say(f"{_line(picture, found)}{f' -> {places[0]}' if places else ''}")
+        if coco := files.save_coco():
+            say(f"{len(files.annotations)} annotations -> {coco}")
         if request.times:
             say(f"load {loaded:.3f} s")
             for name, seconds in model.seconds.items():
@@ -137,56 +114,9 @@ def pictures_of(given: Iterable[Path]) -> list[Path]:
     return found
 
 
-def _saved(save: str) -> set[str]:
-    names = [name.strip() for name in save.split(",") if name.strip()]
-    for name in names:
-        if name not in SAVED:
-            raise BuildError(f"--save: there is no {name!r}{did_you_mean(name, SAVED)}")
-    return set(names)
-
-
-def _places(request: Request, pictures: Sequence[Path]) -> tuple[Path | None, Path]:
-    """Return the one overlay that was named, if any, and the folder for everything else."""
-    output = request.output
-    if output is None or output.suffix.lower() not in SUFFIXES:
-        if output and request.out and output != request.out:
-            raise BuildError(f"--output {output} is a folder, and so is --out {request.out}: give one")
-        return None, request.out or output or Path("segmented")
-    if len(pictures) > 1:
-        raise BuildError(f"--output {output} is one picture, and {len(pictures)} are given: name a folder with --out")
-    return output, request.out or output.parent
-
-
-def _made(path: Path) -> Path:
-    """Return a path, with its folder there. BuildError where it cannot be written, or would replace what is read."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BuildError(f"{path.parent} cannot be made: {error.strerror}") from error
-    return path
-
-
 def _line(picture: Path, found: runtime.Found) -> str:
     if not len(found):
         return f"{picture}: nothing found"
     counts = {label: found.labels.count(label) for label in dict.fromkeys(found.labels)}
     named = ", ".join(f"{count} {label}" for label, count in counts.items())
     return f"{picture}: {named}; scores {', '.join(f'{score:.2f}' for score in found.scores)}"
-
-
-def _coco(pictures: Sequence[Path], categories: Mapping[str, int], annotations: Sequence[Annotation]) -> bytes:
-    """Return a COCO file: pictures by their names, a category for each label, all numbered from 1."""
-    from PIL import Image
-
-    images = []
-    for number, picture in enumerate(pictures, start=1):
-        with Image.open(picture) as opened:
-            turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            width, height = opened.size[::-1] if turned else opened.size
-        images.append({"id": number, "file_name": picture.name, "width": width, "height": height})
-    document = {
-        "images": images,
-        "categories": [{"id": number, "name": text} for text, number in categories.items()],
-        "annotations": [{"id": i, "iscrowd": 0, **one} for i, one in enumerate(annotations, start=1)],
-    }
-    return (json.dumps(document) + "\n").encode()

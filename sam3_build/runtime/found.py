@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -12,6 +13,7 @@ from sam3_build.errors import BuildError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from supervision import Detections
 
     from sam3_build.pipeline.instances import Instances
 
@@ -91,6 +93,24 @@ class Found:
     def rle(self) -> list[Rle]:
         """Return each mask as COCO's compressed run lengths."""
         return [{"size": list(mask.shape), "counts": _compressed(_runs(mask))} for mask in self.masks]
+
+    def to_supervision(self) -> Detections:
+        """Return the instances as supervision's Detections; class_id is the position of a prompt, from 0.
+
+        BuildError when supervision is not installed.
+        """
+        if not find_spec("supervision"):
+            raise BuildError("supervision is not installed: pip install 'sam3-build[supervision]'")
+        import numpy as np
+        import supervision
+
+        return supervision.Detections(
+            xyxy=self.boxes,
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=self.prompts,
+            data={"class_name": np.array(self.labels, dtype=str)},
+        )
 
     def to_coco(self, image_id: int) -> list[Annotation]:
         """Return the instances as COCO results. A category is the position of a prompt, from 1."""

@@ -149,7 +149,7 @@ def test_plan_and_the_first_action_of_a_run_tell_it(
 ) -> None:
     monkeypatch.chdir(ROOT)
     (note,) = loaded(tmp_path, "", 25, 2).notes
-    from sam3_build.__main__ import plan
+    from sam3_build.commands.building import plan
 
     plan(str(tmp_path / "m.yaml"))
     assert f"note: {note}\n" in capsys.readouterr().err

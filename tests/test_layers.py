@@ -296,6 +296,8 @@ UNCOVERED = {
     ("pipeline.clips", "av"): "reads video files, and is a tool of actions whose samples have one",
     ("weights.hub", "httpx2"): "fetches files, of which the inventory of tensors is made, and it digests these",
     ("weights.hub", "huggingface_hub"): "the same",
+    ("weights.download", "httpx2"): "the same",
+    ("weights.download", "huggingface_hub"): "the same",
 }
 
 
@@ -354,11 +356,15 @@ FROM_CORE = {
     "documents.Json": NAMES,
     "documents.document_of": "the JSON of the list of cases; the same as canonical",
     "documents.value_of": "decodes a sample's prompts, which are in the key, into a dataclass of the family's recipe",
+    "digest.file_digest": "the sha256 of a download, which the manifest and so the key has",
     "errors": "words of errors, and errors keep nothing",
     "family_code": NAMES,
+    "folders.make_folder": "makes the folder of a download, whose bytes are verified",
+    "folders.share": "who may read a download",
     "folders.write_atomically": "how a timing cache is written, which only saves time",
     "model_format": "types, and the names of files; a change of its text raises FORMAT, which the stage's code names",
     "machine.gpu": "asks which GPU is here; the key has it",
+    "machine.locks": "who downloads a file, and who waits",
     "machine.nvidia": "asks for free memory, which bounds TensorRT's workspace and enters no key on purpose",
     "params": "the parameters of an action, as its key holds them; test_params pins defaults and file stems",
     "plugins": NAMES,

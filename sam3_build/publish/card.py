@@ -122,6 +122,8 @@ def _source(manifest: Manifest, commit: str | None) -> str:
         return f"random, seed {checkpoint.seed}"
     if checkpoint.hub:
         return f"{checkpoint.hub.repo} at the Hugging Face hub, commit {commit or checkpoint.hub.revision}"
+    if checkpoint.download:
+        return f"{checkpoint.download.url}, sha256 `{checkpoint.download.sha256}`"
     weights = checkpoint.files["weights"]
     beside = manifest.path.parent
     return f"the file {weights.relative_to(beside) if weights.is_relative_to(beside) else weights.name}"

@@ -50,14 +50,14 @@ class Files:
 
     def save(self, picture: Path, found: Found) -> list[Path]:
         """Write the overlay and masks of a picture, and keep what the COCO file says of it; return what was written."""
-        places = []
+        pictures = {}
         if OVERLAY in self.wanted:
-            places.append(self._made(self._overlay_of(picture)))
-            found.save(places[-1])
+            pictures[self._overlay_of(picture)] = found.overlay()
         if MASKS in self.wanted:
             for i, mask in enumerate(found.masks):
-                places.append(self._made(self.out / f"{picture.stem}.mask{i}.png"))
-                write_atomically(places[-1], encoded(mask.astype("uint8") * 255, places[-1]))
+                pictures[self.out / f"{picture.stem}.mask{i}.png"] = mask.astype("uint8") * 255
+        for path, pixels in pictures.items():
+            self._write(path, encoded(pixels, path))
         height, width = found.picture.shape[:2]
         number = len(self.images) + 1
         self.images.append({"id": number, "file_name": picture.name, "width": width, "height": height})
@@ -65,7 +65,7 @@ class Files:
         for one in found.to_coco(number):
             own = {"id": len(self.annotations) + 1, "category_id": numbers[one["category_id"] - 1], "iscrowd": 0}
             self.annotations.append({**one, **own})
-        return places
+        return list(pictures)
 
     def save_coco(self) -> Path | None:
         """Write the COCO file, when it is wanted: a category for each label. Return where it is."""
@@ -76,9 +76,8 @@ class Files:
             "categories": [{"id": number, "name": label} for label, number in self.categories.items()],
             "annotations": self.annotations,
         }
-        path = self._made(self.out / COCO_FILE)
-        write_atomically(path, (json.dumps(document) + "\n").encode())
-        return path
+        self._write(self.out / COCO_FILE, (json.dumps(document) + "\n").encode())
+        return self.out / COCO_FILE
 
     def _overlay_of(self, picture: Path) -> Path:
         return self.overlay or self.out / f"{picture.stem}.png"
@@ -89,14 +88,12 @@ class Files:
                 f"{path} is one of the pictures, and would be written over: name another folder with --out"
             )
 
-    def _made(self, path: Path) -> Path:
-        """Return a path, with its folder there. BuildError where there can be none."""
+    def _write(self, path: Path, data: bytes) -> None:
         self._require_new(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, data)
         except OSError as error:
-            raise BuildError(f"{path.parent} cannot be made: {error.strerror}") from error
-        return path
+            raise BuildError(f"{path} cannot be written: {error.strerror}; name another place with --out") from error
 
 
 def _places(out: Path | None, output: Path | None, pictures: Sequence[Path]) -> tuple[Path | None, Path]:

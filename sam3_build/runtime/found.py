@@ -72,12 +72,17 @@ class Found:
             prompts=self.prompts[kept],
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write the picture with what was found drawn over it. BuildError for a suffix that no picture has."""
+    def overlay(self) -> NDArray[np.uint8]:
+        """Return the picture with what was found drawn over it."""
         from sam3_build.drawing.instances import drawn
+
+        return drawn(self.picture, self.masks, self.boxes, self.prompts)
+
+    def save(self, path: str | Path) -> None:
+        """Write the overlay. BuildError for a suffix that no picture has."""
         from sam3_build.folders import write_atomically
 
-        write_atomically(Path(path), encoded(drawn(self.picture, self.masks, self.boxes, self.prompts), Path(path)))
+        write_atomically(Path(path), encoded(self.overlay(), Path(path)))
 
     def polygons(self) -> list[list[NDArray[np.int32]]]:
         """Return the outlines of each instance's parts, [points, 2], x and y in pixels. Holes are not in them."""

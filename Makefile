@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-ci slow lint benchmark train-mini clean
+.PHONY: demo test test-ci slow lint benchmark train-mini train-mini-track clean
 
 demo: $(VENV)/installed  ## build the default manifest and compare it with PyTorch: no download, no GPU
 	$(BIN)/python -m doit build model verify
@@ -28,6 +28,9 @@ benchmark: $(VENV)/installed
 
 train-mini: $(VENV)/installed  ## train the miniature on drawn scenes: an hour or two on 2 cores; interrupted, it goes on where it was
 	$(BIN)/python -m training.train training/runs/mini
+
+train-mini-track: $(VENV)/installed  ## train the click-and-track miniature on drawn scenes and clips: hours on 2 cores, interrupted or not
+	$(BIN)/python -m training.tracking.train training/runs/track
 
 clean:
 	rm -rf $(VENV)

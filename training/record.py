@@ -7,7 +7,8 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,17 +20,44 @@ if TYPE_CHECKING:
 
 EVERY = 50
 
+# Kind of question -> metric -> value, from 0 to 1.
+Numbers = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Exam:
+    """How weights are evaluated: `numbers` of the model's tensors by their checkpoint keys, and these as lines."""
+
+    numbers: Callable[[Mapping[str, Tensor]], Numbers]
+    table: Callable[[Numbers], str]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What curve.png shows: the losses of that name, and of an evaluation's numbers those that `shows` takes."""
+
+    losses: Sequence[str]
+    shows: Callable[[str], bool]
+    title: str
+
 
 class RunLog:
     """Writes below one run's folder, and prints a line now and then."""
 
     def __init__(
-        self, folder: Path, options: Mapping[str, object], config: Mapping[str, Json], tokenizer: Path, step: int
+        self,
+        folder: Path,
+        options: Mapping[str, object],
+        config: Mapping[str, Json],
+        step: int,
+        exam: Exam,
+        curves: Curves,
+        files: Sequence[Path] = (),
     ) -> None:
-        """Write the run's options; numbers of earlier evaluations are taken up."""
+        """Write the run's options; numbers of earlier evaluations are taken up. files: copied beside weights."""
         from rich.console import Console
 
-        self._folder, self._config, self._tokenizer = folder, config, tokenizer
+        self._folder, self._config, self._exam, self._curves, self._files = folder, config, exam, curves, files
         self._console = Console(highlight=False)
         self._sums: dict[str, float] = {}
         self._count = 0
@@ -58,25 +86,26 @@ class RunLog:
         from safetensors.torch import save_file
 
         from training.curve import plot
-        from training.evaluate import evaluate, pytorch, table
 
-        numbers = evaluate(pytorch(tensors, self._config), self._tokenizer, seed=CHOOSING)
+        numbers = self._exam.numbers(tensors)
         flat = {f"{kind}_{name}": value for kind, row in numbers.items() for name, value in row.items()}
         goal = sum(flat.values()) / len(flat)
-        self._console.print(f"{time.strftime('%H:%M:%S')} after {step} steps\n{table(numbers)}")
+        self._console.print(f"{time.strftime('%H:%M:%S')} after {step} steps\n{self._exam.table(numbers)}")
         kept = [self._folder / "last"]
         if goal > self._best:
             self._best = goal
             kept.append(self._folder / "best")
         for folder in kept:
             folder.mkdir(exist_ok=True)
-            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "model.safetensors")
+            # A copy: two keys may share one tensor, which the format refuses.
+            save_file({key: value.clone().contiguous() for key, value in tensors.items()}, folder / "model.safetensors")
             (folder / "config.json").write_text(json.dumps(self._config, indent=2, sort_keys=True) + "\n")
-            shutil.copyfile(self._tokenizer, folder / "tokenizer.json")
+            for file in self._files:
+                shutil.copyfile(file, folder / file.name)
             (folder / "step.json").write_text(json.dumps({"step": step, "seed": CHOOSING, **numbers}, indent=2) + "\n")
         # Last: a best one that this file names must exist.
         self._append("evaluations.csv", {"step": step, "goal": goal, **flat})
-        plot(self._folder)
+        plot(self._folder, self._curves)
 
     def _append(self, name: str, row: Mapping[str, float]) -> None:
         file = self._folder / name

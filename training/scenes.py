@@ -88,9 +88,9 @@ def draw(seed: int, number: int) -> Scene:
     placed: list[_Placed] = []
     for _ in range(int(rng.integers(1, MOST_SHAPES + 1))):
         _place(placed, rng)
-    picture = _background(rng)
+    picture = background(rng)
     for each in placed:
-        _paint(picture, each, rng)
+        paint(picture, each.colour, each.full, rng)
     picture += rng.uniform(2.0, 12.0) * rng.standard_normal(picture.shape, dtype=np.float32)
     shapes = tuple(Shape(each.colour, each.shape, _inside(each.seen), _box(_inside(each.seen))) for each in placed)
     return Scene(np.clip(picture, 0, 255).astype(np.uint8), shapes)
@@ -102,7 +102,7 @@ def _place(placed: list[_Placed], rng: np.random.Generator) -> None:
     for attempt in range(12):
         radius = rng.uniform(RADII[0], RADII[1] - 2 * attempt)
         x, y = rng.uniform(0.6 * radius, SIDE - 0.6 * radius, size=2)
-        full = _outline(shape, x + MARGIN, y + MARGIN, radius, rng.uniform(0, 2 * math.pi))
+        full = outline(shape, x + MARGIN, y + MARGIN, radius, rng.uniform(0, 2 * math.pi))
         area = int(np.count_nonzero(full))
         if np.count_nonzero(_inside(full)) < LEAST_VISIBLE * area:
             continue
@@ -130,7 +130,7 @@ def _kind(placed: list[_Placed], rng: np.random.Generator) -> tuple[str, str]:
     return colour, shape
 
 
-def _outline(shape: str, x: float, y: float, radius: float, turn: float) -> Mask:
+def outline(shape: str, x: float, y: float, radius: float, turn: float) -> Mask:
     """Return the pixels of a shape on the canvas. Shapes of one radius have about the same area."""
     import cv2
 
@@ -147,7 +147,7 @@ def _outline(shape: str, x: float, y: float, radius: float, turn: float) -> Mask
     return canvas.astype(bool)
 
 
-def _background(rng: np.random.Generator) -> Values:
+def background(rng: np.random.Generator) -> Values:
     """Return a greyish, smoothly uneven surface with a pattern on it: [side, side, 3] float32."""
     tint = rng.uniform(30, 225) + rng.uniform(-20, 20, size=3)
     picture = _clouds(rng, SIDE, 3) * np.float32(rng.uniform(5, 22)) + tint.astype(np.float32)
@@ -186,16 +186,18 @@ def _wave(turns: Values) -> Values:
     return np.asarray(np.sin(2 * math.pi * turns), np.float32)
 
 
-def _paint(picture: Values, each: _Placed, rng: np.random.Generator) -> None:
-    """Paint a shape over what is there: its colour, a little off, lit from one side, a little blotched."""
-    colour = (np.array(COLOURS[each.colour]) + rng.normal(0, 9, size=3)).astype(np.float32)
+def paint(picture: Values, colour: str, full: Mask, rng: np.random.Generator) -> None:
+    """Paint a shape, pixels of the canvas, over a picture: its colour, a little off, lit from one side, blotched."""
+    shade = (np.array(COLOURS[colour]) + rng.normal(0, 9, size=3)).astype(np.float32)
     turn, strength, blotches = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.3), rng.uniform(0, 7)
-    inside = _inside(each.full)
+    inside = _inside(full)
+    if not inside.any():
+        return
     left, top, right, bottom = _box(inside)
     window = slice(top, bottom), slice(left, right)
     slope = np.float32(math.cos(turn)) * COLUMNS + np.float32(math.sin(turn)) * ROWS
     light = 1 + np.float32(strength) * (slope[window] / SIDE - np.float32(0.5))
-    surface = colour * light[..., None]
+    surface = shade * light[..., None]
     surface += _clouds(rng, max(bottom - top, right - left), 1)[: bottom - top, : right - left] * np.float32(blotches)
     picture[window][inside[window]] = surface[inside[window]]
 

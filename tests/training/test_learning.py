@@ -20,7 +20,7 @@ from training.losses import Weights
 from training.network import Learner
 from training.questions import ask_box
 from training.scenes import draw
-from training.train import resume, save
+from training.running import resume, save
 
 CONFIG = json.loads((ROOT / "manifests" / "sam3_mini" / "config.json").read_text())
 TOKENIZER = ROOT / "manifests" / "sam3_mini" / "tokenizer.json"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.questions import TEXT_OF_BOXES, ask_both, ask_box, ask_boxes, ask_negative, ask_words
-from training.scenes import LEAST_VISIBLE, MOST_SHAPES, RADII, SHAPES, SIDE, Scene, _outline, draw
+from training.scenes import LEAST_VISIBLE, MOST_SHAPES, RADII, SHAPES, SIDE, Scene, draw, outline
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_boxes_hug_what_is_visible(scenes: list[Scene]) -> None:
 def test_at_least_half_of_every_shape_is_visible(scenes: list[Scene]) -> None:
     """The smallest outline that can be drawn has a known area, of which half must be seen."""
     smallest = {
-        shape: min(_outline(shape, 100 + turn, 100, 12.0, turn).sum() for turn in np.linspace(0, 3, 7))
+        shape: min(outline(shape, 100 + turn, 100, 12.0, turn).sum() for turn in np.linspace(0, 3, 7))
         for shape in SHAPES
     }
     for shape in (shape for scene in scenes for shape in scene.shapes):

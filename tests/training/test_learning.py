@@ -19,8 +19,8 @@ from training.learning import Average, judge, tensors
 from training.losses import Weights
 from training.network import Learner
 from training.questions import ask_box
-from training.scenes import draw
 from training.running import resume, save
+from training.scenes import draw
 
 CONFIG = json.loads((ROOT / "manifests" / "sam3_mini" / "config.json").read_text())
 TOKENIZER = ROOT / "manifests" / "sam3_mini" / "tokenizer.json"

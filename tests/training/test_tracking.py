@@ -1,4 +1,4 @@
-"""Training of the click-and-track miniature: clips, prompts, and a network that is transformers' own, with gradients."""
+"""Training of the click-and-track miniature: clips, prompts, and a network that is transformers' own."""
 
 from __future__ import annotations
 

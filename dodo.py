@@ -6,8 +6,11 @@ from pathlib import Path
 
 from doit.task import Task
 
-from sam3_build.commands import doit_command, doit_tasks
-from sam3_build.execution.local import Outcome
+from sam3_build.commands import doit_command
+
+doit_command.require_build()  # which the modules below import
+from sam3_build.commands import doit_tasks  # noqa: E402
+from sam3_build.execution.local import Outcome  # noqa: E402
 
 OUTCOMES: dict[str, Outcome] = {}
 TYPED = doit_command.read(sys.argv[1:])

@@ -1,214 +1,69 @@
-"""sam3-build: the commands beside doit. They read a plan, the store and single files.
-
-`gc`, `schema` and `segment` write; `search`, `localize` and `polygraphy` build what they need, and write what they
-find.
-"""
+"""The `sam3-build` command. `segment` is all that the base installation has; `commands/building` has the others."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from dataclasses import asdict
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sam3_build import registry
-from sam3_build.commands.gc import find_garbage, remove
+from sam3_build import __version__
+from sam3_build.commands import building
 from sam3_build.commands.output import outlive_readers
-from sam3_build.commands.plan_text import render_plan, render_record
-from sam3_build.diagnose import search as searching
-from sam3_build.errors import BuildError, ManifestError
-from sam3_build.execution.refused import refuse_unusable_records
-from sam3_build.execution.sample_problems import refuse_wrong_samples
-from sam3_build.execution.session import DEFAULT_MANIFEST, Session, open_session, processors, this_gpu
-from sam3_build.manifest.lock import manifest_files
-from sam3_build.plan.resolve import Machine
-from sam3_build.store.explain import explain_action, explain_plan
-from sam3_build.store.sizes import free_bytes, readable_size
+from sam3_build.errors import BuildError
+from sam3_build.manifest.paths import DEFAULT_MANIFEST
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Plan, explain, inspect and clean up engine builds.",
+    help="Segment pictures with what was built; plan, explain, inspect and clean up builds.",
 )
 
-ManifestOption = Annotated[
-    str | None, typer.Option("--manifest", "-m", help="A manifest's name or path [env: SAM3_MANIFEST]")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text")]
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
 
 
-def _root() -> Path:
-    """Return the project folder: the nearest folder upwards that holds `manifests/`."""
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "manifests").is_dir():
-            return folder
-    raise BuildError(f"no manifests/ folder in {Path.cwd()} or above it: run sam3-build inside a project")
-
-
-def _session(manifest: str | None) -> Session:
-    return open_session(_root(), manifest, os.environ)
-
-
-@app.command()
-def plan(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
-    """Show every action: fresh, stale (and why), pending or blocked. Runs nothing; refuses bad samples and weights."""
-    session = _session(manifest)
-    refuse_unusable_records(session)
-    refuse_wrong_samples(session)
-    found = explain_plan(session.plan, session.store, session.resolver, session.view)
-    for note in session.manifest.notes:
-        print(f"note: {note}", file=sys.stderr)
-    if as_json:
-        keys = ("action", "state", "because", "bytes_needed")
-        print(json.dumps([{k: v for k, v in asdict(e).items() if k in keys} for e in found], indent=1))
-        return
-    print(render_plan(session.plan.manifest, found, free_bytes(session.store.root)), end="")
-
-
-@app.command()
-def explain(action: str, manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
-    """Say why ACTION is stale: every field of its key that is not what it was when it was last built."""
-    session = _session(manifest)
-    found = explain_action(action, session.plan, session.store, session.resolver, session.view)
-    record = session.resolver.resolve(action).record
-    if as_json:
-        print(json.dumps({**asdict(found), "built_from": record.document if record else None}, indent=1))
-        return
-    print(f"{found.action} is {found.state}")
-    for reason in found.because:
-        print(f"  {reason}")
-    if record:
-        print(render_record(record))
-
-
-@app.command()
-def inspect(file: Path, as_json: JsonOption = False) -> None:
-    """Describe an ONNX file or an engine (interface, operators, how it was made), or a checkpoint by component."""
-    from sam3_build.commands.inspect import describe, render
-
-    found = describe(file)
-    print(json.dumps(found, indent=1) if as_json else render(found))
-
-
-@app.command()
-def device(manifest: ManifestOption = None, as_json: JsonOption = False) -> None:
-    """Say what GPU this machine has, what each backend can build and run on it, and what to install."""
-    from sam3_build.commands import device as machines
-
-    artifacts = _root() / "artifacts"
-    machine = Machine(*this_gpu(artifacts, os.environ), processors(artifacts, registry.names("backends")))
-    chosen, problem = None, None
-    try:
-        chosen = _session(manifest).manifest
-    except BuildError as error:
-        problem = error  # said below: what the machine is, is known all the same
-    if as_json:
-        print(json.dumps(machines.as_json(machine, chosen), indent=1))
-    else:
-        print(machines.render(machine, chosen), end="")
-    if problem:
-        raise problem
-
-
-@app.command()
-def search(
-    component: str,
-    precision: Annotated[str, typer.Option("--precision", "-p", help="The reduced precision to repair")] = "fp16",
-    cases: Annotated[
-        int | None, typer.Option(min=1, help="Try sets on the first so many recorded cases; all when not given")
-    ] = None,
-    manifest: ManifestOption = None,
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version")
+    ] = False,
 ) -> None:
-    """Find which nodes of COMPONENT must stay FP32 for its gates to pass, and keep them so by the lock file."""
-    session = _session(manifest)
-    try:
-        searching.search(session, searching.Goal(component, precision, cases), lambda line: print(line, flush=True))
-    except KeyboardInterrupt:
-        print("interrupted: the trials that ended are kept, and the same command goes on", file=sys.stderr)
-        sys.exit(130)
-
-
-@app.command()
-def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go")] = False,
-    keep: Annotated[int, typer.Option(min=0, help="Old generations of each action to keep")] = 1,
-    as_json: JsonOption = False,
-) -> None:
-    """Remove from the store what no manifest of this project and no last generation needs."""
-    sessions = []
-    for path in manifest_files(_root() / "manifests"):
-        try:
-            sessions.append(_session(str(path)))
-        except ManifestError as error:
-            print(f"only the last builds of {path.name} are kept, for it cannot be used:\n{error}", file=sys.stderr)
-    if not sessions:
-        raise BuildError(f"{_root() / 'manifests'} holds no manifest that can be read")
-    store = sessions[0].store
-    with store.exclusive(lambda: print("waiting for a run that builds into this store", file=sys.stderr)):
-        garbage = find_garbage(store, tuple(sessions), keep)
-        if not dry_run:
-            remove(garbage)
-    paths = [str(path.relative_to(store.root) if path.is_relative_to(store.root) else path) for path in garbage.paths]
-    if as_json:
-        print(json.dumps({"dry_run": dry_run, "bytes": garbage.size, "paths": paths}, indent=1))
-        return
-    for gone in paths:
-        print(gone)
-    print(f"{'would remove' if dry_run else 'removed'} {len(paths)} entries, {readable_size(garbage.size)}")
-
-
-@app.command()
-def localize(
-    component: str,
-    precision: Annotated[str, typer.Option(help="What is compared with the FP32 graph")] = "fp16",
-    target: Annotated[str | None, typer.Option(help="The engine for this target, not the graph")] = None,
-    manifest: ManifestOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Find the block at which the error of COMPONENT, against its FP32 graph, begins; builds what that needs."""
-    from sam3_build.diagnose import localize as localizing
-
-    session = _session(manifest)
-    found = localizing.localize(
-        session, component, precision, target, lambda action: print(f"  run       {action}", file=sys.stderr)
-    )
-    print(json.dumps(localizing.as_json(found), indent=1) if as_json else localizing.render(found), end="")
-
-
-@app.command()
-def polygraphy(
-    component: str,
-    precision: str,
-    out: Annotated[Path, typer.Option("--out", help="The folder to write, new or empty")],
-    target: Annotated[str | None, typer.Option(help="The engine for this target, not the graph")] = None,
-    manifest: ManifestOption = None,
-) -> None:
-    """Write recorded inputs, expected outputs and the `polygraphy run` lines that repeat a comparison by hand."""
-    from sam3_build.diagnose import polygraphy_files
-
-    session = _session(manifest)
-    written = polygraphy_files.write(
-        session, component, precision, target, out, lambda action: print(f"  run       {action}", file=sys.stderr)
-    )
-    print(*polygraphy_files.render(written, out), sep="\n")
+    pass
 
 
 @app.command()
 def segment(
     pictures: Annotated[list[Path] | None, typer.Argument(help="Pictures, or folders of them")] = None,
-    image: Annotated[list[Path] | None, typer.Option("--image", help="The same as PICTURES")] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", "--input-dir", help="The same as PICTURES")] = None,
     text: Annotated[list[str] | None, typer.Option(help="What to look for; give it again for more")] = None,
     boxes: Annotated[str | None, typer.Option(help="'pos:x,y,w,h;neg:x,y,w,h' in pixels")] = None,
     box: Annotated[list[str] | None, typer.Option(help="'x1,y1,x2,y2' in pixels; give it again for more")] = None,
+    points: Annotated[str | None, typer.Option(help="'pos:x,y;neg:x,y' in pixels")] = None,
+    point: Annotated[list[str] | None, typer.Option(help="'x,y' in pixels; give it again for more")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="A mask as large as the one picture; what is not 0 is meant")
+    ] = None,
+    marks: Annotated[
+        Path | None,
+        typer.Option("--prompts", "--prompt-file", help="A JSON file of marks, or of marks by the picture's file name"),
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="Keep scores above it; the manifest's without")] = None,
     most: Annotated[int | None, typer.Option("--max", help="Keep the best so many of each picture")] = None,
+    nms: Annotated[str, typer.Option(help="Drop what overlaps: mask:IOU or box:IOU")] = "none",
+    post: Annotated[
+        str | None, typer.Option(help="Steps on each mask, in order, such as open:3,close:5,smooth:1,fill:100")
+    ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--from", "--model-dir", help="artifacts/MANIFEST, or a published folder")
+        Path | None,
+        typer.Option("--from", "--model-dir", "--model", help="artifacts/MANIFEST, a MANIFEST, or a published folder"),
     ] = None,
     target: Annotated[
         str, typer.Option(help="A target of the manifest; auto takes what passed and runs here")
@@ -216,22 +71,23 @@ def segment(
     precision: Annotated[str | None, typer.Option(help="One precision alone")] = None,
     unverified: Annotated[bool, typer.Option("--unverified", help="Run files that did not pass, too")] = False,
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json in the place of the folder's own")] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder for what is saved [default: segmented]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--output-dir", help="The folder for what is saved [default: segmented]")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="One overlay, such as found.png, or the folder")] = None,
     save: Annotated[str, typer.Option(help="Some of overlay,masks,coco")] = "overlay",
     times: Annotated[bool, typer.Option("--times", help="Print how long each network took")] = False,
 ) -> None:
-    """Find what TEXT or boxes say in pictures, with what was built, and draw it."""
+    """Find what texts, boxes or points mean in pictures, with what was built, and draw it."""
     from sam3_build.commands import segment as segmenting
+    from sam3_build.commands.segment_prompts import Typed
+    from sam3_build.runtime.keep import Keep
 
     request = segmenting.Request(
         pictures=[*(pictures or ()), *(image or ())],
-        folder=folder or _root() / "artifacts" / Path(os.environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST).stem,
-        text=text or (),
-        boxes=boxes,
-        corners=box or (),
-        threshold=threshold,
-        most=most,
+        folder=segmenting.built(folder, os.environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, Path.cwd()),
+        prompts=Typed(text or (), boxes, box or (), points, point or (), mask, marks),
+        keep=Keep.of(threshold, most, nms, post),
         target=target,
         precision=precision,
         unverified=unverified,
@@ -244,21 +100,22 @@ def segment(
     segmenting.segment(request, lambda line: print(line, flush=True))
 
 
-@app.command()
-def schema() -> None:
-    """Write manifests/schema.json, which editors complete and check manifests with."""
-    path = _root() / "manifests" / "schema.json"
-    from sam3_build.manifest.json_schema import write_schema
+app.add_typer(building.app)
 
-    write_schema(path)
-    print(f"wrote {path.relative_to(_root())}")
+
+def _take_manifest(arguments: Sequence[str], environ: MutableMapping[str, str]) -> list[str]:
+    """Return the words without `manifest=NAME`, which may stand anywhere, as after `doit`; it goes to `environ`."""
+    chosen = [word for word in arguments if word.startswith("manifest=")]
+    for word in chosen:
+        environ["SAM3_MANIFEST"] = word.partition("=")[2]
+    return [word for word in arguments if word not in chosen]
 
 
 def main() -> None:
     """Run a command; a BuildError is one message on stderr and exit code 1, and so is output that is lost."""
     lost = outlive_readers()
     try:
-        app()
+        app(_take_manifest(sys.argv[1:], os.environ))
     except BuildError as error:
         print(error, file=sys.stderr)
         sys.exit(1)

@@ -21,7 +21,12 @@ PACKAGE = Path(__file__).parent
 KEY_VERSION = 1
 
 # What a plug-in declares of itself that changes nothing that is written, by the class of the declaration.
-NO_RECIPE = {"Stage": ("summary", "memory"), "Precision": ("summary", "gates"), "ResultKind": ("summary", "metrics")}
+NO_RECIPE = {
+    "ModelFamily": ("licence",),
+    "Precision": ("summary", "gates"),
+    "ResultKind": ("summary", "metrics"),
+    "Stage": ("summary", "memory"),
+}
 
 # A file whose times are younger than this may still change without its stat changing; its digest is not remembered yet.
 _RACY_NS = 100_000_000
@@ -60,16 +65,18 @@ def tree_digest(path: Path) -> str:
     from concurrent.futures import ThreadPoolExecutor
 
     starts = range(0, path.stat().st_size, _PART)
-    with path.open("rb", buffering=0) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-        blocks = list(pool.map(lambda start: _block_digest(file.fileno(), start), starts))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        blocks = list(pool.map(lambda start: _block_digest(path, start), starts))
     return digest({"block": _PART, "blocks": blocks})
 
 
-def _block_digest(descriptor: int, start: int) -> str:
-    sha, end = hashlib.sha256(), start + _PART
-    while start < end and (data := os.pread(descriptor, min(_BLOCK, end - start), start)):
-        sha.update(data)
-        start += len(data)
+def _block_digest(path: Path, start: int) -> str:
+    sha, left = hashlib.sha256(), _PART
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        while left and (data := file.read(min(_BLOCK, left))):
+            sha.update(data)
+            left -= len(data)
     return sha.hexdigest()
 
 

@@ -62,7 +62,7 @@ class Format:
     roots:    how the names of the model's tensors begin, behind the prefix
     prefix:   what stands before all that the model has; `others`, before what belongs to another model in the file
     sections: how names become those of our modules, a longer beginning before a shorter one; None where they are these
-    left_out: a pattern of names, without the prefix, that no module of ours has
+    left_out: (what they are, a pattern of their names, without the prefix) of tensors that no module of ours has
     reshaped: our name -> what else must be done to the tensor
     """
 
@@ -71,7 +71,7 @@ class Format:
     prefix: str = ""
     others: tuple[str, ...] = ()
     sections: tuple[Section, ...] | None = None
-    left_out: str | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
     reshaped: Mapping[str, Reshape] = field(default_factory=dict)
 
 

@@ -46,7 +46,7 @@ def share(path: Path, top: Path) -> None:
     wanted, found = top.stat(), path.stat()
     mode = found.st_mode | (0o070 if stat.S_ISDIR(found.st_mode) else 0o060)
     with suppress(OSError):
-        if found.st_gid != wanted.st_gid:
+        if found.st_gid != wanted.st_gid and hasattr(os, "chown"):  # Windows has no groups
             os.chown(path, -1, wanted.st_gid)
         if mode != found.st_mode:
             path.chmod(stat.S_IMODE(mode))
@@ -80,7 +80,9 @@ def sync_file(file: IO[bytes]) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's entries down to the disk."""
+    """Flush a folder's entries down to the disk, where a folder can be opened: on Windows it cannot."""
+    if os.name == "nt":
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -239,6 +239,20 @@ class ReferenceGap:
 
 
 @dataclass(frozen=True)
+class Licence:
+    """The licence of the weights that a family's authors publish, as their repository states it.
+
+    name: its SPDX identifier, or what its text calls itself
+    url:  where the text can be read
+    must_accompany: whether it lets nobody pass on what is made of the weights without a copy of its text
+    """
+
+    name: str
+    url: str
+    must_accompany: bool = False
+
+
+@dataclass(frozen=True)
 class ModelFamily:
     """A model family: its layouts and how to size the static dims.
 
@@ -254,6 +268,7 @@ class ModelFamily:
     (BuildError where these fit none); None where a config must be named.
     `cases` gives the shapes of the cases that samples become, so that profiles are checked against them before
     anything is built; `usual_static` are the published model's sizes, for a checkpoint whose config is not known yet.
+    `licence` is that of the authors' own weights; None where they publish none.
     """
 
     name: str
@@ -267,6 +282,7 @@ class ModelFamily:
     cases: Callable[[CaseRequest], tuple[CaseShape, ...]] = _no_cases
     usual_static: Mapping[str, int] = field(default_factory=dict)
     gap: ReferenceGap | None = None
+    licence: Licence | None = None
     layout: str = USUAL_LAYOUT
 
     def laid_out(self, layout: str) -> ModelFamily:

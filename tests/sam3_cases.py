@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sam3_build.documents import document_of
-from sam3_build.families.sam3_image.cases import ImagePrompts
 from sam3_build.families.sam3_image.prompts import make_cases
 from sam3_build.params import SampleParams
 from sam3_build.pipeline.cases import Case, PromptRequest
+from sam3_build.pipeline.concept_cases import ImagePrompts
 from sam3_build.pipeline.prompts import Box
 
 

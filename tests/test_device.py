@@ -17,7 +17,7 @@ from build_space import ROOT
 from gpus import A10, L4, READINGS, RTX_4090, T4
 
 from sam3_build.errors import BuildError, NoDeviceError
-from sam3_build.machine import gpu, nvidia, remembered
+from sam3_build.machine import devices, gpu, gpu_lock, nvidia, remembered
 from sam3_build.manifest.load import load
 from sam3_build.plan.make import make_plan
 from sam3_build.spec import DeviceFingerprint, Json, Plan
@@ -92,8 +92,8 @@ def test_a_machine_without_a_driver_loads_nothing_to_learn_it(tmp_path: Path) ->
         pytest.skip("this machine has an NVIDIA driver")
     code = (
         "import os, sys; from pathlib import Path; from sam3_build.errors import *\n"
-        "from sam3_build.machine import gpu\n"
-        "try: gpu.cached_fingerprint(os.environ, Path('x'))\n"
+        "from sam3_build.machine import devices\n"
+        "try: devices.cached_fingerprint(os.environ, Path('x'))\n"
         "except NoDeviceError as e: print(e)\n"
         "print([m for m in ('pynvml', 'ctypes', 'uuid', 'platform') if m in sys.modules])"
     )
@@ -229,13 +229,13 @@ def test_a_gpu_is_asked_for_once_until_the_state_of_the_machine_changes(
     driver: dict[str, object], tmp_path: Path
 ) -> None:
     path = tmp_path / "artifacts" / ".device.json"
-    assert gpu.cached_fingerprint({}, path) == gpu.cached_fingerprint({}, path)
+    assert devices.cached_fingerprint({}, path) == devices.cached_fingerprint({}, path)
     assert driver["asked"] == 1
     driver["state"] = ["boot 2"]
-    gpu.cached_fingerprint({}, path)
+    devices.cached_fingerprint({}, path)
     assert driver["asked"] == 2
     remembered.drop(path)
-    gpu.cached_fingerprint({}, path)
+    devices.cached_fingerprint({}, path)
     assert driver["asked"] == 3
 
 
@@ -243,12 +243,12 @@ def test_a_gpu_is_asked_for_once_until_the_state_of_the_machine_changes(
 def test_what_is_no_fingerprint_is_not_believed(driver: dict[str, object], tmp_path: Path, data: bytes) -> None:
     path = tmp_path / ".device.json"
     path.write_bytes(data)
-    assert gpu.cached_fingerprint({}, path).gpu_class == A10.gpu_class
+    assert devices.cached_fingerprint({}, path).gpu_class == A10.gpu_class
 
 
 def test_a_folder_that_cannot_be_written_only_costs_time(driver: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert gpu.cached_fingerprint({}, tmp_path / "file" / ".device.json").gpu_class == A10.gpu_class
+    assert devices.cached_fingerprint({}, tmp_path / "file" / ".device.json").gpu_class == A10.gpu_class
 
 
 # ------------------------------------------------------------------ locked
@@ -256,9 +256,9 @@ def test_a_folder_that_cannot_be_written_only_costs_time(driver: dict[str, objec
 HOLD = """
 import sys, time
 from pathlib import Path
-from sam3_build.machine import gpu
-gpu.LOCKS = Path(sys.argv[1])
-with gpu.lock("GPU-x", lambda: print("waiting", flush=True)):
+from sam3_build.machine import gpu_lock
+gpu_lock.LOCKS = Path(sys.argv[1])
+with gpu_lock.lock("GPU-x", lambda: print("waiting", flush=True)):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -286,11 +286,11 @@ def test_a_gpu_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_lock_file_that_leads_elsewhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "LOCKS", tmp_path)
+    monkeypatch.setattr(gpu_lock, "LOCKS", tmp_path)
     (tmp_path / "sam3_build.GPU-x.lock").symlink_to(tmp_path / "elsewhere")
     with (
         pytest.raises(BuildError, match=r"GPU-x\.lock: the GPU's lock file cannot be opened"),
-        gpu.lock("GPU-x", print),
+        gpu_lock.lock("GPU-x", print),
     ):
         pass
     assert not (tmp_path / "elsewhere").exists()
@@ -300,12 +300,12 @@ def test_a_lock_file_of_another_user_is_opened_without_making_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Linux refuses O_CREAT there (protected_regular), and its mode may leave us nothing but reading."""
-    monkeypatch.setattr(gpu, "LOCKS", tmp_path)
+    monkeypatch.setattr(gpu_lock, "LOCKS", tmp_path)
     path = tmp_path / "sam3_build.GPU-x.lock"
     path.touch(mode=0o444)
     opened: list[int] = []
     real = os.open
     monkeypatch.setattr(os, "open", lambda p, flags, *mode: opened.append(flags) or real(p, flags, *mode))
-    with gpu.lock("GPU-x", print):
+    with gpu_lock.lock("GPU-x", print):
         pass
     assert opened and not any(flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) for flags in opened)

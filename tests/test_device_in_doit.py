@@ -17,7 +17,7 @@ import pytest
 from build_space import ACTIONS, STEMS, BuildSpace, Run, finish
 from gpus import READINGS
 
-from sam3_build.machine.gpu import LOCKS
+from sam3_build.machine.gpu_lock import LOCKS
 from sam3_build.machine.nvidia import Reading
 
 pytestmark = pytest.mark.ci

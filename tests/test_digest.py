@@ -114,6 +114,11 @@ def test_anything_that_is_code_counts(old: str, new: str) -> None:
     assert changed != GOLDEN
 
 
+def test_the_licence_of_a_family_changes_nothing_that_is_built() -> None:
+    family = 'FAMILY = ModelFamily(name="a", licence=Licence("{}", "url"))'
+    assert of(family.format("MIT")) == of(family.format("Apache-2.0")) == of('FAMILY = ModelFamily(name="a")')
+
+
 def test_a_string_that_is_no_docstring_counts() -> None:
     assert of("def f():\n    x = 1\n    'a'") != of("def f():\n    x = 1\n    'b'")
     assert of("def f():\n    'a'") == of("def f():\n    'b'") == of("def f():\n    pass")

@@ -18,9 +18,9 @@ from sam3_build.commands.doit_reporter import reporter as reporter_of
 from sam3_build.documents import value_of
 from sam3_build.errors import ManifestError
 from sam3_build.execution.session import open_session
-from sam3_build.families.sam3_image.cases import ImagePrompts, case_shapes
 from sam3_build.manifest.load import load
 from sam3_build.manifest.types import Manifest
+from sam3_build.pipeline.concept_cases import ImagePrompts, case_shapes
 from sam3_build.plan.make import make_plan
 from sam3_build.spec import CaseRequest, Plan
 
@@ -149,7 +149,7 @@ def test_plan_and_the_first_action_of_a_run_tell_it(
 ) -> None:
     monkeypatch.chdir(ROOT)
     (note,) = loaded(tmp_path, "", 25, 2).notes
-    from sam3_build.__main__ import plan
+    from sam3_build.commands.building import plan
 
     plan(str(tmp_path / "m.yaml"))
     assert f"note: {note}\n" in capsys.readouterr().err

@@ -34,7 +34,7 @@ class Here:
     def run(self, expression: str, **environ: str) -> str:
         """Return what an expression gives in another process, or the BuildError that it raises after `refused: `."""
         code = (
-            f"from sam3_build.weights import hub\nfrom sam3_build.errors import BuildError\nREPO = {REPO!r}\n"
+            f"from sam3_build.weights import hub, pointer\nfrom sam3_build.errors import BuildError\nREPO = {REPO!r}\n"
             f"try:\n    print({expression})\nexcept BuildError as error:\n    print('refused:', error)\n"
         )
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
@@ -101,12 +101,12 @@ def test_a_pointer_leads_to_its_files_and_fetches_the_same_commit_when_they_are_
     told = {"repo": REPO, "commit": commit, "weights": "model.safetensors", "files": ["sam3.pt"]}
     pointer.write_text(json.dumps(told))
     for _ in range(2):
-        path = Path(here.run(f"hub.locate(__import__('pathlib').Path({str(pointer)!r}))"))
+        path = Path(here.run(f"pointer.locate(__import__('pathlib').Path({str(pointer)!r}))"))
         assert path.read_bytes() == FILES["model.safetensors"]
         assert (path.parent / "sam3.pt").read_bytes() == FILES["sam3.pt"]
         for blob in sorted(here.home.rglob("*"), reverse=True):
             blob.unlink() if blob.is_symlink() or blob.is_file() else blob.rmdir()
-    assert here.run("hub.locate(__import__('pathlib').Path('/somewhere/model.pt'))") == "/somewhere/model.pt"
+    assert here.run("pointer.locate(__import__('pathlib').Path('/somewhere/model.pt'))") == "/somewhere/model.pt"
 
 
 # ------------------------------------------------------------------ refusals

@@ -47,8 +47,8 @@ class Import:
 
 @cache
 def modules() -> dict[str, Path]:
-    """Return module name relative to the package -> file; empty `__init__.py` files are left out."""
-    files = [path for path in PACKAGE.rglob("*.py") if path.stat().st_size]
+    """Return module name relative to the package -> file; empty `__init__.py` files and the version's are left out."""
+    files = [path for path in PACKAGE.rglob("*.py") if path.stat().st_size and path != PACKAGE / "__init__.py"]
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(files)}
 
 
@@ -248,20 +248,25 @@ def distributions() -> Mapping[str, list[str]]:
 def declared(*extras: str) -> set[str]:
     """Return the distributions that pyproject.toml asks for, with those of some extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lists = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
-    return {normal(re.match(r"[\w.-]+", line)[0]) for lines in lists for line in lines}  # type: ignore[index]
+    lines, queue = list(project["dependencies"]), list(extras)
+    while queue:
+        for line in project["optional-dependencies"][queue.pop()]:
+            of_ours = re.match(r"sam3-build\[([\w,-]+)\]", line)
+            queue += of_ours[1].split(",") if of_ours else []
+            lines += [] if of_ours else [line]
+    return {normal(re.match(r"[\w.-]+", line)[0]) for line in lines}  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
     ("place", "extras"),
     [
-        ("sam3_build", ("openvino", "video")),
-        ("dodo.py", ()),
+        ("sam3_build", ("build", "openvino", "video")),
+        ("dodo.py", ("build",)),
         ("manifests", ()),
         ("docs", ()),
         ("training", ("train",)),
-        ("tests", ("train", "dev")),
-        ("benchmarks", ("train", "benchmark", "dev")),
+        ("tests", ("dev",)),
+        ("benchmarks", ("benchmark", "dev")),
     ],
 )
 def test_every_package_that_is_imported_is_declared(place: str, extras: tuple[str, ...]) -> None:
@@ -291,6 +296,8 @@ UNCOVERED = {
     ("pipeline.clips", "av"): "reads video files, and is a tool of actions whose samples have one",
     ("weights.hub", "httpx2"): "fetches files, of which the inventory of tensors is made, and it digests these",
     ("weights.hub", "huggingface_hub"): "the same",
+    ("weights.download", "httpx2"): "the same",
+    ("weights.download", "huggingface_hub"): "the same",
 }
 
 
@@ -349,11 +356,15 @@ FROM_CORE = {
     "documents.Json": NAMES,
     "documents.document_of": "the JSON of the list of cases; the same as canonical",
     "documents.value_of": "decodes a sample's prompts, which are in the key, into a dataclass of the family's recipe",
+    "digest.file_digest": "the sha256 of a download, which the manifest and so the key has",
     "errors": "words of errors, and errors keep nothing",
     "family_code": NAMES,
+    "folders.make_folder": "makes the folder of a download, whose bytes are verified",
+    "folders.share": "who may read a download",
     "folders.write_atomically": "how a timing cache is written, which only saves time",
     "model_format": "types, and the names of files; a change of its text raises FORMAT, which the stage's code names",
     "machine.gpu": "asks which GPU is here; the key has it",
+    "machine.locks": "who downloads a file, and who waits",
     "machine.nvidia": "asks for free memory, which bounds TensorRT's workspace and enters no key on purpose",
     "params": "the parameters of an action, as its key holds them; test_params pins defaults and file stems",
     "plugins": NAMES,
@@ -434,11 +445,13 @@ def test_a_module_begins_with_a_line_that_says_what_it_is_and_stays_short(path: 
 
 
 def test_no_package_file_runs_code() -> None:
-    """The runtime alone is imported by users, and names there what they use."""
-    own = PACKAGE / "runtime" / "__init__.py"
-    assert [path for path in PACKAGE.rglob("__init__.py") if path.stat().st_size and path != own] == []
+    """The runtime alone is imported by users, and names there what they use; the package has its version."""
+    top, own = PACKAGE / "__init__.py", PACKAGE / "runtime" / "__init__.py"
+    assert [path for path in PACKAGE.rglob("__init__.py") if path.stat().st_size and path not in (top, own)] == []
     body = ast.parse(own.read_bytes()).body[1:]
     assert all(isinstance(node, ast.ImportFrom) for node in body)
+    (version,) = ast.parse(top.read_bytes()).body[1:]
+    assert isinstance(version, ast.Assign) and ast.unparse(version.targets[0]) == "__version__"
 
 
 def test_the_front_end_file_stays_under_forty_lines_and_decides_nothing() -> None:

@@ -17,7 +17,7 @@ from sam3_build import registry
 from sam3_build.errors import ManifestError
 from sam3_build.manifest import extends
 from sam3_build.manifest.load import load
-from sam3_build.manifest.types import Checkpoint, Hub, Manifest, SourceFile, Target
+from sam3_build.manifest.types import Checkpoint, Download, Hub, Manifest, SourceFile, Target
 from sam3_build.pipeline.prompts import Box, boxes_of
 from sam3_build.plugins import Backend, Precision, RunRequest, Session
 from sam3_build.spec import ComponentSpec, Feed, Json, Layout, ModelFamily, Pipeline, Step, TensorSpec
@@ -177,6 +177,7 @@ def problems(project: Path, text: str) -> tuple[str, ...]:
 
 
 RANDOM = "{random: {seed: 0, config: toy.json}}"
+DIGEST = "ab" * 32
 
 
 def edited(*edits: tuple[str, str]) -> str:
@@ -314,6 +315,21 @@ def test_a_checkpoint_at_the_hub_is_a_name_and_a_revision_and_brings_its_tokeniz
     bare = loaded(project, edited((RANDOM, commit), ("tokenizer: toy_tokenizer.json\n", "")))
     assert bare.checkpoint.hub == Hub("facebook/sam3", "0123abc")
     assert bare.tokenizer is None
+
+
+def test_a_checkpoint_at_a_url_is_the_url_and_its_digest(project: Path) -> None:
+    digest = "0123456789ABCDEF" * 4
+    url = "https://example.org/weights/toy.pt?download=true"
+    found = loaded(project, edited((RANDOM, f"{{url: '{url}', sha256: {digest}, weights: ema}}")))
+    assert found.checkpoint.download == Download(url, digest.lower())
+    assert (found.checkpoint.files, found.checkpoint.weights, found.checkpoint.path) == ({}, "ema", None)
+    assert found.checkpoint.is_downloaded
+    assert found.tokenizer == project / "manifests" / "toy_tokenizer.json"
+    with pytest.raises(ManifestError, match=r"required key 'tokenizer' is missing; the toy's lies beside"):
+        loaded(
+            project,
+            edited((RANDOM, f"{{url: '{url}', sha256: {digest}}}"), ("tokenizer: toy_tokenizer.json\n", "")),
+        )
 
 
 def test_the_tokenizer_is_the_one_beside_the_weights_when_none_is_named(project: Path) -> None:
@@ -495,16 +511,16 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     ),
     "two checkpoints": (
         (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, path: x}"),),
-        ("m.yaml:2: checkpoint: takes exactly one of 'random', 'path' and 'hub', found random and path",),
+        ("m.yaml:2: checkpoint: takes exactly one of 'random', 'path', 'hub' and 'url', found random and path",),
     ),
     "no checkpoint": (
         (("{random: {seed: 0, config: toy.json}}", "{}"),),
-        ("m.yaml:2: checkpoint: takes exactly one of 'random', 'path' and 'hub', found none",),
+        ("m.yaml:2: checkpoint: takes exactly one of 'random', 'path', 'hub' and 'url', found none",),
     ),
     "a config beside random": (
         (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, config: toy.json}"),),
         (
-            "m.yaml:2: checkpoint.config: is allowed beside 'path' or 'hub'; "
+            "m.yaml:2: checkpoint.config: is allowed beside 'path', 'hub' or 'url'; "
             "the config of 'random' goes inside 'random'",
         ),
     ),
@@ -542,7 +558,75 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     ),
     "a state dict of random weights": (
         (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, weights: ema}"),),
-        ("m.yaml:2: checkpoint.weights: is allowed beside 'path' or 'hub' only; 'random' has no state dicts",),
+        ("m.yaml:2: checkpoint.weights: is allowed beside 'path', 'hub' or 'url' only; 'random' has no state dicts",),
+    ),
+    "a licence of random weights": (
+        (("{random: {seed: 0, config: toy.json}}", "{random: {seed: 0, config: toy.json}, licence: toy.json}"),),
+        (
+            "m.yaml:2: checkpoint.licence: is allowed beside 'path', 'hub' or 'url' only; random numbers have no "
+            "licence",
+        ),
+    ),
+    "a licence that is not there": (
+        (("{random: {seed: 0, config: toy.json}}", "{hub: facebook/sam3, licence: toy.jsn}"),),
+        ("m.yaml:2: checkpoint.licence: no such file 'toy.jsn'; did you mean 'toy.json'?",),
+    ),
+    "a URL without a digest": (
+        (("{random: {seed: 0, config: toy.json}}", "{url: 'https://example.org/toy.pt'}"),),
+        (
+            "m.yaml:2: checkpoint: required key 'sha256' is missing beside 'url': take it from whoever publishes the "
+            "file, or print that of what the server sends now: curl -L https://example.org/toy.pt | sha256sum",
+        ),
+    ),
+    "a digest that is none": (
+        (("{random: {seed: 0, config: toy.json}}", "{url: 'https://example.org/toy.pt', sha256: 12ab}"),),
+        ("m.yaml:2: checkpoint.sha256: must be 64 hex digits, found '12ab'",),
+    ),
+    "a digest of a file here": (
+        (("{random: {seed: 0, config: toy.json}}", "{path: bare.safetensors, config: toy.json, sha256: 12ab}"),),
+        ("m.yaml:2: checkpoint.sha256: is allowed beside 'url' only; the tensors of 'path' are digested",),
+    ),
+    "a URL with a password": (
+        (
+            (
+                "{random: {seed: 0, config: toy.json}}",
+                f"{{url: 'https://me:secret@example.org/toy.pt', sha256: {DIGEST}}}",
+            ),
+        ),
+        (
+            "m.yaml:2: checkpoint.url: must be a URL such as 'https://example.org/model.pt', without an account, found "
+            "'https://me:secret@example.org/toy.pt'",
+        ),
+    ),
+    "a path where a URL should be": (
+        (("{random: {seed: 0, config: toy.json}}", f"{{url: weights/toy.pt, sha256: {DIGEST}}}"),),
+        (
+            "m.yaml:2: checkpoint.url: must be a URL such as 'https://example.org/model.pt', without an account, found "
+            "'weights/toy.pt'",
+        ),
+    ),
+    "a URL of a page": (
+        (("{random: {seed: 0, config: toy.json}}", f"{{url: 'https://example.org/toy/', sha256: {DIGEST}}}"),),
+        (
+            "m.yaml:2: checkpoint.url: must end in the name of one checkpoint file (.safetensors, .pt, .pth, .bin, "
+            ".ckpt), found ''",
+        ),
+    ),
+    "a file at a URL without its config": (
+        (("{random: {seed: 0, config: toy.json}}", f"{{url: 'https://example.org/t.safetensors', sha256: {DIGEST}}}"),),
+        ("m.yaml:2: checkpoint.url: brings no config.json; name the model's config with 'config:'",),
+    ),
+    "a state dict of a safetensors file at a URL": (
+        (
+            (
+                "{random: {seed: 0, config: toy.json}}",
+                f"{{url: 'https://a.org/t.safetensors', sha256: {DIGEST}, config: toy.json, weights: ema}}",
+            ),
+        ),
+        (
+            "m.yaml:2: checkpoint.weights: chooses a state dict of a file that torch.save wrote (.pt, .pth, .bin, "
+            ".ckpt); 't.safetensors' holds one only: leave it out",
+        ),
     ),
     "a state dict without a name": (
         (("{random: {seed: 0, config: toy.json}}", "{hub: facebook/sam3, weights: ''}"),),
@@ -1118,7 +1202,7 @@ NARROWED_WRONGLY = {
     ),
     "two sources of a checkpoint": (
         "checkpoint: {path: bare.safetensors, hub: a/b}",
-        "m.yaml:2: checkpoint: takes exactly one of 'random', 'path' and 'hub', found path and hub",
+        "m.yaml:2: checkpoint: takes exactly one of 'random', 'path', 'hub' and 'url', found path and hub",
     ),
     "a revision of what has none": (
         "checkpoint: {path: bare.safetensors, config: toy.json, revision: r}",
@@ -1264,11 +1348,22 @@ def checkpoint(project: Path, base: str, over: str, **others: str) -> Checkpoint
     return loaded(project, f"extends: {next(iter(others), 'base')}.yaml\ncheckpoint: {over}\n").checkpoint
 
 
-HUB = "{hub: a/b, revision: r, weights: ema, config: toy.json}"
+HUB = "{hub: a/b, revision: r, weights: ema, config: toy.json, licence: toy.json}"
 
 
-@pytest.mark.parametrize("base", [RANDOM, HUB, "{path: two.pt, weights: ema, config: toy.json}"])
-@pytest.mark.parametrize("over", ["{random: {seed: 1, config: toy.json}}", "{hub: c/d}", "{path: own}"])
+URL = f"{{url: 'https://example.org/toy.pt', sha256: {DIGEST}, weights: ema, licence: toy.json}}"
+
+
+@pytest.mark.parametrize("base", [RANDOM, HUB, URL, "{path: two.pt, weights: ema, config: toy.json}"])
+@pytest.mark.parametrize(
+    "over",
+    [
+        "{random: {seed: 1, config: toy.json}}",
+        "{hub: c/d}",
+        "{path: own}",
+        f"{{url: 'https://example.org/own.safetensors', sha256: {DIGEST}, config: toy.json}}",
+    ],
+)
 def test_another_source_of_a_checkpoint_replaces_the_inherited_one(project: Path, base: str, over: str) -> None:
     found = checkpoint(project, base, over)
     assert found == checkpoint(project, base, "{}", middle=over) == loaded(project, edited((RANDOM, over))).checkpoint
@@ -1284,6 +1379,13 @@ def test_an_inherited_source_may_be_nulled(project: Path, over: str) -> None:
 @pytest.mark.parametrize("base", [HUB, "{path: two.pt, config: toy.json}"])
 def test_a_config_is_inherited_by_weights_that_have_none_beside_them(project: Path, base: str) -> None:
     assert checkpoint(project, base, "{path: bare.safetensors}").config == Path("toy.json").absolute()
+    over = f"{{url: 'https://example.org/bare.safetensors', sha256: {DIGEST}}}"
+    assert checkpoint(project, base, over).config == Path("toy.json").absolute()
+
+
+def test_a_digest_belongs_to_its_url(project: Path) -> None:
+    with pytest.raises(ManifestError, match="required key 'sha256' is missing beside 'url'"):
+        checkpoint(project, URL, "{url: 'https://example.org/other.pt'}")
 
 
 @pytest.mark.parametrize("over", ["{hub: a/b}", "{config: toy.json}"])

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 M = """\
 extends: base.yaml
 opset: 19
-checkpoint: {config: sam3_mini/config.json}
+checkpoint: {config: sam3_mini/config.json, licence: sam3_mini/LICENSE}
 tokenizer: sam3_mini/tokenizer.json
 """
 
@@ -124,6 +124,7 @@ def test_another_python_is_another_check(project: Project, monkeypatch: pytest.M
 GONE: dict[str, tuple[str, str]] = {
     "a picture": ("samples/scene2.png", "no such file 'scene2.png'"),
     "the config": ("sam3_mini/config.json", "no such file 'config.json'"),
+    "the licence": ("sam3_mini/LICENSE", "no such file 'LICENSE'"),
     "the tokenizer": ("sam3_mini/tokenizer.json", "no such file 'tokenizer.json'"),
     "what it extends": ("base.yaml", "no such file 'base.yaml'"),
     "the manifest": ("m.yaml", "unknown manifest 'm'"),

@@ -14,7 +14,7 @@ from build_space import BuildSpace
 from sam3_build.digest import DigestCache
 from sam3_build.documents import Params
 from sam3_build.errors import BuildError, StoreError
-from sam3_build.machine import gpu
+from sam3_build.machine import gpu_lock
 from sam3_build.spec import Action
 from sam3_build.store.objects import FileFact, Record, Store
 from sam3_build.store.view import View
@@ -57,9 +57,9 @@ def test_a_view_without_locks_is_told_with_the_folder_of_artifacts_which_no_stor
 def test_a_gpu_whose_lock_cannot_be_taken_is_told_with_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    monkeypatch.setattr(gpu, "LOCKS", tmp_path)
+    monkeypatch.setattr(gpu_lock, "LOCKS", tmp_path)
     wanted = f"^{tmp_path}: the GPU's lock cannot be taken: {said}; .* a file system with locks there"
-    with pytest.raises(BuildError, match=wanted), gpu.lock("GPU-x", lambda: None):
+    with pytest.raises(BuildError, match=wanted), gpu_lock.lock("GPU-x", lambda: None):
         pytest.fail("this was held without a lock")
 
 

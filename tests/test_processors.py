@@ -12,7 +12,7 @@ from sam3_build import registry
 from sam3_build.backends import openvino
 from sam3_build.execution import worker
 from sam3_build.execution.session import processors
-from sam3_build.machine.processors import cached
+from sam3_build.machine.devices import cached
 from sam3_build.manifest.load import load
 from sam3_build.plan.make import make_plan
 from sam3_build.spec import Json, Plan, Processors

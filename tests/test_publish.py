@@ -110,7 +110,7 @@ def test_an_engine_that_ran_is_published_and_its_card_tells_what_a_user_must_kno
         "TensorRT-RTX engine of `head`",
         f"| sha256 | `{digest}` |",
         f"inventory `{inventory}` |",
-        "a file of whoever built this: weights.safetensors",
+        "| weights | the file weights.safetensors |",
         f"| key | `{record['key']}` |",
         "| tools | polygraphy ",
         "name NVIDIA GeForce RTX 4090",
@@ -471,3 +471,24 @@ def test_the_licence_that_lies_beside_the_weights_is_published_and_its_absence_s
     assert (folder_of(space, "cpu") / "LICENSE").read_text() == "You may."
     assert "licence is the file LICENSE of this folder" in card(space, "head.fp32", "cpu")
     assert checked(folder_of(space, "cpu")).returncode == 0
+
+
+def test_weights_whose_licence_must_go_along_are_refused_without_its_text(space: BuildSpace) -> None:
+    family = "sam3_build/families/toy/family.py"
+    space.edit(family, "Layout, ModelFamily", "Layout, Licence, ModelFamily")
+    space.edit(
+        family,
+        'tokenizer="any file does",',
+        'tokenizer="any file does", licence=Licence("Toy License", "https://example.org/toy", must_accompany=True),',
+    )
+    space.build()
+    run = space.doit("publish:cpu")
+    words = "no licence: the Toy License, under which the official weights of toy are, wants a copy of its text"
+    assert run.code == 1 and words in said(run.output) and "Traceback" not in run.output, run.output
+    assert "`licence:` in the manifest's" in said(run.output) and not folder_of(space, "cpu").exists()
+    (space.root / "manifests" / "terms.txt").write_text("You may.")
+    space.edit(MANIFEST, "config: config.json}", "config: config.json, licence: terms.txt}")
+    assert space.build("publish:cpu").built == set(), "a licence is in no key"
+    assert (folder_of(space, "cpu") / "LICENSE").read_text() == "You may."
+    text = card(space, "head.fp32", "cpu")
+    assert "The official weights of toy are under the Toy License: https://example.org/toy" in text

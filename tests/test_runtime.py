@@ -71,8 +71,8 @@ def test_segment_gives_the_bits_that_verification_compares(model: runtime.Model)
         found = model.segment(
             picture,
             prompts.get("text"),
-            [[b["x"], b["y"], b["x"] + b["w"], b["y"] + b["h"]] for b in boxes] or None,
-            [b["label"] for b in boxes] or None,
+            boxes=[[b["x"], b["y"], b["x"] + b["w"], b["y"] + b["h"]] for b in boxes] or None,
+            box_labels=[b["label"] for b in boxes] or None,
         )
         for name in ("masks", "boxes", "scores"):
             assert np.array_equal(getattr(found, name), getattr(expected, name)), (case.name, name)
@@ -156,8 +156,12 @@ def test_boxes_are_corners_in_pixels_and_what_is_not_meant_is_left_out(model: ru
         ({"text": "star " * 200}, "use fewer words"),
         ({"text": "zeppelin"}, "no token for some word"),
         ({"boxes": [[0, 0, 9, 9], [500, 0, 600, 10]]}, "boxes[1]: the box 500,0,100,10 lies outside the picture"),
-        ({"boxes": [[9, 9, 9, 20]]}, "boxes[0] is [9.0, 9.0, 9.0, 20.0], which has no area"),
-        ({"boxes": [[0, 0, float("nan"), 9]]}, "boxes[0] is"),
+        ({"boxes": [[9, 9, 9, 20]]}, "boxes[0]: [9.0, 9.0, 9.0, 20.0] has no area"),
+        ({"boxes": [[0, 0, float("nan"), 9]]}, "boxes[0]: [0.0, 0.0, nan, 9.0] is no box"),
+        ({"boxes": [[0, 0, 9, 9]], "box_labels": [2]}, "boxes[0]: the label is 2; 1 is meant, 0 is not meant"),
+        ({"points": [[3, 4]]}, "this model takes no points; pipeline image takes text, boxes"),
+        ({"text": "star", "points": [[3, 4]], "mask": "m.png"}, "this model takes no points or mask"),
+        ({"points": [[3, 4, 5]]}, "points[0]: [3.0, 4.0, 5.0] is no point"),
         ({"boxes": [[0, 0, 9, 9]], "box_labels": [1, 0]}, "1 boxes and 2 box_labels"),
         ({"text": "star", "threshold": 3.0}, "threshold is 3.0"),
         ({"text": "star", "max_found": 0}, "max_found is 0"),
@@ -198,6 +202,29 @@ def test_run_lengths_are_cocos_and_polygons_enclose_their_masks() -> None:
         assert rle["counts"] == theirs["counts"].decode() and rle["size"] == [37, 53]
         assert (one["area"], one["bbox"], one["image_id"]) == (int(mask.sum()), [0, 0, 53, 37], 7)
     assert len(found.polygons()[3]) == 0 and found.polygons()[4][0].tolist() == [[0, 0], [0, 36], [52, 36], [52, 0]]
+
+
+def test_detections_of_supervision_have_the_same_instances(model: runtime.Model) -> None:
+    supervision = pytest.importorskip("supervision")
+    found = model.segment(SCENE, ["red circle", "star"])
+    detections = found.to_supervision()
+    assert isinstance(detections, supervision.Detections) and len(detections) == 3
+    assert np.array_equal(detections.xyxy, found.boxes) and np.array_equal(detections.mask, found.masks)
+    assert np.array_equal(detections.confidence, found.scores)
+    assert detections.class_id.tolist() == [0, 0, 1]
+    assert detections["class_name"].tolist() == ["red circle", "red circle", "star"]
+    assert detections[detections["class_name"] == "star"].area.tolist() == [found.masks[2].sum()]
+    drawn = supervision.MaskAnnotator().annotate(found.picture.copy(), detections)
+    assert (drawn != found.picture).any(axis=2)[found.masks[0]].any()
+    assert len(model.segment(miniature.SCENES / "heldout501.png", "blue circle").to_supervision()) == 0
+
+
+def test_without_supervision_it_says_what_to_install(model: runtime.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sam3_build.runtime import found
+
+    monkeypatch.setattr(found, "find_spec", lambda name: None)
+    with pytest.raises(BuildError, match=r"supervision is not installed: pip install 'sam3-build\[supervision\]'"):
+        model.segment(SCENE, "star").to_supervision()
 
 
 def test_a_saved_picture_has_the_masks_in_colour_and_the_rest_as_it_is(model: runtime.Model, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam3_build.families.sam3_image.family import IGNORED_LABEL
+from sam3_build.pipeline.concept_networks import IGNORED_LABEL
 from training.questions import MOST_BOXES, Question, ask_boxes, ask_words
 from training.scenes import COLOURS, MOST_SHAPES, SHAPES, SIDE, Scene, draw
 

@@ -16,7 +16,7 @@ from training.scenes import COLOURS, SHAPES, Scene, Shape
 if TYPE_CHECKING:
     import numpy as np
 
-# What the family reads when boxes come without words; see sam3_build/families/sam3_image/prompts.py.
+# What the family reads when boxes come without words; see sam3_build/pipeline/concept_prompts.py.
 TEXT_OF_BOXES = "visual"
 
 # Three of four texts name something that is there.

@@ -112,11 +112,16 @@ def _cannot_run(options: Mapping[str, Json], device: Device | None) -> str | Non
 
 def _device_fields(options: Mapping[str, Json], device: Device | None) -> Mapping[str, Json]:
     """Return what an ahead-of-time engine is bound to, beside the exact release, which the tools carry."""
-    system = os.uname()
-    return {
-        "os": f"{system.sysname.lower()}-{system.machine.lower()}",
-        "compute_capabilities": _capabilities(options),
-    }
+    return {"os": _system(), "compute_capabilities": _capabilities(options)}
+
+
+def _system() -> str:
+    """Return the operating system and the processor: `linux-x86_64`."""
+    if hasattr(os, "uname"):
+        return f"{os.uname().sysname}-{os.uname().machine}".lower()
+    import platform  # takes a millisecond of a no-op
+
+    return f"{platform.system()}-{platform.machine()}".lower()
 
 
 BACKEND = Backend(

@@ -15,7 +15,8 @@ from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 from doit.doit_cmd import DoitMain
 from doit.exceptions import InvalidCommand
 
-from sam3_build.errors import nearest
+from sam3_build.commands import extras
+from sam3_build.errors import BuildError, nearest
 
 COMMANDS = {command.get_name(): command for command in DoitMain.DOIT_CMDS}
 # Commands whose names may be patterns.
@@ -47,6 +48,14 @@ class DumpDB(Command):  # type: ignore[misc]  # doit ships no types
             "doit's database is kept in memory, and dumpdb finds none; `sam3-build plan` shows what is fresh, and "
             "`sam3-build explain ACTION` what it was built from"
         )
+
+
+def require_build() -> None:
+    """Return where all that builds is installed; else one line, and exit code 1."""
+    try:
+        extras.require_build()
+    except BuildError as error:
+        raise SystemExit(str(error)) from None
 
 
 def read(arguments: Sequence[str]) -> Typed:

@@ -25,7 +25,7 @@ from sam3_build.execution.refused import problems, refuse_unusable
 from sam3_build.execution.sample_problems import located
 from sam3_build.execution.session import Session, device_file, processors_file
 from sam3_build.folders import make_folder, share
-from sam3_build.machine import gpu
+from sam3_build.machine import gpu_lock
 from sam3_build.machine.toolchain import version
 from sam3_build.manifest.types import Manifest
 from sam3_build.spec import Action, Json
@@ -115,7 +115,7 @@ def _gpu(action: Action) -> Iterator[tuple[int, ...]]:
     if action.gpu is None:
         yield ()
         return
-    with gpu.lock(action.gpu, lambda: _say_waiting(action, "another run is using its GPU")) as descriptor:
+    with gpu_lock.lock(action.gpu, lambda: _say_waiting(action, "another run is using its GPU")) as descriptor:
         yield (descriptor,)
 
 

@@ -12,10 +12,9 @@ from sam3_build.errors import NoDeviceError
 from sam3_build.execution.launch import Launch, run_worker
 from sam3_build.execution.memory import Admission
 from sam3_build.folders import share
-from sam3_build.machine import gpu, toolchain
-from sam3_build.machine import processors as machine_processors
+from sam3_build.machine import devices, toolchain
 from sam3_build.manifest.cache import load
-from sam3_build.manifest.paths import expanded, identity
+from sam3_build.manifest.paths import DEFAULT_MANIFEST, expanded, identity
 from sam3_build.manifest.types import Manifest
 from sam3_build.plan.make import make_plan
 from sam3_build.plan.resolve import wants_device
@@ -24,8 +23,6 @@ from sam3_build.store.objects import Store
 from sam3_build.store.ownership import Ownership
 from sam3_build.store.resolve import Resolver
 from sam3_build.store.view import View
-
-DEFAULT_MANIFEST = "sam3_mini"
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -
 def this_gpu(artifacts: Path, environ: Mapping[str, str]) -> tuple[DeviceFingerprint | None, str]:
     """Return this machine's GPU, or None and why; asked once and remembered below `artifacts`."""
     try:
-        return gpu.cached_fingerprint(environ, device_file(artifacts)), ""
+        return devices.cached_fingerprint(environ, device_file(artifacts)), ""
     except NoDeviceError as error:
         return None, str(error)
 
@@ -80,9 +77,7 @@ def processors(artifacts: Path, backends: Iterable[str]) -> dict[str, Processors
     for backend in (registry.backend(name) for name in sorted(backends)):
         if backend.probe:
             releases = tuple(toolchain.version(tool) for tool in backend.tools({}))
-            found[backend.name] = machine_processors.cached(
-                backend.probe, releases, processors_file(artifacts, backend.name)
-            )
+            found[backend.name] = devices.cached(backend.probe, releases, processors_file(artifacts, backend.name))
     return found
 
 

@@ -116,8 +116,10 @@ def _modules(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
 def _paths(value: object) -> Iterator[Path]:
     if isinstance(value, Path):
         yield value
-    if isinstance(value, Checkpoint | Sample):
-        value = value.files  # the path of either may be a folder
+    if isinstance(value, Checkpoint):  # whose path may be a folder
+        value = (*value.files.values(), value.licence)
+    if isinstance(value, Sample):  # whose clip may be one, too
+        value = value.files
     for item in _parts(value):
         yield from _paths(item)
 

@@ -142,15 +142,18 @@ def _taken(backend_name: str) -> set[str]:
 # Keys of `checkpoint` that belong to the source named beside them -> the kinds of source that have them.
 BELONGING: Mapping[str, tuple[str, ...]] = {
     "revision": ("hub",),
-    "weights": ("path", "hub"),
-    "config": ("path", "hub"),
+    "sha256": ("url",),
+    "weights": ("path", "hub", "url"),
+    "config": ("path", "hub", "url"),
+    "licence": ("path", "hub", "url"),
 }
 
 
 def _by_source(root: Value, changes: Changes, inherited: Inherited) -> Iterator[Void]:
     """Of a checkpoint whose source was replaced: the earlier source, and what belongs to it.
 
-    A config stays where the new source is a path with none beside it: it describes a network, which has no other here.
+    A config stays where the new source brings none, a URL or a path with none beside it: it describes a network, which
+    has no other here.
     """
     places = {name: place for name, place in _entries(root, CHECKPOINT).items() if name in SOURCES}
     for source, place in places.items():
@@ -160,12 +163,14 @@ def _by_source(root: Value, changes: Changes, inherited: Inherited) -> Iterator[
         for key, kinds in BELONGING.items():
             others = [kind for kind in kinds if kind != source and (kind in places or (*CHECKPOINT, kind) in changes)]
             by = place if others or source not in kinds else changes.get((*CHECKPOINT, source))
-            if by and not (key == "config" and source == "path" and not _brings_config(root)):
+            if by and not (key == "config" and source in ("path", "url") and not _brings_config(root)):
                 yield Void(CHECKPOINT, {key}, by)
 
 
 def _brings_config(root: Value) -> bool:
-    """Tell whether a config lies beside the weights at the checkpoint's path."""
+    """Tell whether a config lies beside the weights at the checkpoint's path, if it has one."""
+    if root.get((*CHECKPOINT, "path")) is None:
+        return False
     try:
         return "config" in weight_files(root.path((*CHECKPOINT, "path")), None, _own_names(root))
     except (BuildError, OSError, ValueError):

@@ -6,6 +6,8 @@ import os
 import shlex
 from pathlib import Path, PurePosixPath
 
+DEFAULT_MANIFEST = "sam3_mini"
+
 
 def expanded(written: str) -> Path:
     """Return a path as written, but for a `~` at its beginning: the home folder that it stands for, if there is one."""

@@ -97,7 +97,7 @@ class RandomFile(_Mapping):
 
 
 class CheckpointFile(_Mapping):
-    """`checkpoint:`, exactly one of `random`, `path` and `hub`."""
+    """`checkpoint:`, exactly one of `random`, `path`, `hub` and `url`."""
 
     random: RandomFile | None = Field(None, description="Weights drawn from a seed; nothing is downloaded")
     path: str | None = Field(
@@ -105,10 +105,17 @@ class CheckpointFile(_Mapping):
     )
     hub: str | None = Field(None, description="A model at the Hugging Face hub, such as facebook/sam3")
     revision: str | None = Field(None, description="Commit (best), tag or branch at the hub; main when not given")
+    url: str | None = Field(None, description="A checkpoint file to download, https://...; needs `sha256`")
+    sha256: str | None = Field(None, description="The sha256 of the file at `url`: 64 hex digits")
     weights: str | None = Field(
         None, description="The state dict to take of a file that torch.save wrote and that holds several, such as ema"
     )
-    config: str | None = Field(None, description="Config for `path` or `hub`, when it is not config.json beside them")
+    config: str | None = Field(
+        None, description="Config for `path`, `hub` or `url`, when it is not config.json beside them"
+    )
+    licence: str | None = Field(
+        None, description="The weights' licence, a text file that is published, when it is not LICENSE beside them"
+    )
 
 
 class PrecisionFile(_Mapping):
@@ -188,7 +195,9 @@ class ManifestFile(_Mapping):
 
     family: str = Field(description="The model family")
     layout: str | None = Field(None, description="How the model is cut into files; the family's usual way without")
-    checkpoint: CheckpointFile = Field(description="Where the weights come from: exactly one of random, path and hub")
+    checkpoint: CheckpointFile = Field(
+        description="Where the weights come from: exactly one of random, path, hub and url"
+    )
     reference: str = Field(description="Whose way of feeding a text-only prompt is the reference")
     tokenizer: str | None = Field(
         None, description="tokenizer.json, relative to this file; when not given, the one of the checkpoint's folder"

@@ -17,13 +17,21 @@ class Hub(NamedTuple):
     revision: str
 
 
+class Download(NamedTuple):
+    """A file at a URL, and the sha256 (hex) of its bytes."""
+
+    url: str
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where weights come from: drawn from a `seed`, a model at the `hub`, or a file or folder at `path`, as declared.
+    """Where weights come from, as declared: drawn from a `seed`, a model at the `hub`, a file or folder at `path`, or
+    a `download`.
 
-    The other two are None. `config` is the model's as declared, if it was. `files` are the files of this machine that
+    The other three are None. `config` is the model's as declared, if it was. `files` are the files of this machine that
     all this leads to, by role (see weight_files.py); those at a path are looked for anew on every start. `weights` is
-    the name of a state dict in the file, if it was declared.
+    the name of a state dict in the file, and `licence` the file of the weights' licence, if they were declared.
     """
 
     seed: int | None
@@ -32,6 +40,13 @@ class Checkpoint:
     config: Path | None
     files: Mapping[str, Path]
     weights: str | None = None
+    licence: Path | None = None
+    download: Download | None = None
+
+    @property
+    def is_downloaded(self) -> bool:
+        """Whether the `checkpoint` action downloads the weights."""
+        return self.hub is not None or self.download is not None
 
 
 @dataclass(frozen=True)

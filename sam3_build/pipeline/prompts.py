@@ -24,6 +24,7 @@ from typing import get_args, get_type_hints
 from sam3_build.documents import Json, value_of
 
 NUMBER = r"(-?[0-9]+(?:\.[0-9]+)?)"
+COMMA = r"\s*,\s*"
 
 # The keys of a sample, or of a prompt on a frame, that say what is meant; the others say where.
 KEYS = ("text", "boxes", "points", "mask")
@@ -72,7 +73,7 @@ def points(text: str) -> tuple[Point, ...]:
 def _parts(text: str, count: int, what: str, form: str) -> list[tuple[str, int, list[float]]]:
     parts = []
     for part in text.split(";"):
-        match = re.fullmatch(f"(pos|neg):{','.join([NUMBER] * count)}", re.sub(r"\s", "", part))
+        match = re.fullmatch(rf"(pos|neg)\s*:\s*{COMMA.join([NUMBER] * count)}", part.strip())
         numbers = [float(number) for number in match.groups()[1:]] if match else []
         if match is None or not all(map(math.isfinite, numbers)):
             raise ValueError(f"{what} {part!r} is not 'pos:{form}' or 'neg:{form}' (pixels, joined by ';')")

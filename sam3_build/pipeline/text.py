@@ -44,8 +44,10 @@ def _read(tokenizer: Path, changed: int) -> Tokenizer:
     return reader
 
 
-def tokens(text: str, reader: Tokenizer, length: int | None) -> tuple[list[int], list[int]]:
+def tokens(text: str, reader: Tokenizer, length: int | None, pad_id: int | None = None) -> tuple[list[int], list[int]]:
     """Return token ids and 1 for each that is no padding: padded to `length`, or (None) as many as the text has.
+
+    pad_id: what the model was trained to be padded with, where that is not what the tokenizer pads with
 
     BuildError when they are more, or the tokenizer has none for a word.
     """
@@ -64,7 +66,8 @@ def tokens(text: str, reader: Tokenizer, length: int | None) -> tuple[list[int],
         raise BuildError("; ".join(faults))
     padding = reader.padding
     assert padding is not None
-    encoded.pad(length or len(encoded.ids), pad_id=padding["pad_id"], pad_token=padding["pad_token"])
+    chosen = padding["pad_id"] if pad_id is None else pad_id
+    encoded.pad(length or len(encoded.ids), pad_id=chosen, pad_token=padding["pad_token"])
     return encoded.ids, encoded.attention_mask
 
 

@@ -26,10 +26,12 @@ from sam3_build.spec import SAMPLES, Action, Input, Json, Loop
 
 
 def checkpoint(model: ResolvedModel) -> Action:
-    """Return the action that lists the tensors of the weights, and downloads them where they are at the hub."""
+    """Return the action that lists the tensors of the weights, and downloads them where they are not here."""
     declared, source, family = model.checkpoint, dict(model.source), model.family
     if hub := declared.hub:
         source = {"hub": hub.repo, "revision": hub.revision, "tokenizer": _is_tokenizer_downloaded(model)}
+    elif download := declared.download:
+        source = {"url": download.url, "sha256": download.sha256}
     if declared.weights is not None:
         source["weights"] = declared.weights
     return Action(

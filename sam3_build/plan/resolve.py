@@ -108,7 +108,7 @@ def _source(manifest: Manifest) -> Mapping[str, Json]:
 def _reads(manifest: Manifest) -> Mapping[str, Path | Input]:
     """Return what a component's weights are read from; the inventory stands for their bytes."""
     checkpoint = manifest.checkpoint
-    if checkpoint.hub:
+    if checkpoint.is_downloaded:
         return {"weights": Input("checkpoint", "weights.json")}
     return {"weights": checkpoint.files["weights"]} if checkpoint.path else {}
 

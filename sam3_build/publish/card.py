@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from sam3_build import registry
 from sam3_build.compare.judge import ALWAYS, RANGE_PARITY, RANGE_PARITY_NOTE, Row, Verdict, asked
 from sam3_build.graph.emulation import emulates
-from sam3_build.manifest.types import Checkpoint, Manifest
+from sam3_build.manifest.types import Manifest
+from sam3_build.publish import licence
 from sam3_build.spec import Json
 from sam3_build.store.objects import Record
 from sam3_build.store.sizes import readable_size
@@ -31,7 +32,7 @@ class Subject:
     rows:     its own verdicts; `below` is what they depend on, each with its name and its verdict
     runs_on:  compute capability -> the GPU that ran it there, None where none did; empty when there is no choice
     unrun:    why it is UNVERIFIED, empty when it is not
-    licence:  the name of the file of the folder that is the weights' licence; None where none lies beside them
+    has_licence: whether the folder holds the weights' licence
     call:     how doit is called for its manifest, `doit manifest=mine`
     """
 
@@ -50,7 +51,7 @@ class Subject:
     below: tuple[tuple[str, str, Verdict], ...]
     runs_on: Mapping[str, str | None]
     unrun: tuple[str, ...]
-    licence: str | None
+    has_licence: bool
     call: str
 
 
@@ -90,14 +91,15 @@ def _lines(s: Subject, manifest: Manifest) -> Iterator[str]:
     yield from (f"    {s.call} {s.record.action}", f"    {s.call} verify", "")
     yield "with the tools above. An equal key means equal inputs, code and tools; a large engine's bytes may differ all"
     yield "the same, since TensorRT orders things by address. `sha256sum -c SHA256SUMS` checks this folder."
-    yield from ("", "## Licence", "", *_licence(manifest.checkpoint, s.licence))
+    family = registry.family(manifest.family)
+    yield from ("", "## Licence", "", *licence.notes(family, manifest.checkpoint, s.has_licence))
 
 
 def _facts(s: Subject, manifest: Manifest) -> Iterator[tuple[str, str]]:
     document, provenance = s.record.document, s.record.provenance
     yield "sha256", f"`{s.sha256}`"
     yield "size", f"{readable_size(s.size)} ({s.size} bytes)"
-    yield "weights", _source(manifest.checkpoint, s.commit)
+    yield "weights", _source(manifest, s.commit)
     yield f"tensors of `{s.component}`", f"sha256 of their inventory `{s.weights}`"
     yield "manifest and target", f"{manifest.path.name}, {s.target} ({manifest.targets[s.target].backend})"
     yield "options", _listed(manifest.targets[s.target].options) or "none"
@@ -114,26 +116,17 @@ def _facts(s: Subject, manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield what, "; ".join(filter(None, (_listed(record.document["tools"]), f"on {device}" if device else "")))
 
 
-def _source(checkpoint: Checkpoint, commit: str | None) -> str:
+def _source(manifest: Manifest, commit: str | None) -> str:
+    checkpoint = manifest.checkpoint
     if checkpoint.seed is not None:
         return f"random, seed {checkpoint.seed}"
     if checkpoint.hub:
         return f"{checkpoint.hub.repo} at the Hugging Face hub, commit {commit or checkpoint.hub.revision}"
-    return f"a file of whoever built this: {checkpoint.path.name if checkpoint.path else 'unnamed'}"
-
-
-def _licence(checkpoint: Checkpoint, file: str | None) -> Iterator[str]:
-    yield "sam3_build, which made this file, is Apache-2.0."
-    if checkpoint.seed is not None:
-        yield "The weights are random numbers."
-    elif file:
-        yield f"The weights' licence is the file {file} of this folder, and it holds for this file too."
-    elif checkpoint.hub:
-        yield f"The weights keep the licence of https://huggingface.co/{checkpoint.hub.repo}, and so does this file:"
-        yield "read it before you pass it on."
-    else:
-        yield "No licence lay beside the weights. They keep the one that they came with, and so does this file: read it"
-        yield "before you pass it on."
+    if checkpoint.download:
+        return f"{checkpoint.download.url}, sha256 `{checkpoint.download.sha256}`"
+    weights = checkpoint.files["weights"]
+    beside = manifest.path.parent
+    return f"the file {weights.relative_to(beside) if weights.is_relative_to(beside) else weights.name}"
 
 
 def _verdicts(rows: Iterable[Row]) -> Iterator[str]:

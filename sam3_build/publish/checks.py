@@ -20,7 +20,7 @@ from sam3_build.compare.judge import Row, Verdict
 from sam3_build.execution.local import readable
 from sam3_build.execution.session import Session
 from sam3_build.manifest.types import Manifest
-from sam3_build.publish import lineage
+from sam3_build.publish import licence, lineage
 from sam3_build.spec import Action, Comparison, Kind, Pipeline
 from sam3_build.store.objects import Record
 from sam3_build.store.resolve import State
@@ -31,6 +31,7 @@ class Cause(StrEnum):
     """Why a target is not published, as a night's file has it."""
 
     MISSING = "missing"
+    UNLICENSED = "no licence"  # whose text must go along
     BLOCKED = "blocked"
     FAILED = "failed"
     NOT_JUDGED = "not judged"  # a comparison that it depends on failed
@@ -171,6 +172,14 @@ class Candidate:
         run = {(name, part.precision) for part in self.parts for name in part.pipeline.components}
         return tuple(self._item(c, p) for c in manifest.components for p in self.target.precisions if (c, p) in run)
 
+    @cached_property
+    def licence(self) -> Path | None:
+        """The file of the weights' licence; None where none is known."""
+        made = self.record("checkpoint")
+        return licence.licence_file(
+            self.session.manifest.checkpoint, self.session.resolver.folder(made) if made else None
+        )
+
     def label(self, pipeline: Pipeline) -> str:
         """Return what comparisons call a pipeline."""
         manifest = self.session.manifest
@@ -217,7 +226,7 @@ class Candidate:
 
     def reasons(self) -> tuple[Reason, ...]:
         """Return all that stands against publishing the target, each once."""
-        checks = (self._missing, self._judged, self._generations, self._origin)
+        checks = (self._missing, self._judged, self._generations, self._origin, self._licence)
         return tuple(dict.fromkeys(reason for item in self.items for check in checks for reason in check(item)))
 
     def _missing(self, item: Item) -> Iterator[Reason]:
@@ -329,6 +338,11 @@ class Candidate:
                 yield Reason(
                     Cause.FOREIGN, item.name, f"{readable(path)} {fault}; `doit {item.source.name}` restores it"
                 )
+
+    def _licence(self, item: Item) -> Iterator[Reason]:
+        manifest = self.session.manifest
+        if why := licence.missing(registry.family(manifest.family), manifest.checkpoint, self.licence):
+            yield Reason(Cause.UNLICENSED, item.name, why)
 
 
 def _rows(what: str, rows: Sequence[Row]) -> Iterator[Reason]:

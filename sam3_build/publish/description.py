@@ -8,24 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from sam3_build import registry
-from sam3_build.manifest.types import Checkpoint
 from sam3_build.model_format import MODEL, TOKENIZER, VERDICTS, ModelFile, text_of, verdicts_text
 from sam3_build.params import ModelParams
 from sam3_build.plan.model import NAME
 from sam3_build.publish.checks import Candidate, Reason, shown
+from sam3_build.publish.licence import LICENCE
 from sam3_build.report.file_verdicts import verdicts_of
-
-# The name under which the licence of the weights is published, and those under which it lies beside them.
-LICENCE = "LICENSE"
-LICENCES = (LICENCE, "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt")
-
-
-def licence_of(checkpoint: Checkpoint) -> Path | None:
-    """Return the licence that lies beside the weights; None where there is none, or where they are not on this disk."""
-    if checkpoint.path is None:
-        return None
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-    return next((folder / name for name in LICENCES if (folder / name).is_file()), None)
 
 
 def description(candidate: Candidate, withheld: Mapping[str, Sequence[Reason]]) -> dict[str, Path | bytes]:
@@ -34,8 +22,7 @@ def description(candidate: Candidate, withheld: Mapping[str, Sequence[Reason]]) 
     withheld: what the folder leaves out, and why
     """
     session = candidate.session
-    licence = licence_of(session.manifest.checkpoint)
-    licences: dict[str, Path | bytes] = {LICENCE: licence} if licence else {}
+    licences: dict[str, Path | bytes] = {LICENCE: candidate.licence} if candidate.licence else {}
     action = next((action for action in session.plan.actions if action.name == NAME), None)
     if action is None:
         return licences  # a model that nobody can run

@@ -23,7 +23,7 @@ from sam3_build.manifest.paths import doit_call
 from sam3_build.publish import folder
 from sam3_build.publish.card import GRAPH, UNVERIFIED, Subject, card
 from sam3_build.publish.checks import EXCUSABLE, Candidate, Cause, Item, Part, Reason, parts_of, shown
-from sam3_build.publish.description import LICENCE, description, licence_of
+from sam3_build.publish.description import description
 from sam3_build.report.text import wrapped
 from sam3_build.store.objects import Record, hold
 from sam3_build.store.sizes import readable_size
@@ -295,7 +295,7 @@ def _subject(candidate: Candidate, item: Item, record: Record, reasons: Sequence
         ),
         runs_on=candidate.runs_on(item),
         unrun=tuple(dict.fromkeys(reason.why for reason in reasons if reason.what in item.names)),
-        licence=LICENCE if licence_of(candidate.session.manifest.checkpoint) else None,
+        has_licence=candidate.licence is not None,
         call=doit_call(candidate.session.ownership.manifest),
     )
 

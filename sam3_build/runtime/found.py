@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -12,6 +13,7 @@ from sam3_build.errors import BuildError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from supervision import Detections
 
     from sam3_build.pipeline.instances import Instances
 
@@ -59,12 +61,28 @@ class Found:
         """Return how many instances there are."""
         return len(self.scores)
 
-    def save(self, path: str | Path) -> None:
-        """Write the picture with what was found drawn over it. BuildError for a suffix that no picture has."""
+    def picked(self, kept: NDArray[np.int64]) -> Found:
+        """Return some of the instances, by their positions, in this order."""
+        return replace(
+            self,
+            masks=self.masks[kept],
+            boxes=self.boxes[kept],
+            scores=self.scores[kept],
+            labels=[self.labels[i] for i in kept.tolist()],
+            prompts=self.prompts[kept],
+        )
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """Return the picture with what was found drawn over it."""
         from sam3_build.drawing.instances import drawn
+
+        return drawn(self.picture, self.masks, self.boxes, self.prompts)
+
+    def save(self, path: str | Path) -> None:
+        """Write the overlay. BuildError for a suffix that no picture has."""
         from sam3_build.folders import write_atomically
 
-        write_atomically(Path(path), encoded(drawn(self.picture, self.masks, self.boxes, self.prompts), Path(path)))
+        write_atomically(Path(path), encoded(self.overlay(), Path(path)))
 
     def polygons(self) -> list[list[NDArray[np.int32]]]:
         """Return the outlines of each instance's parts, [points, 2], x and y in pixels. Holes are not in them."""
@@ -80,6 +98,24 @@ class Found:
     def rle(self) -> list[Rle]:
         """Return each mask as COCO's compressed run lengths."""
         return [{"size": list(mask.shape), "counts": _compressed(_runs(mask))} for mask in self.masks]
+
+    def to_supervision(self) -> Detections:
+        """Return the instances as supervision's Detections; class_id is the position of a prompt, from 0.
+
+        BuildError when supervision is not installed.
+        """
+        if not find_spec("supervision"):
+            raise BuildError("supervision is not installed: pip install 'sam3-build[supervision]'")
+        import numpy as np
+        import supervision
+
+        return supervision.Detections(
+            xyxy=self.boxes,
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=self.prompts,
+            data={"class_name": np.array(self.labels, dtype=str)},
+        )
 
     def to_coco(self, image_id: int) -> list[Annotation]:
         """Return the instances as COCO results. A category is the position of a prompt, from 1."""
@@ -98,25 +134,15 @@ class Found:
         ]
 
 
-def joined(
-    results: Sequence[Instances], texts: Sequence[str], picture: NDArray[np.uint8], most: int | None = None
-) -> Found:
-    """Return the results of several prompts on one picture as one.
-
-    most: how many are kept, those of the best scores
-    """
+def joined(results: Sequence[Instances], texts: Sequence[str], picture: NDArray[np.uint8]) -> Found:
+    """Return the results of several prompts on one picture as one."""
     import numpy as np
 
     prompts = np.repeat(np.arange(len(results)), [len(r.scores) for r in results])
-    scores = np.concatenate([r.scores for r in results])
-    kept = np.arange(len(scores))
-    if most is not None and len(kept) > most:
-        kept = np.sort(np.argsort(-scores, kind="stable")[:most])
-    prompts = prompts[kept]
     return Found(
-        masks=np.concatenate([r.masks for r in results])[kept],
-        boxes=np.concatenate([r.boxes for r in results])[kept],
-        scores=scores[kept],
+        masks=np.concatenate([r.masks for r in results]),
+        boxes=np.concatenate([r.boxes for r in results]),
+        scores=np.concatenate([r.scores for r in results]),
         labels=[texts[i] for i in prompts.tolist()],
         prompts=prompts,
         picture=picture,

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack, cast
 
 from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
-from sam3_build.model_format import MODEL, ModelFile, ModelPipeline
-from sam3_build.pipeline import chain, profiles
-from sam3_build.pipeline.cases import PromptRequest
-from sam3_build.pipeline.network import Network
-from sam3_build.plugins import RunRequest
-from sam3_build.runtime.ask import boxes_of, prompts_of
+from sam3_build.model_format import MODEL, ModelPipeline
+from sam3_build.runtime.ask import Ask, taking
 from sam3_build.runtime.choice import AUTO, Choice, choose
 from sam3_build.runtime.folder import ModelFolder, open_folder
 from sam3_build.runtime.found import Found, joined
+from sam3_build.runtime.keep import Keep
+from sam3_build.runtime.opened import OpenPipeline, Times
 from sam3_build.runtime.pictures import Given, given
-from sam3_build.spec import Per, Step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,11 +27,11 @@ if TYPE_CHECKING:
 
     from sam3_build.pipeline.chain import Arrays
     from sam3_build.pipeline.instances import Instances
-    from sam3_build.runtime.ask import Boxes
+    from sam3_build.runtime.ask import Labels, Numbers, Texts
 
     Picture = str | Path | Image.Image | NDArray[np.uint8]
 
-# How many bytes of encoded pictures are kept.
+# How many bytes of encoded pictures each pipeline keeps.
 MEMORY = 2 * 2**30
 
 # What boxes without a text look for.
@@ -65,23 +60,52 @@ def load(
     BuildError when the folder is not one, when a file is missing or differs from its digest, when nothing may run here.
     """
     opened = open_folder(Path(folder))
-    pipeline = _pipeline(opened)
-    choice = choose(opened, pipeline, target, precision, unverified=unverified)
-    return Model(opened, pipeline, choice, memory, Path(tokenizer) if tokenizer else None)
+    chosen = partial(choose, opened, target=target, precision=precision, unverified=unverified)
+    return Model(opened, _pipelines(opened), chosen, memory, Path(tokenizer) if tokenizer else None)
 
 
-def _pipeline(folder: ModelFolder) -> ModelPipeline:
-    """Return the pipeline that finds instances in pictures."""
+def _pipelines(folder: ModelFolder) -> dict[str, ModelPipeline]:
+    """Return the pipelines that find something in pictures, by name."""
     description = folder.description
     if description.family not in registry.names("families"):
         hint = did_you_mean(description.family, registry.names("families"))
         raise BuildError(f"{folder.path / MODEL}: this sam3-build knows no family {description.family!r}{hint}")
-    fit = (p for p in description.pipelines if p.result == RESULT and not p.loops)
-    found = next(fit, None)
-    if found is None:
+    found = {p.name: p for p in description.pipelines if p.result == RESULT and not p.loops}
+    if not found:
         kinds = ", ".join(f"{p.name} ({p.result})" for p in description.pipelines)
         raise BuildError(f"{folder.path} finds no instances in pictures; its pipelines are {kinds}")
     return found
+
+
+class Prompts(TypedDict, total=False):
+    """What is meant, beside a text, in pixels of the picture as viewers show it.
+
+    boxes:  [n, 4], left, top, right, bottom
+    points: [n, 2], x and y
+    box_labels, point_labels: 1 is meant, which all are without them, 0 is not meant
+    mask:   a picture file, as large as the picture; what is not 0 is meant
+    """
+
+    boxes: Numbers | None
+    box_labels: Labels | None
+    points: Numbers | None
+    point_labels: Labels | None
+    mask: str | Path | None
+
+
+class Options(Prompts, total=False):
+    """What `segment` takes beside a picture and a text: prompts, and what is kept of all that is found.
+
+    threshold: scores above it; the manifest's without
+    max_found: so many, those of the best scores
+    nms:  `mask:0.7` or `box:0.7`: of two instances of a prompt that overlap by more, the one of the lower score goes
+    post: `open:3,close:5,smooth:1,fill:100`: what is done to each mask, in this order, in pixels
+    """
+
+    threshold: float | None
+    max_found: int | None
+    nms: str | None
+    post: str | None
 
 
 class Model:
@@ -91,43 +115,29 @@ class Model:
     """
 
     def __init__(
-        self, folder: ModelFolder, pipeline: ModelPipeline, choice: Choice, memory: int, tokenizer: Path | None
+        self,
+        folder: ModelFolder,
+        pipelines: Mapping[str, ModelPipeline],
+        choose: Callable[[ModelPipeline], Choice],
+        memory: int,
+        tokenizer: Path | None,
     ) -> None:
-        """Open a session on each file, after its digest is checked."""
+        """Open the first of the pipelines; the others are opened when something is asked that they take."""
         description = folder.description
         family = registry.family(description.family).laid_out(description.layout)
-        self.folder, self.choice, self._pipeline = folder, choice, pipeline
-        self.seconds: dict[str, float] = {}
-        self.runs: Counter[str] = Counter()
-        self._prompts = family.pipeline(pipeline.name).prompts
-        code = registry.family_code(description.family)
-        self._host, self._results = code.prompts, code.results
-        self._components = {component.name: component for component in description.components}
-        self._steps = [Step(step.component, step.feeds, Per(step.per)) for step in pipeline.steps]
-        self._request = PromptRequest(
-            layout=description.layout,
-            pipeline=pipeline.name,
-            reference=description.reference,
-            samples=(),
-            tokenizer=tokenizer or (folder.file(description.tokenizer) if description.tokenizer else None),
-            files={},
-            config=description.config,
-            padding=0,
-        )
-        self._scenes = _Scenes(memory)
-        self._open = ExitStack()
-        try:
-            for file in choice.files.values():
-                folder.require(file)
-            self._networks = {name: self._network(name, file) for name, file in choice.files.items()}
-        except BaseException:
-            self.close()
-            raise
+        self.folder, self._pipelines, self._choose = folder, pipelines, choose
+        self._memory, self._tokenizer, self._times = memory, tokenizer, Times()
+        self.seconds, self.runs = self._times.seconds, self._times.runs
+        self._kinds = {name: family.pipeline(name).prompts for name in pipelines}
+        self._results = registry.family_code(description.family).results
+        self._opened: dict[str, OpenPipeline] = {}
+        self._first = next(iter(pipelines))
+        self._open(self._first)
 
     def close(self) -> None:
         """Free all networks and pictures."""
-        self._scenes.clear()
-        self._open.close()
+        for opened in self._opened.values():
+            opened.close()
 
     def __enter__(self) -> Self:
         """Return the model."""
@@ -139,6 +149,11 @@ class Model:
         """Close it."""
         self.close()
 
+    @property
+    def choice(self) -> Choice:
+        """The files of its first pipeline."""
+        return self._open(self._first).choice
+
     def encode(self, picture: Picture) -> Scene:
         """Return a picture as the networks see it, to be asked as often as one likes.
 
@@ -146,147 +161,76 @@ class Model:
         What computes on the picture alone runs once; what it gives is kept for the pictures used last, within the
         model's memory.
         """
-        return self._encode(given(picture))
+        scene = Scene(self, given(picture))
+        scene.computed(self._first)
+        return scene
 
-    def segment(
-        self,
-        picture: Picture,
-        text: str | Sequence[str] | None = None,
-        boxes: Boxes | None = None,
-        box_labels: Sequence[int] | None = None,
-        threshold: float | None = None,
-        max_found: int | None = None,
-    ) -> Found:
+    def segment(self, picture: Picture, text: Texts | None = None, **options: Unpack[Options]) -> Found:
         """Return what is found in a picture: see `Scene.segment`."""
-        return self.encode(picture).segment(text, boxes, box_labels, threshold, max_found)
+        return Scene(self, given(picture)).segment(text, **options)
+
+    def answer(self, picture: Picture, ask: Ask, keep: Keep) -> Found:
+        """Return what is found of a request that is checked: see `Scene.segment`."""
+        return Scene(self, given(picture)).answer(ask, keep)
 
     def segment_many(
-        self,
-        pictures: Iterable[Picture],
-        text: str | Sequence[str] | None = None,
-        boxes: Boxes | None = None,
-        box_labels: Sequence[int] | None = None,
-        threshold: float | None = None,
-        max_found: int | None = None,
+        self, pictures: Iterable[Picture], text: Texts | None = None, **options: Unpack[Options]
     ) -> Iterator[Found]:
         """Yield what is found in each picture, in order; a picture is read when it is due."""
         for picture in pictures:
-            yield self.segment(picture, text, boxes, box_labels, threshold, max_found)
+            yield self.segment(picture, text, **options)
 
-    def _encode(self, picture: Given) -> Scene:
-        computed = self._scenes.get(picture.identity)
-        if computed is None:
-            arrays = self._host.picture_arrays(picture.image, self._request.config)
-            # A step that needs a prompt does not run: it lacks an input.
-            computed = chain.run(self._components, self._steps, self._networks, arrays)
-            self._scenes.put(picture.identity, computed)
-        return Scene(self, picture, computed)
-
-    def _segment(
-        self, scene: Scene, prompts: Sequence[object], texts: Sequence[str], threshold: float | None, most: int | None
-    ) -> Found:
-        import numpy as np
-
-        size = scene.given.size
-        arrays = self._host.prompt_arrays(self._request, prompts, size)
-        computed = {name: self._repeated(name, outputs, len(prompts)) for name, outputs in scene.computed.items()}
-        last = self._steps[-1].name
-        outputs = chain.run(self._components, self._steps, self._networks, arrays, computed)[last]
-        if broken := [name for name, array in outputs.items() if not np.isfinite(array).all()]:
-            raise BuildError(
-                f"{self.choice.name}: {last} gave {broken[0]} with NaN or infinity; do not rely on these files"
+    def _open(self, name: str) -> OpenPipeline:
+        if name not in self._opened:
+            pipeline = self._pipelines[name]
+            self._opened[name] = OpenPipeline(
+                self.folder, pipeline, self._choose(pipeline), self._memory, self._tokenizer, self._times
             )
-        limit = self.folder.description.score_threshold if threshold is None else threshold
-        results = [
-            cast("Instances", self._results.find({name: a[row] for name, a in outputs.items()}, size, limit))
-            for row in range(len(prompts))
-        ]
-        return joined(results, texts, np.asarray(scene.given.image), most)
-
-    def _repeated(self, component: str, outputs: Arrays, rows: int) -> Arrays:
-        """Return what one row of a picture gave, for so many rows."""
-        import numpy as np
-
-        axes = self.choice.files[component].row_axes
-        return {n: np.repeat(a, rows, axes[n]) if rows > 1 and n in axes else a for n, a in outputs.items()}
-
-    def _network(self, name: str, file: ModelFile) -> Callable[[Arrays], Arrays]:
-        """Return what runs a component, with a session that stays open until the model is closed."""
-        backend = registry.backend(file.backend)
-        path = self.folder.file(file.path)
-        # ONNX Runtime's product only describes a graph, which is what it runs.
-        extension = path.suffix if backend.extension == ".json" else backend.extension
-        stem = path.name.removesuffix(extension)
-        session = self._open.enter_context(backend.session(RunRequest(path.parent, path.parent, stem, file.options)))
-        static = self.folder.description.static
-        dims = {t.name: tuple(static.get(str(dim), dim) for dim in t.dims) for t in self._components[name].inputs}
-        own = {dim for of_input in dims.values() for dim in of_input if isinstance(dim, str)}
-        network = Network(session, dims, profiles.restricted(file.profiles, own), file.row_dim, file.row_axes)
-
-        def run(inputs: Arrays) -> Arrays:
-            began = time.perf_counter()
-            outputs = network.run(inputs, name)
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
-            self.runs[name] += 1
-            return outputs
-
-        return run
+        return self._opened[name]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture that was encoded. computed: step -> what it gave of the picture alone, one row."""
+    """A picture that was encoded, by one pipeline or more."""
 
     model: Model
     given: Given
-    computed: Mapping[str, Arrays]
+    _computed: dict[str, Mapping[str, Arrays]] = field(default_factory=dict)
+
+    def computed(self, pipeline: str) -> Mapping[str, Arrays]:
+        """Return step -> what it gives of the picture alone, one row."""
+        if pipeline not in self._computed:
+            self._computed[pipeline] = self.model._open(pipeline).encode(self.given)
+        return self._computed[pipeline]
 
     def segment(
         self,
-        text: str | Sequence[str] | None = None,
-        boxes: Boxes | None = None,
-        box_labels: Sequence[int] | None = None,
+        text: Texts | None = None,
+        *,
         threshold: float | None = None,
         max_found: int | None = None,
+        nms: str | None = None,
+        post: str | None = None,
+        **prompts: Unpack[Prompts],
     ) -> Found:
         """Return what is found: of several texts, all of them together, in one run of the decoder.
 
-        text:   what to look for; each text gets all boxes
-        boxes:  [n, 4], left, top, right, bottom in pixels of the picture, as viewers show it
-        box_labels: 1 is meant, which all are without them, 0 is not meant
-        threshold:  scores above it are kept; the manifest's without
-        max_found:  how many are kept, those of the best scores
-        BuildError says which prompt is wrong, and why.
+        text: what to look for; each text gets all boxes, points and the mask. For the others see `Options`
+        BuildError says which prompt is wrong, and why; or what the model takes.
         """
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise BuildError(f"threshold is {threshold}; a score is from 0 to 1")
-        if max_found is not None and max_found < 1:
-            raise BuildError(f"max_found is {max_found}; keep one at least")
-        prompts = prompts_of(self.model._prompts, text, boxes_of(boxes, box_labels))
-        texts = [getattr(prompt, "text", None) or UNNAMED for prompt in prompts]
-        return self.model._segment(self, prompts, texts, threshold, max_found)
+        return self.answer(Ask.of(text, **prompts), Keep.of(threshold, max_found, nms, post))
 
+    def answer(self, ask: Ask, keep: Keep) -> Found:
+        """Return what is found of a request that is checked: see `segment`."""
+        import numpy as np
 
-class _Scenes:
-    """What was computed of the pictures that were used last, as many as fit into so many bytes."""
-
-    def __init__(self, memory: int) -> None:
-        self._memory = memory
-        self._kept: OrderedDict[Hashable, dict[str, Arrays]] = OrderedDict()
-
-    def get(self, identity: Hashable) -> dict[str, Arrays] | None:
-        if identity in self._kept:
-            self._kept.move_to_end(identity)
-        return self._kept.get(identity)
-
-    def put(self, identity: Hashable, computed: dict[str, Arrays]) -> None:
-        self._kept[identity] = computed
-        while self._kept and sum(map(_size, self._kept.values())) > self._memory:
-            self._kept.popitem(last=False)
-
-    def clear(self) -> None:
-        self._kept.clear()
-
-
-def _size(computed: Mapping[str, Arrays]) -> int:
-    return sum(array.nbytes for outputs in computed.values() for array in outputs.values())
+        model, size = self.model, self.given.size
+        pipeline = taking(model._kinds, ask)
+        asked = ask.prompts(model._kinds[pipeline])
+        outputs = model._open(pipeline).run(self.computed(pipeline), asked, ask.files, size)
+        limit = model.folder.description.score_threshold if keep.threshold is None else keep.threshold
+        results = [
+            cast("Instances", model._results.find({name: a[row] for name, a in outputs.items()}, size, limit))
+            for row in range(len(asked))
+        ]
+        return keep.of_picture(joined(results, ask.marks.texts or (UNNAMED,), np.asarray(self.given.image)))

@@ -11,7 +11,7 @@ from sam3_build.family_code import FamilyCode
 from sam3_build.params import TorchParams
 from sam3_build.spec import Json
 from sam3_build.torch_modules.assemble import assemble
-from sam3_build.weights import hub
+from sam3_build.weights import pointer
 from sam3_build.weights.load import load
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def open_network(code: FamilyCode, params: TorchParams, inputs: Mapping[str, Pat
     listed: dict[str, Mapping[str, Json]] = {}
     for role in (role for role in inputs if role.startswith("tensors")):
         listed |= json.loads(inputs[role].read_bytes())["tensors"]
-    tensors = load(code, params.network, params.source, config, hub.locate(inputs.get("weights")), listed)
+    tensors = load(code, params.network, params.source, config, pointer.locate(inputs.get("weights")), listed)
     return assemble(code.modules, params.network, config, tensors)
 
 

@@ -1,6 +1,6 @@
-"""Takes a model config and weights, their name at the hub or a seed; returns the inventory of all tensors by component.
+"""Takes a model config and weights, where to download them, or a seed; returns the inventory of all tensors.
 
-Copies no weights. Those at the hub are downloaded to where huggingface_hub keeps them, and pointed to.
+Copies no weights. Those at the hub or at a URL are downloaded to where all checkouts find them, and pointed to.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sam3_build.errors import BuildError
 from sam3_build.params import CheckpointParams
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json, ModelFamily
-from sam3_build.weights.files import ADAPTER_NAMES, INDEX_NAME, WEIGHT_NAMES, adapter_message, shards
+from sam3_build.weights.files import ADAPTER_NAMES, INDEX_NAME, LICENCE_NAMES, WEIGHT_NAMES, adapter_message, shards
 
 # What a config file records about its own making. Two configs that differ here describe the same network.
 PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
@@ -25,7 +25,8 @@ PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype"
 def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> dict[str, Json]:
     """Write `config.json` and, for each component of the family, `<component>.json`: `{"tensors": {key: ...}}`.
 
-    From the hub also `weights.json`, which points to the weights, and `tokenizer.json` when it is asked for.
+    Of what is downloaded also `weights.json`, which points to the weights; from the hub, `tokenizer.json` when it is
+    asked for, and `LICENSE` where the repository has one.
     A component that holds NaN or infinity is named among the facts: component -> message, below `refused`.
 
     document: CheckpointParams
@@ -38,6 +39,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     facts: dict[str, Json] = {}
     if "hub" in params.source:
         files, facts = _from_hub(params.source, code.family, inputs, out)
+    elif "url" in params.source:
+        files, facts = _from_url(params.source, inputs, out)
     file = files.get("weights")
     try:
         shapes = inventories.shapes(code, params.source, file) if file and "config" not in files else {}
@@ -65,6 +68,7 @@ def _from_hub(
 ) -> tuple[dict[str, Path], dict[str, Json]]:
     """Download what the build needs of a model, and no more; return config and weights, and what was downloaded."""
     from sam3_build.weights import hub
+    from sam3_build.weights.pointer import POINTER
 
     repo, revision = str(source["hub"]), str(source["revision"])
     usual = (*WEIGHT_NAMES, *family.weight_names)
@@ -92,10 +96,26 @@ def _from_hub(
         hub.get(repo, snapshot.commit, part)
     if source["tokenizer"]:
         (out / "tokenizer.json").write_bytes(found["tokenizer.json"].read_bytes())
+    if licence := next((name for name in LICENCE_NAMES if name in snapshot.names), None):
+        (out / LICENCE_NAMES[0]).write_bytes(hub.get(repo, snapshot.commit, licence).read_bytes())
     pointer: dict[str, Json] = {"repo": repo, "commit": snapshot.commit, "weights": main, "files": parts}
-    (out / hub.POINTER).write_bytes(canonical(pointer))
+    (out / POINTER).write_bytes(canonical(pointer))
     config = inputs.get("config") or found.get("config.json")
     return {"weights": weights, **({"config": config} if config else {})}, pointer
+
+
+def _from_url(
+    source: Mapping[str, Json], inputs: Mapping[str, Path], out: Path
+) -> tuple[dict[str, Path], dict[str, Json]]:
+    """Download the one file that the build needs; return it beside the config, and what was downloaded."""
+    from sam3_build.weights import download
+    from sam3_build.weights.pointer import POINTER
+
+    url, sha256 = str(source["url"]), str(source["sha256"])
+    weights = download.get(url, sha256)
+    pointer: dict[str, Json] = {"url": url, "sha256": sha256, "weights": weights.name}
+    (out / POINTER).write_bytes(canonical(pointer))
+    return {**inputs, "weights": weights}, pointer
 
 
 def _official_config(family: ModelFamily, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Json]:

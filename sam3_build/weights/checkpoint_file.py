@@ -39,6 +39,7 @@ class CheckpointTensors:
     """A file's tensors by our modules' names, and how it was understood.
 
     keys:       our name -> the file's own, in which what was left out and what is unknown is spelled, too
+    left_out:   a name that no module of ours has -> what it is
     state_dict: the name of the one that was taken, empty where it has none; `others` are those that were not
     entries:    what stood among its tensors and is none, `num_batches (int)`
     prefix:     what stood in front of all names; `wrappers`, what stood inside some
@@ -47,7 +48,7 @@ class CheckpointTensors:
     format: Format
     tensors: Mapping[str, FileTensor]
     keys: Mapping[str, str]
-    left_out: tuple[str, ...]
+    left_out: Mapping[str, str]
     unknown: tuple[str, ...]
     state_dict: str
     others: tuple[str, ...]
@@ -58,8 +59,13 @@ class CheckpointTensors:
     @property
     def tables(self) -> dict[str, int]:
         """How many tensors were left out because every build computes them, by name; `*` stands for numbers in it."""
-        names = (re.sub(r"\d+", "*", key) for key in self.left_out if wrapped_names.is_computed(key))
+        names = (re.sub(r"\d+", "*", key) for key, what in self.left_out.items() if what == key_map.COMPUTED)
         return dict(Counter(names))
+
+    @property
+    def left_out_parts(self) -> dict[str, int]:
+        """How many tensors were left out beside such tables, by what they are."""
+        return dict(Counter(what for what in self.left_out.values() if what != key_map.COMPUTED))
 
     def facts(self) -> dict[str, Json]:
         """Return how the file was understood; what was nothing out of the ordinary is left out."""
@@ -70,6 +76,7 @@ class CheckpointTensors:
             "wrappers": list(self.wrappers),
             "no_tensors": list(self.entries),
             "computed_tables": self.tables,
+            "left_out_parts": self.left_out_parts,
         }
         return {"format": self.format.title, **{name: value for name, value in facts.items() if value}}
 
@@ -90,7 +97,9 @@ class CheckpointTensors:
             logger.info("%s: left out what is no tensor: %s", file, torch_file.shortened(self.entries))
         if self.tables:
             names = torch_file.shortened(f"{name} ({count})" for name, count in self.tables.items())
-            logger.info("%s: left out tables that every build computes: %s", file, names)
+            logger.info("%s: left out %s: %s", file, key_map.COMPUTED, names)
+        for what, count in self.left_out_parts.items():
+            logger.info("%s: left out %d tensors: %s", file, count, what)
 
 
 def read(path: Path, tables: KeyTables, state_dict: str | None = None) -> CheckpointTensors:
@@ -151,7 +160,10 @@ def by_our_names(path: Path, dicts: StateDicts, name: str, tables: KeyTables) ->
         format=form,
         tensors=renamed.tensors,
         keys={ours: names.own[short] for ours, short in renamed.keys.items()},
-        left_out=(*(names.own[short] for short in renamed.left_out), *computed),
+        left_out={
+            **{names.own[short]: what for short, what in renamed.left_out.items()},
+            **dict.fromkeys(computed, key_map.COMPUTED),
+        },
         unknown=(*(names.own[short] for short in renamed.unknown), *(k for k in names.outside if k not in computed)),
         state_dict=name,
         others=tuple(other for other in dicts if other != name and dicts[other].is_usable),

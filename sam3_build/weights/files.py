@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sam3_build.errors import BuildError
 
@@ -18,8 +19,16 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 INDEX_NAME = "model.safetensors.index.json"
 WEIGHT_NAMES = ("model.safetensors", INDEX_NAME)
 
+# What the licence of weights is called, in a folder or a repository.
+LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt")
+
 # What PEFT writes: a few tensors that change a model, which may lie beside them. Neither alone is what was trained.
 ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+
+
+def name_of(url: str) -> str:
+    """Return the name of the file at a URL."""
+    return urlsplit(url).path.rpartition("/")[2]
 
 
 def weight_map(index: Path) -> dict[str, str]:

@@ -1,13 +1,11 @@
-"""The Hugging Face hub: takes a model's name and revision, returns files of it on this machine. Only this downloads.
+"""The Hugging Face hub: takes a model's name and revision, returns files of it on this machine, downloaded once.
 
-Files lie where huggingface_hub keeps them for everybody (HF_HOME); what an action hands on is a pointer that names
-model, commit and file, so that it holds on every machine, and where the files were deleted, too.
+Files lie where huggingface_hub keeps them for everybody (HF_HOME).
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import re
 from collections.abc import Callable, Collection
@@ -17,9 +15,6 @@ from pathlib import Path
 from sam3_build.errors import BuildError
 
 COMMIT = r"[0-9a-f]{40}"
-
-# The file in an action's output that points to weights at the hub: {"repo", "commit", "weights", "files"}.
-POINTER = "weights.json"
 
 logger = logging.getLogger(__name__)
 
@@ -74,16 +69,6 @@ def get(repo: str, commit: str, name: str) -> Path:
         return Path(hf_hub_download(repo, name, revision=commit))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise _refusal(error, repo, commit) from error
-
-
-def locate(path: Path | None) -> Path | None:
-    """Return the file that a pointer points to, with all its parts beside it; any other path as it is."""
-    if path is None or path.name != POINTER:
-        return path
-    pointer = json.loads(path.read_bytes())
-    for name in pointer["files"]:
-        get(pointer["repo"], pointer["commit"], name)
-    return get(pointer["repo"], pointer["commit"], pointer["weights"])
 
 
 # ------------------------------------------------------------------ the cache

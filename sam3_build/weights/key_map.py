@@ -15,14 +15,20 @@ from sam3_build.weights.wrapped_names import is_computed
 class Renamed:
     """A file's tensors by our modules' names, and its keys that have no such name (in the file's own spelling).
 
-    keys: our name -> the file's own
+    keys:     our name -> the file's own
+    left_out: a key that no module of ours has -> what it is
     """
 
     format: Format
     tensors: Mapping[str, FileTensor]
     keys: Mapping[str, str]
-    left_out: tuple[str, ...]
+    left_out: Mapping[str, str]
     unknown: tuple[str, ...]
+
+
+# What tensors are that no family asks for.
+COMPUTED = "tables that every build computes"
+OTHER_PART = "no part of this model"
 
 
 def is_known(name: str, tables: KeyTables) -> bool:
@@ -51,12 +57,12 @@ def rename(stored: Mapping[str, FileTensor], form: Format, tied: Mapping[str, st
     """Name the tensors of a file in `form` as our modules do; split joined ones, and share tied ones."""
     tensors: dict[str, FileTensor] = {}
     keys: dict[str, str] = {}
-    left_out: list[str] = []
+    left_out: dict[str, str] = {}
     unknown: list[str] = []
     for key, tensor in stored.items():
         name = key.removeprefix(form.prefix) if key.startswith(form.prefix) else None
-        if is_computed(key) or key.startswith(form.others) or _is_left_out(name, form):
-            left_out.append(key)
+        if what := _left_out(key, name, form):
+            left_out[key] = what
             continue
         ours = translate(name, form.sections) if name else None
         parts = _parts(ours, tensor, form) if ours else {}
@@ -68,7 +74,7 @@ def rename(stored: Mapping[str, FileTensor], form: Format, tied: Mapping[str, st
         for name, other in (pair, pair[::-1]):
             if other in tensors and name not in tensors:
                 tensors[name], keys[name] = tensors[other], keys[other]
-    return Renamed(form, tensors, keys, tuple(left_out), tuple(unknown))
+    return Renamed(form, tensors, keys, left_out, tuple(unknown))
 
 
 def translate(name: str, sections: tuple[Section, ...] | None) -> str | None:
@@ -84,8 +90,13 @@ def translate(name: str, sections: tuple[Section, ...] | None) -> str | None:
     return None
 
 
-def _is_left_out(name: str | None, form: Format) -> bool:
-    return bool(name and form.left_out and re.fullmatch(form.left_out, name))
+def _left_out(key: str, name: str | None, form: Format) -> str | None:
+    """Return what a tensor is that no module of ours has; None for one that some module should have."""
+    if is_computed(key):
+        return COMPUTED
+    if key.startswith(form.others):
+        return OTHER_PART
+    return next((what for what, pattern in form.left_out if name and re.fullmatch(pattern, name)), None)
 
 
 def _holds(form: Format, key: str) -> bool:

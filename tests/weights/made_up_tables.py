@@ -26,7 +26,7 @@ TABLES = KeyTables(
             "net.",
             ("teacher.",),
             SECTIONS,
-            r"exit\.unused\..*",
+            (("an exit that is not used", r"exit\.unused\..*"),),
             {"head.weight": Reshape(transposed=True), "body.positions": Reshape(axis=0, skip=1)},
         ),
     ),

@@ -58,8 +58,12 @@ def test_a_checkpoint_is_read_by_the_familys_own_table(state, authors, tmp_path)
         assert all(torch.equal(loaded[key], tensor) for key, tensor in tensors.items())
     found = checkpoint_file.read(tmp_path / "kite.safetensors", TABLES)
     assert found.format.title == "the kites' authors" and found.unknown == ()
-    left_out = {"net.exit.unused.weight", "net.trunk.units.0.bn.num_batches_tracked", "teacher.trunk.table"}
-    assert set(found.left_out) == left_out
+    assert found.left_out == {
+        "net.exit.unused.weight": "an exit that is not used",
+        "net.trunk.units.0.bn.num_batches_tracked": "tables that every build computes",
+        "teacher.trunk.table": "no part of this model",
+    }
+    assert found.facts()["left_out_parts"] == {"an exit that is not used": 1, "no part of this model": 1}
 
 
 def test_other_names_than_the_familys_are_refused_by_what_they_are(tmp_path):

@@ -287,6 +287,8 @@ def _facts(known: Sources) -> Iterator[tuple[str, str]]:
         weights = f"{source.hub.repo} at {source.hub.revision}"
     elif source.path:
         weights = source.path.name
+    elif source.download:
+        weights = source.download.url
     inventory = known.records.get("checkpoint")
     yield "weights", weights + (f" (inventory {inventory.object[:12]})" if inventory else "")
     yield "precisions", ", ".join(manifest.precisions)

@@ -82,7 +82,12 @@ def test_a_wrapped_file_has_the_inventory_of_the_bare_one_and_its_facts(official
     torch.save({f"model.module.{key}": tensor for key, tensor in official.items()}, path)
     assert weights.inventory(PATH, config, path) == wanted
     freqs = "model.module.detector.backbone.vision_backbone.trunk.blocks.*.attn.freqs_cis"
-    facts = {"format": "official SAM 3, sam3.pt", "prefix": "model.module.", "computed_tables": {freqs: 4}}
+    facts = {
+        "format": "official SAM 3, sam3.pt",
+        "prefix": "model.module.",
+        "computed_tables": {freqs: 4},
+        "left_out_parts": {"the tracker's neck": 4, "point prompts": 6, "no part of this model": 2},
+    }
     assert weights.describe(PATH, path) == facts and facts.items() <= describe(path).items()
     assert set(weights.load("decoder", PATH, config, path, wanted["decoder"])) == set(wanted["decoder"])
 

@@ -14,8 +14,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image.prompts import MEAN, STD
 from sam3_build.pipeline import images
+from sam3_build.pipeline.concept_prompts import MEAN, STD
 from sam3_build.pipeline.text import tokenize
 
 SCENE = SCENES / "scene1.png"

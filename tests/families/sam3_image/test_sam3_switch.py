@@ -8,12 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import sam3_weights as weights
 import torch
 from build_space import copy_manifests
+from local_files import serve as serve_files
 from local_hub import serve
 from miniature import CONFIG, ROOT, TOKENIZER
 from official import to_official
@@ -46,10 +48,10 @@ def project(tmp_path, state):
     return tmp_path
 
 
-def doit(project, source, *goals, **environ):
-    """Build goals from a checkpoint and return (the actions that were built, what was said)."""
+def doit(project, source, *goals, more="", **environ):
+    """Build goals from a checkpoint and `more` of the manifest; return the actions that were built, or what was said."""
     manifest = project / "manifests" / "m.yaml"
-    manifest.write_text(f"extends: sam3_mini.yaml\ncheckpoint: {{{source}}}\n")
+    manifest.write_text(f"extends: sam3_mini.yaml\ncheckpoint: {{{source}}}\n{more}")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "SAM3_"))}
     done = subprocess.run(
         [sys.executable, "-m", "doit", "manifest=m", *(goals or GOALS)],
@@ -89,7 +91,7 @@ def test_weights_at_the_hub_are_those_of_a_folder_and_are_needed_only_to_build(p
     files = {p.name: p.read_bytes() for p in (project / "manifests" / "folder").iterdir()}
     source = f"path: null, hub: {REPO}"
     with serve(REPO) as hub:
-        commit = hub.put({**files, "sam3.pt": b"not wanted", "README.md": b"nor this"})
+        commit = hub.put({**files, "sam3.pt": b"not wanted", "README.md": b"nor this", "LICENSE": b"You may."})
         hub.put(files, branch="other")
         home = {"HF_HOME": str(project / "home"), "HF_ENDPOINT": hub.url}
         # The tokenizer comes from the checkpoint now, so that the samples have another key, and the same bytes.
@@ -112,6 +114,37 @@ def test_weights_at_the_hub_are_those_of_a_folder_and_are_needed_only_to_build(p
     (facts,) = [r["facts"] for r in records if r["action"] == "checkpoint" and "repo" in r["facts"]]
     assert (facts["repo"], facts["commit"]) == (REPO, commit)
     assert str(project) not in json.dumps(facts)
+    licences = [path.read_bytes() for path in (project / "artifacts/.store/objects").rglob("LICENSE")]
+    assert licences == [b"You may."], "the repository's licence is kept for what is published"
+
+
+@pytest.mark.ci
+def test_weights_at_a_url_are_those_of_a_file_and_are_needed_only_to_build(project):
+    goal, config = "export:text_encoder", "config: folder/config.json, "
+    assert doit(project, "path: folder", goal) == {"checkpoint", goal}
+    data = (project / "manifests" / "folder" / "model.safetensors").read_bytes()
+    digest = sha256(data).hexdigest()
+    home = {"HF_HOME": str(project / "home"), "more": "tokenizer: folder/tokenizer.json\n"}
+    with serve_files() as server:
+        server.files["model.safetensors"] = data
+        server.cuts = [len(data) // 2]
+        source = f"path: null, {config}url: '{server.url('model.safetensors')}', sha256: {digest}"
+        said = doit(project, source.replace(digest, "ab" * 32), goal, **home)
+        assert f"with the sha256 {digest}, not {'ab' * 32}" in said and "Traceback" not in said
+        assert doit(project, source, goal, **home) == {"checkpoint"}, "the same tensors, wherever they come from"
+        shutil.rmtree(project / "home")
+        server.asked.clear()
+        assert doit(project, source, goal, **home) == set()
+        assert server.asked == []
+        # What is stale now needs the weights again.
+        assert doit(project, source, "export:geometry_encoder", **home) == {"export:geometry_encoder"}
+        assert server.asked == ["model.safetensors"]
+        shutil.rmtree(project / "home")
+        said = doit(project, source, "export:decoder", **home, HF_HUB_OFFLINE="1")
+        assert "export:decoder" in said and "HF_HUB_OFFLINE is set" in said
+    records = [json.loads(path.read_text()) for path in (project / "artifacts/.store/records").rglob("*.json")]
+    (facts,) = [r["facts"] for r in records if r["action"] == "checkpoint" and "url" in r["facts"]]
+    assert facts["sha256"] == digest and str(project) not in json.dumps(facts)
 
 
 def test_a_hub_manifest_is_listed_and_planned_without_a_network(project):

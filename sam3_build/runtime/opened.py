@@ -1,0 +1,175 @@
+"""A pipeline whose networks are loaded: takes a picture and prompts, returns the outputs of its last step."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build import registry
+from sam3_build.errors import BuildError
+from sam3_build.model_format import ModelFile, ModelPipeline
+from sam3_build.pipeline import chain, profiles
+from sam3_build.pipeline.cases import PromptRequest
+from sam3_build.pipeline.network import Network
+from sam3_build.plugins import RunRequest
+from sam3_build.runtime.choice import Choice
+from sam3_build.runtime.folder import ModelFolder
+from sam3_build.runtime.pictures import Given
+from sam3_build.spec import Per, Step
+
+if TYPE_CHECKING:
+    from sam3_build.pipeline.chain import Arrays
+
+
+class Times:
+    """What networks cost. seconds, runs: component -> the time that it has taken, and how often it ran."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.seconds: dict[str, float] = {}
+        self.runs: Counter[str] = Counter()
+
+    def add(self, component: str, seconds: float) -> None:
+        """Add a run."""
+        self.seconds[component] = self.seconds.get(component, 0.0) + seconds
+        self.runs[component] += 1
+
+
+class OpenPipeline:
+    """Sessions on the files of one pipeline, and what it computed of the pictures that were used last."""
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        pipeline: ModelPipeline,
+        choice: Choice,
+        memory: int,
+        tokenizer: Path | None,
+        times: Times,
+    ) -> None:
+        """Open a session on each file, after its digest is checked.
+
+        memory: bytes of encoded pictures that are kept; tokenizer: in the place of the folder's own
+        """
+        description = folder.description
+        self.choice, self._folder, self._times = choice, folder, times
+        self._host = registry.family_code(description.family).prompts
+        self._components = {component.name: component for component in description.components}
+        self._steps = [Step(step.component, step.feeds, Per(step.per)) for step in pipeline.steps]
+        self._request = PromptRequest(
+            layout=description.layout,
+            pipeline=pipeline.name,
+            reference=description.reference,
+            samples=(),
+            tokenizer=tokenizer or (folder.file(description.tokenizer) if description.tokenizer else None),
+            files={},
+            config=description.config,
+            padding=0,
+        )
+        self._pictures = _Pictures(memory)
+        self._open = ExitStack()
+        try:
+            for file in choice.files.values():
+                folder.require(file)
+            self._networks = {name: self._network(name, file) for name, file in choice.files.items()}
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Free all networks and pictures."""
+        self._pictures.clear()
+        self._open.close()
+
+    def encode(self, picture: Given) -> Mapping[str, Arrays]:
+        """Return step -> outputs of what computes on the picture alone, one row. It runs once for pictures kept."""
+        computed = self._pictures.get(picture.identity)
+        if computed is None:
+            arrays = self._host.picture_arrays(picture.image, self._request.config)
+            # A step that needs a prompt does not run: it lacks an input.
+            computed = chain.run(self._components, self._steps, self._networks, arrays)
+            self._pictures.put(picture.identity, computed)
+        return computed
+
+    def run(
+        self,
+        computed: Mapping[str, Arrays],
+        prompts: Sequence[object],
+        files: Mapping[str, Path],
+        size: tuple[int, int],
+    ) -> Arrays:
+        """Return the outputs of the last step, a row for each prompt.
+
+        computed: what `encode` gave of the picture; size: its height and width
+        prompts:  of the pipeline's class; files: those that they name, by role
+        BuildError says which prompt is wrong, or that an output is not finite.
+        """
+        import numpy as np
+
+        arrays = self._host.prompt_arrays(replace(self._request, files=files), prompts, size)
+        known = {name: self._repeated(name, outputs, len(prompts)) for name, outputs in computed.items()}
+        last = self._steps[-1].name
+        outputs = chain.run(self._components, self._steps, self._networks, arrays, known)[last]
+        if broken := [name for name, array in outputs.items() if not np.isfinite(array).all()]:
+            raise BuildError(
+                f"{self.choice.name}: {last} gave {broken[0]} with NaN or infinity; do not rely on these files"
+            )
+        return outputs
+
+    def _repeated(self, component: str, outputs: Arrays, rows: int) -> Arrays:
+        """Return what one row of a picture gave, for so many rows."""
+        import numpy as np
+
+        axes = self.choice.files[component].row_axes
+        return {n: np.repeat(a, rows, axes[n]) if rows > 1 and n in axes else a for n, a in outputs.items()}
+
+    def _network(self, name: str, file: ModelFile) -> Callable[[Arrays], Arrays]:
+        """Return what runs a component, with a session that stays open until `close`."""
+        backend = registry.backend(file.backend)
+        path = self._folder.file(file.path)
+        # ONNX Runtime's product only describes a graph, which is what it runs.
+        extension = path.suffix if backend.extension == ".json" else backend.extension
+        stem = path.name.removesuffix(extension)
+        session = self._open.enter_context(backend.session(RunRequest(path.parent, path.parent, stem, file.options)))
+        static = self._folder.description.static
+        dims = {t.name: tuple(static.get(str(dim), dim) for dim in t.dims) for t in self._components[name].inputs}
+        own = {dim for of_input in dims.values() for dim in of_input if isinstance(dim, str)}
+        network = Network(session, dims, profiles.restricted(file.profiles, own), file.row_dim, file.row_axes)
+
+        def run(inputs: Arrays) -> Arrays:
+            began = time.perf_counter()
+            outputs = network.run(inputs, name)
+            self._times.add(name, time.perf_counter() - began)
+            return outputs
+
+        return run
+
+
+class _Pictures:
+    """What was computed of the pictures that were used last, as many as fit into so many bytes."""
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._kept: OrderedDict[Hashable, Mapping[str, Arrays]] = OrderedDict()
+
+    def get(self, identity: Hashable) -> Mapping[str, Arrays] | None:
+        if identity in self._kept:
+            self._kept.move_to_end(identity)
+        return self._kept.get(identity)
+
+    def put(self, identity: Hashable, computed: Mapping[str, Arrays]) -> None:
+        self._kept[identity] = computed
+        while self._kept and sum(map(_size, self._kept.values())) > self._memory:
+            self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+
+def _size(computed: Mapping[str, Arrays]) -> int:
+    return sum(array.nbytes for outputs in computed.values() for array in outputs.values())

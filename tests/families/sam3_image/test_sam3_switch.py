@@ -49,7 +49,7 @@ def project(tmp_path, state):
 
 
 def doit(project, source, *goals, more="", **environ):
-    """Build goals from a checkpoint and `more` of the manifest; return the actions that were built, or what was said."""
+    """Build goals from a checkpoint and `more` of the manifest; return the actions that were built, or what it said."""
     manifest = project / "manifests" / "m.yaml"
     manifest.write_text(f"extends: sam3_mini.yaml\ncheckpoint: {{{source}}}\n{more}")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "SAM3_"))}

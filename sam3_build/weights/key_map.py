@@ -94,8 +94,8 @@ def _left_out(key: str, name: str | None, form: Format) -> str | None:
     """Return what a tensor is that no module of ours has; None for one that some module should have."""
     if is_computed(key):
         return COMPUTED
-    if key.startswith(form.others):
-        return OTHER_PART
+    if other := next((other for other in form.others if key.startswith(other)), None):
+        return f"{other}*, {OTHER_PART}"
     return next((what for what, pattern in form.left_out if name and re.fullmatch(pattern, name)), None)
 
 

@@ -138,4 +138,5 @@ DETECTOR_ROOTS = ("geometry_encoder.", "detr_encoder.", "detr_decoder.", "mask_d
 
 # What Meta's detector has and transformers' has not.
 POINTS = ("point prompts", r"geometry_encoder\.points_(direct|pool|pos_enc)_project\.(weight|bias)")
-TRACKER_NECK = ("the tracker's neck", r"backbone\.vision_backbone\.sam2_convs\..*")
+# SAM 3.1's tracker has two necks.
+TRACKER_NECK = ("the tracker's neck", r"backbone\.vision_backbone\.(sam2|interactive|propagation)_convs\..*")

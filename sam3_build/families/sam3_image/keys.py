@@ -1,7 +1,8 @@
 """The checkpoints that this family reads: how their tensors are named, and by which names other models are known.
 
 Four ways to name the same tensors: transformers' Sam3Model and its Sam3VideoModel (`detector_model.`), and Meta's
-video model, which is the official sam3.pt (`detector.`), and image model (no prefix).
+video model, which is the official sam3.pt (`detector.`), and image model (no prefix). SAM 3.1's file names its detector
+as sam3.pt does, without the coarsest level of the neck, which nothing reads; its tracker is another network.
 """
 
 from __future__ import annotations
@@ -24,20 +25,19 @@ TRANSFORMERS_ROOTS = ("vision_encoder.", "text_encoder.", "text_projection.", *s
 META_ROOTS = ("backbone.", *sam3_keys.META_DETECTOR_ROOTS)
 
 
-def _metas(title: str, prefix: str, other: str) -> Format:
-    return Format(title, META_ROOTS, prefix, (other,), SECTIONS, LEFT_OUT, RESHAPED)
+def _metas(title: str, prefix: str, *others: str) -> Format:
+    return Format(title, META_ROOTS, prefix, others, SECTIONS, LEFT_OUT, RESHAPED)
 
 
 FORMATS = (
     Format("transformers' Sam3VideoModel", TRANSFORMERS_ROOTS, "detector_model.", ("tracker_model.", "tracker_neck.")),
     Format("transformers' Sam3Model", TRANSFORMERS_ROOTS),
-    _metas("official SAM 3, sam3.pt", "detector.", "tracker."),
+    _metas("official SAM 3 or 3.1", "detector.", "tracker.model.", "tracker."),
     _metas("official SAM 3, image model", "", "inst_interactive_predictor."),
 )
 
 # What a file is when a key of it matches: first come, first served.
 OTHER_MODELS = (
-    ("SAM 3.1 (multiplex)", r"tracker\.model\."),
     ("EfficientSAM3", r"(.*\.)?student_trunk\.|.*\bvision_backbone\.trunk\.model\."),
     ("EdgeTAM", r"(.*\.)?image_encoder\.trunk\.body\.|vision_encoder\.backbone\.timm_model\.|spatial_perceiver\."),
     ("SAM 2", r"(model\.)?image_encoder\.trunk\.|vision_encoder\.backbone\.blocks\.\d+\.|sam_mask_decoder\."),

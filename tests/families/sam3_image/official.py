@@ -169,3 +169,34 @@ def to_official(state, prefix="detector."):
         renamed["tracker.maskmem_tpos_enc"] = torch.ones(7, 1, 1, 64)
         renamed["tracker.sam_mask_decoder.iou_token.weight"] = torch.ones(1, 256)
     return renamed
+
+
+def to_official_3_1(state):
+    """Return the same weights as SAM 3.1's file has them, by what public converters of it rename.
+
+    The neck has three levels, and two more necks belong to the tracker, which is another one: of its tensors a few.
+    """
+    necks = re.compile(r"detector\.backbone\.vision_backbone\.(sam2_convs|convs\.3)\.")
+    tables = re.compile(r"freqs_cis$")
+    renamed = {
+        key: tensor
+        for key, tensor in to_official(state).items()
+        if key.startswith("detector.") and not necks.match(key) and not tables.search(key)
+    }
+    for n in (0, 1):
+        for part in ("real", "imag"):
+            renamed[f"detector.backbone.vision_backbone.trunk.blocks.{n}.attn.freqs_cis_{part}"] = torch.ones(4, 8)
+    for neck in ("interactive_convs", "propagation_convs"):
+        for level in range(3):
+            renamed[f"detector.backbone.vision_backbone.{neck}.{level}.conv_1x1.weight"] = torch.ones(3, 3, 1, 1)
+            renamed[f"detector.backbone.vision_backbone.{neck}.{level}.conv_1x1.bias"] = torch.ones(3)
+    for name in (
+        "interactive_sam_prompt_encoder.no_mask_embed.weight",
+        "interactive_sam_mask_decoder.iou_token.weight",
+        "interactivity_no_mem_embed",
+        "sam_mask_decoder.transformer.layers.0.self_attn.q_proj.weight",
+        "transformer.encoder.layers.0.norm1.weight",
+        "maskmem_tpos_enc",
+    ):
+        renamed[f"tracker.model.{name}"] = torch.ones(2, 2)
+    return renamed

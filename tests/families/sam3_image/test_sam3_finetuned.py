@@ -71,7 +71,7 @@ def test_names_that_a_wrapper_changed_are_the_same_weights(
     with caplog.at_level(logging.INFO):
         found.log(path.name)
     assert repr(prefix or wrappers[0]) in caplog.text
-    assert (found.prefix, found.wrappers, found.format.title) == (prefix, wrappers, "official SAM 3, sam3.pt")
+    assert (found.prefix, found.wrappers, found.format.title) == (prefix, wrappers, "official SAM 3 or 3.1")
     assert {key: tensor.shape for key, tensor in found.tensors.items()} == shapes
     assert found.unknown == () and set(found.keys.values()) | set(found.left_out) == {wrap(key) for key in official}
     assert all(tensors.inventory_line(found.tensors[key]) == line for key, line in wanted["decoder"].items())
@@ -83,10 +83,10 @@ def test_a_wrapped_file_has_the_inventory_of_the_bare_one_and_its_facts(official
     assert weights.inventory(PATH, config, path) == wanted
     freqs = "model.module.detector.backbone.vision_backbone.trunk.blocks.*.attn.freqs_cis"
     facts = {
-        "format": "official SAM 3, sam3.pt",
+        "format": "official SAM 3 or 3.1",
         "prefix": "model.module.",
         "computed_tables": {freqs: 4},
-        "left_out_parts": {"the tracker's neck": 4, "point prompts": 6, "no part of this model": 2},
+        "left_out_parts": {"the tracker's neck": 4, "point prompts": 6, "tracker.*, no part of this model": 2},
     }
     assert weights.describe(PATH, path) == facts and facts.items() <= describe(path).items()
     assert set(weights.load("decoder", PATH, config, path, wanted["decoder"])) == set(wanted["decoder"])

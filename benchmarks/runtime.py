@@ -34,7 +34,8 @@ class ByHand:
         described = json.loads((folder / "model.json").read_bytes())
         graphs = [f for f in described["files"] if f["precision"] == "fp32" and f["backend"] == "onnxruntime"]
         paths = {f["component"]: folder / f["path"] for f in graphs}
-        self.size, self.length = described["static"]["image_size"], described["static"]["text_len"]
+        static = described["static"]
+        self.size, self.length = (static["image_width"], static["image_height"]), static["text_len"]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         padding = self.tokenizer.padding or {}
         self.pad = padding.get("pad_id", self.tokenizer.token_to_id("<|endoftext|>"))
@@ -47,7 +48,7 @@ class ByHand:
 
     def encode(self, picture: Path) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
         image = Image.open(picture).convert("RGB")
-        small = np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR), np.float32)
+        small = np.asarray(image.resize(self.size, Image.Resampling.BILINEAR), np.float32)
         images = ((small / 255 - 0.5) / 0.5).transpose(2, 0, 1)[None].astype(np.float32)
         return self.run("vision_encoder", images=images), image.size
 

@@ -12,11 +12,12 @@ from sam3_build.spec import Feed, Per, Profile, TensorSpec
 
 
 class CheckpointParams(Params):
-    """Stage `checkpoint`. source: where the weights come from."""
+    """Stage `checkpoint`. source: where the weights come from; image_size: height and width, None for the config's."""
 
     family: str
     layout: str
     source: Mapping[str, Json]
+    image_size: tuple[int, int] | None = None
 
 
 class SampleParams(Params):

@@ -172,11 +172,12 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to cut a model into files: the components, the pipelines that run them, dims left open."""
+    """One way to cut a model into files: components, pipelines that run them, dims left open, what users must know."""
 
     components: tuple[ComponentSpec, ...]
     pipelines: tuple[Pipeline, ...]
     dynamic_dims: tuple[str, ...]
+    note: str | None = None
 
     def label(self, pipeline: str) -> str:
         """Return what comparisons, tolerances and files of the view call a pipeline: the only one, `pipeline`."""
@@ -228,7 +229,7 @@ class ReferenceGap:
     prompts:   the prompts concerned, in words: `text-only prompts`
     concerns:  (a sample's prompts) -> whether it is one of them
     network:   a component of one of the family's layouts, with a network for each reference, fed by the steps that feed
-               the component of its name: (layout, component)
+               the component of its name: (layout, component). A layout that has such a component itself measures that
     absent:    what one row of such a prompt gives of the network's inputs, as nested tuples
     """
 
@@ -257,11 +258,10 @@ class ModelFamily:
     """A model family: its layouts and how to size the static dims.
 
     `layout` is the one that is meant; as declared, that of a manifest that names none.
-
-    `references` maps the name of each way to feed the model to the code base that feeds it so; `gap` says what that
-    changes, where it can be measured.
+    `references` maps each way to feed the model to the code base that does so; `gap` measures what that changes.
     `largest_tensor(component, config)` gives the bytes, in FP32, of the largest tensor inside a component for one row
     of a batch: how much memory running it takes.
+    `resized(config, (height, width))` gives the config for pictures of that size, or a BuildError; None for one size.
     `tokenizer` says where the tokenizer.json of its text encoder can be had; None for a family that reads no text.
     `weight_names` are what the authors' own weight files are called in a folder or at the hub, and `official_config`
     gives the config of such a file, a torch file that comes without one, from the shapes of its tensors by our names
@@ -276,6 +276,7 @@ class ModelFamily:
     references: Mapping[str, str]
     static_dims: Callable[[Mapping[str, Json]], Mapping[str, int]]
     largest_tensor: Callable[[str, Mapping[str, Json]], int]
+    resized: Callable[[Mapping[str, Json], tuple[int, int]], Mapping[str, Json]] | None = None
     tokenizer: str | None = None
     weight_names: tuple[str, ...] = ()
     official_config: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, Json]] | None = None

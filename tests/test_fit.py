@@ -125,7 +125,7 @@ def test_sizes_of_a_model_that_was_not_downloaded_yet_are_assumed_and_refuse_not
     assert not loaded(tmp_path, hub, 1).notes
 
 
-@pytest.mark.parametrize("layout", ["v1", "v2"])
+@pytest.mark.parametrize("layout", ["v1", "v2", "two_files"])
 @pytest.mark.parametrize("reference", ["meta", "hf"])
 @pytest.mark.parametrize("padding", [0, 1])
 def test_shapes_of_cases_are_those_of_their_arrays(layout: str, reference: str, padding: int) -> None:

@@ -440,8 +440,8 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (("tolerances:", "tolerance:"),),
         (
             "m.yaml:24: tolerance: unknown key 'tolerance' (allowed: checkpoint, components, extends, family, "
-            "layout, opset, precisions, reference, samples, shape_profiles, targets, task, tokenizer, tolerances); "
-            "did you mean 'tolerances'?",
+            "image_size, layout, opset, precisions, reference, samples, shape_profiles, targets, task, tokenizer, "
+            "tolerances); did you mean 'tolerances'?",
         ),
     ),
     "an unknown key in a component": (

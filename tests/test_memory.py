@@ -117,3 +117,7 @@ def test_the_largest_tensor_of_sam_3_is_its_attention() -> None:
     assert family.largest_tensor("vision_encoder", config) == 16 * 5184 * 5184 * 4
     assert family.largest_tensor("decoder", config) == 8 * 5184 * 5184 * 4
     assert family.largest_tensor("text_encoder", config) == 0
+    assert family.resized is not None
+    smaller = family.resized(config, (560, 1008))
+    assert family.largest_tensor("vision_encoder", smaller) == 16 * (40 * 72) ** 2 * 4
+    assert family.largest_tensor("detector", smaller) == 8 * (40 * 72) ** 2 * 4

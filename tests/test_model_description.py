@@ -70,7 +70,7 @@ def test_digests_are_those_of_the_files_and_of_what_lies_beside_them(tmp_path: P
     assert first["companions"] == {"decoder/decoder.fp32.onnx.data": digest("decoder.fp32.onnx.data")}
     assert second["sha256"] == digest("decoder.fp32.blob")
     assert second["companions"] == {"decoder/decoder.fp32.fast.terms": digest("decoder.fp32.terms")}
-    assert "tokenizer" not in written and written["static"]["image_size"] == 168
+    assert "tokenizer" not in written and written["static"]["image_height"] == 168
 
 
 def judged(verdicts: Mapping[str, Verdict]) -> list:

@@ -29,6 +29,7 @@ BUILD: dict[str, Json] = {
 }
 
 DEFAULTS: dict[tuple[str, str], object] = {
+    ("CheckpointParams", "image_size"): None,
     ("PrecisionParams", "keep_fp32"): (),
     ("PrecisionParams", "fp32_nodes"): (),
     ("PrecisionParams", "options"): {},

@@ -153,6 +153,7 @@ PROVOKED: dict[str, Callable[[Project], str]] = {
     "TensorRT-RTX has no FP32 matrix multiplication on compute capability 7.5": mine(
         'targets: {ada: {compute_capabilities: ["7.5"]}}'
     ),
+    "image_size: ..., no multiple of patch_size, ...; nearest: ...": mine("image_size: 650"),
     "... is blocked: ...": blocked,
     "... does not hold the weights of ...": half_matching,
     "... is cut short": cut_short,

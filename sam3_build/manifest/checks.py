@@ -35,6 +35,8 @@ def check(file: ManifestFile, report: Report) -> Options:
     check_checkpoint(file, named, report)
     check_tokenizer(file, named, report)
     _not_empty(file, report)
+    if file.image_size and named and named.resized is None:
+        report.add_key(("image_size",), f"family {named.name!r} has one size of pictures; leave it out")
     check_list(("precisions",), "precision", file.precisions, registry.names("precisions"), report)
     precisions = _components(file, declared, report)
     targets = {name: _target(name, target, file, report) for name, target in file.targets.items()}

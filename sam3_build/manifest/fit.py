@@ -1,4 +1,7 @@
-"""Takes a checked manifest, returns which of its samples fit no shape profile, before anything is built."""
+"""Takes a checked manifest, returns what of it does not fit the model, before anything is built.
+
+That is a size of pictures that the network cannot take, and samples that fit no shape profile.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from sam3_build.errors import BuildError
 from sam3_build.manifest.types import Manifest, SourceFile
 from sam3_build.manifest.yaml_tree import Keys
 from sam3_build.pipeline import profiles
-from sam3_build.spec import CaseRequest, CaseShape, ModelFamily
+from sam3_build.spec import CaseRequest, CaseShape, Json, ModelFamily
 
 
 class Misfit(NamedTuple):
@@ -33,7 +36,7 @@ class _Case(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """How samples and profiles go together; `config` is the model config that sizes were taken from, where one was."""
+    """How the manifest and the model go together; `config` is the model config that was read, where one was."""
 
     padding: int
     misfits: tuple[Misfit, ...]
@@ -43,11 +46,13 @@ class Fit(NamedTuple):
 def fit(manifest: Manifest) -> Fit:
     """Return by how much batches are padded, and every sample and target of which a case fits no profile.
 
+    A size of pictures that the network cannot take is an error; where there is no config yet, by the published model's.
     A target that takes none of the cases could never be verified: an error. Sizes that follow from a model config that
     is not downloaded yet are the published model's, and alone they make no error.
     """
     family = registry.family(manifest.family).laid_out(manifest.layout)
-    static, config = _static(manifest, family)
+    config, file = _config(manifest)
+    static = _static(family, config)
     by_padding = {padding: _cases(manifest, family, static, padding) for padding in (1, 0)}
     # One target alone may ask for less padding: the cases are the same for all.
     padding = 1
@@ -58,19 +63,43 @@ def fit(manifest: Manifest) -> Fit:
         )
         if narrow < wide:
             padding = 0
-    certain = _cases(manifest, family, {}, padding) if manifest.checkpoint.hub and not config else by_padding[padding]
-    return Fit(padding, tuple(_misfits(manifest, family, by_padding[padding], certain, targets)), config)
+    certain = _cases(manifest, family, {}, padding) if manifest.checkpoint.hub and not file else by_padding[padding]
+    misfits = (
+        *_unfit_size(manifest.image_size, family, config or {}),
+        *_misfits(manifest, family, by_padding[padding], certain, targets),
+    )
+    return Fit(padding, misfits, file)
 
 
-def _static(manifest: Manifest, family: ModelFamily) -> tuple[Mapping[str, int], SourceFile | None]:
+def _config(manifest: Manifest) -> tuple[Mapping[str, Json] | None, SourceFile | None]:
+    """Return the model config and its file; None for one that is not here yet, and an empty one that cannot be read."""
     file = manifest.checkpoint.files.get("config")
     if file is None:
-        return family.usual_static, None
+        return None, None
     try:
         data = file.read_bytes()
-        return family.static_dims(json.loads(data)), SourceFile(file, hashlib.sha256(data).hexdigest())
-    except (OSError, ValueError, TypeError, AttributeError, BuildError):
+        config = json.loads(data)
+    except (OSError, ValueError):
         return {}, None  # the checkpoint action says what is wrong with it
+    return (config, SourceFile(file, hashlib.sha256(data).hexdigest())) if isinstance(config, dict) else ({}, None)
+
+
+def _static(family: ModelFamily, config: Mapping[str, Json] | None) -> Mapping[str, int]:
+    if config is None:
+        return family.usual_static
+    try:
+        return family.static_dims(config)
+    except (TypeError, AttributeError, ValueError, BuildError):
+        return {}  # as above
+
+
+def _unfit_size(size: tuple[int, int] | None, family: ModelFamily, config: Mapping[str, Json]) -> Iterator[Misfit]:
+    if size is None or family.resized is None:  # which is a mistake that `checks` reports
+        return
+    try:
+        family.resized(config, size)
+    except BuildError as error:
+        yield Misfit(("image_size",), str(error), True)
 
 
 def _cases(manifest: Manifest, family: ModelFamily, static: Mapping[str, int], padding: int) -> tuple[_Case, ...]:

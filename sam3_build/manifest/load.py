@@ -27,7 +27,7 @@ from sam3_build.manifest.types import (
     PrecisionOptions,
     Target,
 )
-from sam3_build.manifest.yaml_tree import Problem
+from sam3_build.manifest.yaml_tree import Keys, Problem
 
 
 def load(name_or_path: str, root: Path) -> Manifest:
@@ -53,6 +53,10 @@ def load(name_or_path: str, root: Path) -> Manifest:
 def _with_fit(manifest: Manifest, report: Report, notes: Iterable[Problem]) -> Manifest:
     """Return the manifest with its `notes`, and what follows from how its samples fit its profiles."""
     found = fit(manifest)
+    layout = registry.family(manifest.family).layouts[manifest.layout]
+    if layout.note:
+        keys: Keys = ("layout",)
+        notes = (*notes, Problem(report.root.value_place(keys), keys, f"{manifest.layout}: {layout.note}"))
     places = {misfit: report.root.value_place(misfit.keys) for misfit in found.misfits}
     lines = {misfit: line(Problem(places[misfit], misfit.keys, misfit.text)) for misfit in found.misfits}
     if errors := [text for misfit, text in lines.items() if misfit.is_error]:
@@ -121,6 +125,7 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Options, 
         tolerances=file.tolerances,
         files=(*source.files, *([lock.file] if lock.file else [])),
         locks=lock.locks,
+        image_size=file.image_size,
     )
 
 

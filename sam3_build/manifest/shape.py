@@ -35,6 +35,14 @@ def _range(given: object) -> Range:
     return low, usual, high
 
 
+def _image_size(given: object) -> tuple[int, int]:
+    numbers = _numbers(given) if isinstance(given, list) else _numbers([given] * 2)
+    if len(numbers) != 2 or not all(isinstance(n, int) and 1 <= n <= LARGEST_SIZE for n in numbers):
+        raise ValueError(f"must be one integer (a square) or [height, width] in pixels, found {found(given)}")
+    height, width = (int(n) for n in numbers)
+    return height, width
+
+
 def _threshold(given: object) -> float | tuple[float, float]:
     numbers = _numbers(given) if isinstance(given, list) else _numbers([given])
     if len(numbers) != (2 if isinstance(given, list) else 1):
@@ -71,7 +79,10 @@ SIZES: Mapping[str, Json] = {"type": "array", "items": SIZE, "minItems": 3, "max
 RANGE: Mapping[str, Json] = {"anyOf": [SIZE, SIZES, {"type": "null"}]}
 LABELLED: Mapping[str, Json] = {"type": "string", "pattern": "^ *(pos|neg) *:"}
 
+PAIR: Mapping[str, Json] = {"type": "array", "items": SIZE, "minItems": 2, "maxItems": 2}
+
 SpanField = Annotated[Range, PlainValidator(_range), WithJsonSchema(dict(RANGE))]
+ImageSize = Annotated[tuple[int, int], PlainValidator(_image_size), WithJsonSchema({"anyOf": [SIZE, PAIR]})]
 Threshold = Annotated[float | tuple[float, float], PlainValidator(_threshold), WithJsonSchema({})]  # by metric
 Boxes = Annotated[tuple[Box, ...], PlainValidator(_boxes), WithJsonSchema(dict(LABELLED))]
 Points = Annotated[tuple[Point, ...], PlainValidator(_points), WithJsonSchema(dict(LABELLED))]
@@ -197,6 +208,9 @@ class ManifestFile(_Mapping):
     layout: str | None = Field(None, description="How the model is cut into files; the family's usual way without")
     checkpoint: CheckpointFile = Field(
         description="Where the weights come from: exactly one of random, path, hub and url"
+    )
+    image_size: ImageSize | None = Field(
+        None, description="Size of the pictures that networks see, in pixels: one number, or [height, width]"
     )
     reference: str = Field(description="Whose way of feeding a text-only prompt is the reference")
     tokenizer: str | None = Field(

@@ -140,6 +140,7 @@ class Manifest:
     locks:          component -> precision -> what `sam3-build search` found, from the manifest's lock file
     padding:        how many ignored boxes pad a batch of samples: 0 where a target takes no more than they have
     notes:          what a user must know before anything is built, and is no error, one `file:line: ...` each
+    image_size:     height and width of the pictures that networks see; None for what the model's config says
     """
 
     name: str
@@ -161,3 +162,4 @@ class Manifest:
     locks: Mapping[str, Mapping[str, Lock]] = field(default_factory=dict)
     padding: int = 1
     notes: tuple[str, ...] = ()
+    image_size: tuple[int, int] | None = None

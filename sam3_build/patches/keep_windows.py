@@ -55,8 +55,12 @@ class Layer:
 
 def requires(graph: object) -> str | None:
     """Two layers with the same windows must follow one another."""
-    runs = _runs(cast("gs.Graph", graph))
-    return None if runs else "no two layers with the same attention windows follow one another"
+    surgeon = cast("gs.Graph", graph)
+    if _runs(surgeon):
+        return None
+    if padded := _padded(surgeon):
+        return padded
+    return "no two layers with the same attention windows follow one another"
 
 
 def apply(graph: object) -> int:
@@ -86,6 +90,21 @@ def _runs(graph: gs.Graph) -> list[list[Layer]]:
         else:
             runs.append([layer])
     return [run for run in runs if len(run) > 1]
+
+
+def _padded(graph: gs.Graph) -> str | None:
+    """Return that windows hold padding, which no layer may pass on to the next one; None where none do."""
+    outputs = {id(tensor) for tensor in graph.outputs}
+    for move in (move for node in graph.nodes if node.op == "Transpose" and (move := _move(node, outputs))):
+        pad = move.source.inputs[0] if move.into and move.source.inputs else None
+        grid = _sizes(pad.inputs[0])[:2] if pad is not None and pad.op == "Pad" else []
+        if grid:
+            height, width = move.sizes[2:]
+            return (
+                f"attention windows of {height} x {width} do not divide the grid of {grid[0]} x {grid[1]}, which every "
+                "layer pads anew: leave keep_windows out at this size of pictures, or take one that gives whole windows"
+            )
+    return None
 
 
 def _layers(graph: gs.Graph, outputs: set[int]) -> list[Layer]:

@@ -24,11 +24,11 @@ def case_shapes(request: CaseRequest) -> tuple[CaseShape, ...]:
 
     `meta`, as in Meta's code, always runs the geometry encoder: without boxes it gets one ignored box, and its CLS
     token joins the prompt. `hf`, as in transformers, leaves it out; then samples with boxes and without make a batch
-    each. In layout v2 the encoder is part of the decoder, which gets that ignored box in any case. A batch has
+    each. Where the encoder is no component, only a part of one, that gets the ignored box in any case. A batch has
     `padding` boxes more than any of its samples, ignored ones, and never fewer than two rows.
     """
     boxes = [len(prompts.boxes) for prompts in request.prompts if isinstance(prompts, ImagePrompts)]
-    always = request.reference == "meta" or request.layout == "v2"
+    always = request.reference == "meta" or request.layout != "v1"
     with_boxes = [i for i, count in enumerate(boxes) if count or always]
     without = [i for i in range(len(boxes)) if i not in with_boxes]
     cases = [

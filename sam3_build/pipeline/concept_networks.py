@@ -1,7 +1,7 @@
 """The networks of models that segment what words and boxes mean, as SAM 3's: their tensors, and who feeds whom.
 
-All names, shapes and conventions are those of usls' exports, v1 and v2: runtimes made for those run these. A family
-adds its vision encoder, and says what its modules are called.
+In v1 and v2 names, shapes and conventions are those of usls' exports: runtimes made for those run these. A family adds
+its vision encoder, and says what its modules are called.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from sam3_build.pipeline.concept_cases import ImagePrompts
 from sam3_build.spec import ComponentSpec, Feed, Layout, Pipeline, ReferenceGap, Step, TensorSpec
 
 FEATURES = tuple(
-    TensorSpec(f"fpn_feat_{level}", "float32", ("batch", "hidden_size", f"feat_{level}_size", f"feat_{level}_size"))
+    TensorSpec(f"fpn_feat_{level}", "float32", ("batch", "hidden_size", f"feat_{level}_height", f"feat_{level}_width"))
     for level in range(3)
 )
-POSITIONS = TensorSpec("fpn_pos_2", "float32", ("batch", "hidden_size", "feat_2_size", "feat_2_size"))
+POSITIONS = TensorSpec("fpn_pos_2", "float32", ("batch", "hidden_size", "feat_2_height", "feat_2_width"))
 
 # The label of a box that counts as absent: it pads a row, or is the one box of a prompt without boxes.
 IGNORED_LABEL = -10
@@ -24,7 +24,7 @@ COORDINATES = ("*.coordinates.*",)
 
 VISION_ENCODER = ComponentSpec(
     name="vision_encoder",
-    inputs=(TensorSpec("images", "float32", ("batch", 3, "image_size", "image_size")),),
+    inputs=(TensorSpec("images", "float32", ("batch", 3, "image_height", "image_width")),),
     outputs=(*FEATURES, POSITIONS),
     modules=("vision_encoder",),
 )
@@ -64,7 +64,7 @@ DECODER = ComponentSpec(
         TensorSpec("prompt_mask", "bool", ("batch", "prompt_len")),
     ),
     outputs=(
-        TensorSpec("pred_masks", "float32", ("batch", "num_queries", "feat_0_size", "feat_0_size")),
+        TensorSpec("pred_masks", "float32", ("batch", "num_queries", "feat_0_height", "feat_0_width")),
         TensorSpec("pred_boxes", "float32", ("batch", "num_queries", 4)),
         TensorSpec("pred_logits", "float32", ("batch", "num_queries")),
         TensorSpec("presence_logits", "float32", ("batch", 1)),
@@ -81,6 +81,15 @@ WHOLE_DECODER = ComponentSpec(
     modules=(*GEOMETRY_ENCODER.modules, *DECODER.modules),
     fp32_nodes=COORDINATES,
     networks={"meta": "whole_decoder_as_meta", "hf": "whole_decoder_as_hf"},
+)
+# All that reads a prompt as one.
+DETECTOR = ComponentSpec(
+    name="detector",
+    inputs=(*FEATURES, POSITIONS, *TEXT_ENCODER.inputs, *BOXES),
+    outputs=DECODER.outputs,
+    modules=(*TEXT_ENCODER.modules, *WHOLE_DECODER.modules),
+    fp32_nodes=COORDINATES,
+    networks={"meta": "detector_as_meta", "hf": "detector_as_hf"},
 )
 
 
@@ -121,6 +130,13 @@ V2 = Layout(
     components=(VISION_ENCODER, TEXT_ENCODER, WHOLE_DECODER),
     pipelines=(_pipeline(Step("vision_encoder"), Step("text_encoder"), _step(WHOLE_DECODER)),),
     dynamic_dims=("batch", "num_boxes"),
+)
+TWO_FILES = Layout(
+    components=(VISION_ENCODER, DETECTOR),
+    pipelines=(_pipeline(Step("vision_encoder"), _step(DETECTOR)),),
+    dynamic_dims=("batch", "num_boxes"),
+    note="the detector holds the text encoder, and encodes the text again for every picture and every prompt; "
+    "layouts v1 and v2 have a file for it, whose output can be kept",
 )
 LAYOUTS = {"v1": V1, "v2": V2}
 

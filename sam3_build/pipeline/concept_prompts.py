@@ -1,8 +1,8 @@
 """Takes pictures, texts and boxes, returns the inputs of networks: a user's, and those that parity is measured on.
 
-For families whose networks are those of `concept_networks`. Conventions of SAM 3: RGB squashed to a square, values -1
-to 1; text padded to a fixed length; boxes as centre, width and height relative to the picture; labels 1 positive, 0
-negative, -10 ignored.
+For families whose networks are those of `concept_networks`. Conventions of SAM 3: RGB squashed to the network's size,
+values -1 to 1; text padded to a fixed length; boxes as centre, width and height relative to the picture; labels 1
+positive, 0 negative, -10 ignored.
 """
 
 from __future__ import annotations
@@ -84,9 +84,8 @@ class ConceptPrompts:
         return (_case(shape, rows) for shape in shapes)
 
     def picture_arrays(self, picture: Image.Image, config: Mapping[str, Json]) -> dict[str, Array]:
-        """Return what a picture alone gives, one row of each: images [1, 3, size, size] float32."""
-        size = self.family.static_dims(config)["image_size"]
-        return {"images": picture_files.network_input(picture, (size, size), MEAN, STD)[None]}
+        """Return what a picture alone gives, one row of each: images [1, 3, height, width] float32."""
+        return {"images": _pixels(picture, self.family.static_dims(config))[None]}
 
     def prompt_arrays(
         self, request: PromptRequest, prompts: Sequence[object], size: tuple[int, int]
@@ -151,8 +150,7 @@ class ConceptPrompts:
         ids, mask = tokens(_text(prompts), reader, dims["text_len"], self.pad_id)
         picture = _picture(file)
         boxes = [_relative(box, picture.size, file.name) for box in prompts.boxes]
-        pixels = picture_files.network_input(picture, (dims["image_size"],) * 2, MEAN, STD)
-        return SampleArrays(ids, mask, boxes, [box.label for box in prompts.boxes], pixels)
+        return SampleArrays(ids, mask, boxes, [box.label for box in prompts.boxes], _pixels(picture, dims))
 
     def _text_len(self, config: Mapping[str, Json] | None) -> int | None:
         """Return how many tokens the text encoder reads; None where the config leaves sizes to the defaults."""
@@ -197,6 +195,11 @@ def _picture(file: Path) -> Image.Image:
         return picture_files.read(file)
     except OSError as error:
         raise BuildError(f"{file.name} cannot be read: {error.strerror}") from error
+
+
+def _pixels(picture: Image.Image, dims: Mapping[str, int]) -> NDArray[np.float32]:
+    """Return [3, height, width]."""
+    return picture_files.network_input(picture, (dims["image_height"], dims["image_width"]), MEAN, STD)
 
 
 def _relative(box: Box, size: tuple[int, int], picture: str) -> tuple[float, float, float, float]:

@@ -37,7 +37,9 @@ def checkpoint(model: ResolvedModel) -> Action:
     return Action(
         name="checkpoint",
         stage="checkpoint",
-        arguments=CheckpointParams(family=family.name, layout=family.layout, source=source),
+        arguments=CheckpointParams(
+            family=family.name, layout=family.layout, source=source, image_size=model.image_size
+        ),
         uses=model.recorded,
         files=declared.files,
         recipe=("stages.checkpoint", *registry.code_modules(family.name, "family", "keys", "modules")),

@@ -84,6 +84,7 @@ def resolve(manifest: Manifest, machine: Machine) -> ResolvedModel:
         reference=manifest.reference,
         checkpoint=manifest.checkpoint,
         tokenizer=manifest.tokenizer,
+        image_size=manifest.image_size,
         padding=manifest.padding,
         score_threshold=manifest.score_threshold,
         source=_source(manifest),
@@ -264,12 +265,13 @@ def _gaps(
 ) -> Iterator[ResolvedGap]:
     """Yield, where there are samples that references feed differently, the references that are not the manifest's.
 
-    A component of any layout that feeds itself measures that for the component of its name: its sources run in this
-    layout too, and its weights are those of the components that own its modules.
+    A component of this layout that feeds itself measures that; else one of another layout, for the component of its
+    name: its sources run in this layout too, and its weights are those of the components that own its modules.
     """
     if family.gap is None:
         return
-    layout, name = family.gap.network
+    own = next((component.name for component in family.components if component.networks), None)
+    layout, name = (family.layout, own) if own else family.gap.network
     cut = family.laid_out(layout)
     spec, feeds = cut.component(name), cut.pipelines[0].step(name).feeds
     if name not in components or name not in manifest.components:

@@ -263,6 +263,7 @@ class ResolvedModel:
     reference: str
     checkpoint: Checkpoint
     tokenizer: Path | None
+    image_size: tuple[int, int] | None
     padding: int
     score_threshold: float
     source: Mapping[str, Json]

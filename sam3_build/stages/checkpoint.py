@@ -45,7 +45,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     try:
         shapes = inventories.shapes(code, params.source, file) if file and "config" not in files else {}
         given = _read_config(files["config"]) if "config" in files else _official_config(code.family, shapes)
-        config = _without_provenance(code.modules.complete_config(given))
+        config = _resized(code.family, _without_provenance(code.modules.complete_config(given)), params.image_size)
         understood = inventories.describe(code, params.source, file)
         inventory = inventories.inventory(code, params.source, config, file, params.layout)
     except BuildError as error:
@@ -122,6 +122,15 @@ def _official_config(family: ModelFamily, shapes: Mapping[str, tuple[int, ...]])
     if family.official_config is None:
         raise BuildError(f"a checkpoint of {family.name} needs a config.json; name one with 'config:' in the manifest")
     return family.official_config(shapes)
+
+
+def _resized(family: ModelFamily, config: Mapping[str, Json], size: tuple[int, int] | None) -> Mapping[str, Json]:
+    """Return a complete config for pictures of another size, where one is asked for."""
+    if size is None:
+        return config
+    if family.resized is None:
+        raise BuildError(f"family {family.name!r} has one size of pictures; leave image_size out")
+    return family.resized(config, size)
 
 
 def _read_config(file: Path) -> dict[str, Json]:

@@ -1,9 +1,13 @@
-"""SAM 3's geometry encoder and decoder as one network: takes image features, encoded text and boxes."""
+"""SAM 3's geometry encoder and decoder as one network, without the text encoder and with it.
+
+Takes image features, text (encoded, or as token ids) and boxes.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sam3_build.torch_modules.clip_text import text_encoder
 from sam3_build.torch_modules.decoder import decoder
 from sam3_build.torch_modules.geometry_encoder import geometry_encoder
 from sam3_build.torch_modules.wrapping import container, override
@@ -44,5 +48,33 @@ def whole_decoder(config: Sam3Config, *, cls_always: bool) -> nn.Module:
         )
         return outputs
 
-    parts = {name: module for part in (geometry, rest) for name, module in part.named_children()}
-    return override(container(**parts), forward)
+    return override(_joined(geometry, rest), forward)
+
+
+def detector(config: Sam3Config, *, cls_always: bool) -> nn.Module:
+    """Return the text encoder and `whole_decoder` as one network."""
+    text, rest = text_encoder(config), whole_decoder(config, cls_always=cls_always)
+    encode, decode = text.forward, rest.forward
+
+    def forward(
+        fpn_feat_0: Tensor,
+        fpn_feat_1: Tensor,
+        fpn_feat_2: Tensor,
+        fpn_pos_2: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        input_boxes: Tensor,
+        input_boxes_labels: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        encoded = encode(input_ids, attention_mask)
+        outputs: tuple[Tensor, Tensor, Tensor, Tensor] = decode(
+            fpn_feat_0, fpn_feat_1, fpn_feat_2, fpn_pos_2, *encoded, input_boxes, input_boxes_labels
+        )
+        return outputs
+
+    return override(_joined(text, rest), forward)
+
+
+def _joined(*networks: nn.Module) -> nn.Module:
+    """Return a module with all children of these, under their names."""
+    return container(**{name: module for network in networks for name, module in network.named_children()})

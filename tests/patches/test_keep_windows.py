@@ -108,3 +108,30 @@ NEAR_MISSES = {
 def test_a_near_miss_is_left_alone(patched, what):
     with pytest.raises(BuildError, match="no two layers with the same attention windows follow one another"):
         patched(NEAR_MISSES[what], "keep_windows")
+
+
+def test_windows_that_hold_padding_are_refused_with_what_to_do(patched):
+    """A grid of 8 x 8 in windows of 3: each layer pads it to 9 x 9 anew, and cuts that off again."""
+    nodes, shapes, source = [], {}, "x"
+    for number in range(2):
+        more, sizes = layer(number, source, 3)
+        before, split, after = more[0], more[1], more[7]
+        before.output[0], split.input[0] = f"bare{number}", f"norm{number}"
+        after.input[1], after.output[0] = "padded_grid", f"wide{number}"
+        more[8:8] = [n("Slice", [f"wide{number}", "zeros", "sides", "axes"], [f"outside{number}"])]
+        more[1:1] = [n("Pad", [f"bare{number}", "edges"], [f"norm{number}"])]
+        parts = {f"split{number}": [-1, 3, 3, 3, 3, SIZE], f"back{number}": [-1, 3, 3, 3, 3, SIZE]}
+        nodes, shapes, source = nodes + more, shapes | sizes | {k: np.array(v) for k, v in parts.items()}, f"x{number}"
+    nodes[-1].output[0] = "y"
+    given = {
+        **WEIGHTS,
+        **shapes,
+        "edges": np.array([0, 0, 0, 0, 0, 1, 1, 0]),
+        "padded_grid": np.array([-1, 9, 9, SIZE]),
+    }
+    given |= {"zeros": np.array([0, 0]), "sides": np.array([GRID, GRID]), "axes": np.array([1, 2])}
+    used = {name for node in nodes for name in node.input}
+    padded = toy(nodes, [info("x", F, DIMS)], [info("y", F, DIMS)], {k: v for k, v in given.items() if k in used})
+    says = "windows of 3 x 3 do not divide the grid of 8 x 8, which every layer pads anew: leave keep_windows out"
+    with pytest.raises(BuildError, match=says):
+        patched(padded, "keep_windows")

@@ -94,8 +94,9 @@ def test_the_config_is_written_with_every_default(tmp_path):
     checkpoint.run({"family": "sam3_image", "layout": "v1", "source": SOURCE}, inputs, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     dims = FAMILY.static_dims(config)
-    assert {name: dims[name] for name in ("image_size", "num_queries")} == {"image_size": 1008, "num_queries": 7}
-    assert (dims["feat_0_size"], dims["feat_1_size"], dims["feat_2_size"]) == (288, 144, 72)
+    assert (dims["image_height"], dims["image_width"], dims["num_queries"]) == (1008, 1008, 7)
+    for side in ("height", "width"):
+        assert [dims[f"feat_{level}_{side}"] for level in range(3)] == [288, 144, 72]
 
 
 def config_with(**text):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
-from sam3_build.families.sam3_image.family import static_dims
+from sam3_build.pipeline.concept_sizes import static_dims
 from sam3_build.spec import Json
 from sam3_build.torch_modules.config_keys import refuse_misspelt
 from sam3_build.torch_modules.sam3 import modeling

@@ -22,7 +22,7 @@ from sam3_build.torch_modules.decoder import decoder
 from sam3_build.torch_modules.geometry_encoder import geometry_encoder
 from sam3_build.torch_modules.sam3 import compute_tables as compute_tables
 from sam3_build.torch_modules.sam3 import modeling
-from sam3_build.torch_modules.whole_decoder import whole_decoder
+from sam3_build.torch_modules.whole_decoder import detector, whole_decoder
 from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def skeleton(network: str, config: Mapping[str, Json]) -> nn.Module:
         "decoder": decoder,
         "whole_decoder_as_meta": partial(whole_decoder, cls_always=True),
         "whole_decoder_as_hf": partial(whole_decoder, cls_always=False),
+        "detector_as_meta": partial(detector, cls_always=True),
+        "detector_as_hf": partial(detector, cls_always=False),
     }
     with torch.device("meta"):
         return builders[network](sam3_config(config))

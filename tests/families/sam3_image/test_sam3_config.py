@@ -56,9 +56,19 @@ def test_a_part_that_is_not_the_first_is_named_too(config):
     ("key", "value", "message"),
     [
         (f"{BACKBONE}.image_size", 170, "image_size is 170, no multiple of patch_size, 14; nearest: 168, 182"),
+        (
+            f"{BACKBONE}.image_size",
+            [182, 170],
+            "image_size height is 170, no multiple of patch_size, 14; nearest: 168, 182",
+        ),
         (f"{BACKBONE}.image_size", 9, "image_size is 9, no multiple of patch_size, 14; nearest: 14"),
         (f"{BACKBONE}.patch_size", 0, "patch_size should be an integer of at least 1, but is 0"),
-        (f"{BACKBONE}.image_size", [168, 168], r"image_size should be an integer of at least 1, but is \[168, 168\]"),
+        (
+            f"{BACKBONE}.image_size",
+            [168, 0],
+            r"image_size should be an integer .* or a pair \[width, height\].* is \[168, 0\]",
+        ),
+        (f"{BACKBONE}.image_size", [168, 168, 3], "image_size should be an integer of at least 1, or a pair"),
         ("detr_decoder_config.num_queries", 0, "num_queries should be an integer of at least 1, but is 0"),
     ],
 )

@@ -1,4 +1,7 @@
-"""Layout v2, whose decoder holds the geometry encoder: what it computes, held against v1's chain with equal weights."""
+"""Layouts v2, whose decoder holds the geometry encoder, and two_files, whose detector holds the text encoder as well.
+
+What they compute is held against v1's chain with equal weights.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,17 @@ import pytest
 import sam3_weights as weights
 import torch
 from conftest import IMAGES, SAMPLES
-from miniature import SOURCE, TOKENIZER
+from miniature import ROOT, SOURCE, TOKENIZER
 from sam3_cases import cases_of
 
 from sam3_build.families.sam3_image.family import FAMILY
+from sam3_build.manifest.load import load
+from sam3_build.pipeline.concept_networks import BOXES
+from sam3_build.plan.make import make_plan
 
 V2 = FAMILY.laid_out("v2")
 SPEC = V2.component("decoder")
+DETECTOR = FAMILY.laid_out("two_files").component("detector")
 OUTPUTS = tuple(tensor.name for tensor in SPEC.outputs)
 
 EVERY_KIND = [
@@ -27,6 +34,13 @@ def decoders(config, tensors):
     """Reference -> v2's decoder, with the tensors of v1's geometry encoder and decoder."""
     loaded = tensors["geometry_encoder"] | tensors["decoder"]
     return {name: weights.assemble(SPEC.network(name), config, loaded) for name in FAMILY.references}
+
+
+@pytest.fixture(scope="module")
+def detectors(config, tensors):
+    """Reference -> the detector of two_files, with the tensors of v1's components."""
+    loaded = tensors["text_encoder"] | tensors["geometry_encoder"] | tensors["decoder"]
+    return {name: weights.assemble(DETECTOR.network(name), config, loaded) for name in FAMILY.references}
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +126,35 @@ def test_the_inventory_of_v2_is_that_of_v1_with_two_components_in_one(config):
     assert {name: v2[name] for name in ("vision_encoder", "text_encoder")} == {
         name: v1[name] for name in ("vision_encoder", "text_encoder")
     }
+
+
+@pytest.mark.parametrize("reference", FAMILY.references)
+def test_the_detector_is_the_text_encoder_and_v2s_decoder(reference, given, run, run_v2, detectors):
+    for name, case in given(reference, "two_files").items():
+        assert all(torch.equal(tensor, given(reference, "v2")[name][key]) for key, tensor in case.items())
+        known = run(case) | case
+        with torch.no_grad():
+            outputs = detectors[reference](**{tensor.name: known[tensor.name] for tensor in DETECTOR.inputs})
+        assert_equal(dict(zip(OUTPUTS, outputs, strict=True)), run_v2(reference, case))
+
+
+def test_the_inventory_of_two_files_is_that_of_v2_with_the_text_encoder_in_the_detector(config):
+    v2, two = (weights.inventory(SOURCE, config, None, layout) for layout in ("v2", "two_files"))
+    assert two == {"vision_encoder": v2["vision_encoder"], "detector": v2["text_encoder"] | v2["decoder"]}
+
+
+def test_who_chooses_two_files_is_told_what_it_costs_before_anything_is_built(tmp_path):
+    path = tmp_path / "m.yaml"
+    components = "components: {detector: {patches: [einsum_to_matmul]}}"
+    path.write_text(f"extends: {ROOT / 'manifests' / 'sam3_mini.yaml'}\nlayout: two_files\n{components}\n")
+    manifest = load(str(path), ROOT)
+    assert list(manifest.components) == ["vision_encoder", "detector"]
+    (note,) = manifest.notes
+    assert "m.yaml:2: layout: two_files: the detector holds the text encoder, and encodes the text again" in note
+    plan = make_plan(manifest)
+    gap = plan.action("reference_gap:detector.hf")
+    assert gap.params["network"] == "detector_as_hf" and set(gap.params["absent"]) == {t.name for t in BOXES}
+    assert not load("sam3_mini", ROOT).notes
 
 
 @pytest.mark.parametrize("layout", FAMILY.layouts)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import sam3_weights as weights
 import torch
-from official import official_names, to_official
+from official import official_names, to_official, to_official_3_1
 from roi_align_oracle import roi_align
 from safetensors.torch import save_file
 
@@ -68,7 +68,7 @@ def test_every_tensor_of_the_official_file_has_its_place_in_transformers_sam3(tm
     assert len(names) == 1465
     stored = {key: FileTensor(tmp_path, "F32", shape, 0, contiguous(shape)) for key, shape in names.items()}
     form = key_map.recognise(names, KEYS)
-    assert form.title == "official SAM 3, sam3.pt" and key_map.other_model(names, KEYS) is None
+    assert form.title == "official SAM 3 or 3.1" and key_map.other_model(names, KEYS) is None
     renamed = key_map.rename(stored, form, KEYS.tied)
     assert {key: tensor.shape for key, tensor in renamed.tensors.items()} == weights.whole_model({"model_type": "sam3"})
     assert renamed.unknown == ()
@@ -98,7 +98,7 @@ def test_sam3_pt_is_the_model_that_it_was_made_of(folder, config, state):
     for tensors in (state, loaded):
         model = modeling().Sam3Model(sam3_config(config)).eval()
         model.load_state_dict(tensors)
-        size = FAMILY.static_dims(config)["image_size"]
+        size = FAMILY.static_dims(config)["image_height"]
         torch.manual_seed(0)
         with torch.no_grad():
             outputs.append(
@@ -119,6 +119,30 @@ def test_sam3_pt_and_safetensors_of_the_same_weights_have_one_inventory(folder, 
     assert weights.inventory(PATH, config, folder / "sam3.pt") == ours
     tensors = weights.load("decoder", PATH, config, folder / "sam3.pt", ours["decoder"])
     assert set(tensors) == set(ours["decoder"])
+
+
+def test_of_sam_3_1_the_detector_is_loaded_and_its_tracker_named_as_left_out(state, config, tmp_path, folder, caplog):
+    torch.save(to_official_3_1(state), tmp_path / "sam3.1_multiplex.pt")
+    listed = weights.inventory(PATH, config, tmp_path / "sam3.1_multiplex.pt")
+    assert listed == weights.inventory(PATH, config, folder / "sam3.pt")
+    with caplog.at_level("INFO"):
+        facts = weights.describe(PATH, tmp_path / "sam3.1_multiplex.pt")
+    parts = {"tracker.model.*, no part of this model": 6, "the tracker's neck": 12, "point prompts": 6}
+    assert facts["left_out_parts"] == parts
+    assert "left out 6 tensors: tracker.model.*, no part of this model" in caplog.text
+    described = describe(tmp_path)
+    assert described["left_out_parts"] == parts and described["unexpected"] == 0
+
+
+def test_sam_3_1_is_loaded_strictly(state, config, tmp_path):
+    damaged = to_official_3_1(state)
+    del damaged["detector.dot_prod_scoring.hs_proj.weight"]
+    damaged["detector.backbone.vision_backbone.other_convs.0.conv_1x1.bias"] = torch.ones(3)
+    torch.save(damaged, tmp_path / "odd.pt")
+    with pytest.raises(BuildError) as caught:
+        weights.inventory(PATH, config, tmp_path / "odd.pt")
+    assert "missing: dot_product_scoring.query_proj.weight" in str(caught.value)
+    assert "unexpected: detector.backbone.vision_backbone.other_convs.0.conv_1x1.bias" in str(caught.value)
 
 
 @pytest.mark.parametrize("prefix", ["detector.", ""])
@@ -157,7 +181,7 @@ def test_what_lacks_what_is_too_many_and_what_has_the_wrong_shape_is_listed_by_k
         weights.inventory(PATH, config, tmp_path / "half_matching.pt")
     attention = "detr_encoder.layers.0.self_attn"
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith("half_matching.pt (official SAM 3, sam3.pt) does not hold the weights of")
+    assert lines[0].startswith("half_matching.pt (official SAM 3 or 3.1) does not hold the weights of")
     assert "  missing: dot_product_scoring.query_proj.weight [64, 64]" in lines
     assert f"  missing: {attention}.q_proj.bias [64]" in lines
     assert f"  shape: {attention}.v_proj.weight (of {key}) is [64, 63], the config asks for [64, 64]" in lines
@@ -175,7 +199,6 @@ def test_what_lacks_what_is_too_many_and_what_has_the_wrong_shape_is_listed_by_k
 @pytest.mark.parametrize(
     ("keys", "what"),
     [
-        (["detector.backbone.vision_backbone.trunk.pos_embed", "tracker.model.x"], "SAM 3.1"),
         (["detector.backbone.vision_backbone.trunk.model.backbone.model.features.0.c.weight"], "EfficientSAM3"),
         (["image_encoder.trunk.pos_embed", "memory_attention.layers.0.norm1.weight"], "SAM 2"),
         (["image_encoder.trunk.body.layer0.weight", "sam_mask_decoder.x"], "EdgeTAM"),
@@ -184,6 +207,7 @@ def test_what_lacks_what_is_too_many_and_what_has_the_wrong_shape_is_listed_by_k
         (["detector_model.text_encoder.layers.0.fc1.weight"], "SAM 3 LiteText"),
         (["base_model.model.detr_encoder.layers.0.lora_A.weight"], "LoRA"),
         (["tracker.maskmem_tpos_enc"], "no tensor of SAM 3's image model: its names are tracker.maskmem_tpos_enc.*"),
+        (["tracker.model.no_obj_ptr"], "no tensor of SAM 3's image model: its names are tracker.model.*"),
     ],
 )
 def test_another_model_is_refused_by_what_it_is(keys, what, tmp_path, config):
@@ -252,7 +276,7 @@ def test_a_pt_that_is_no_state_dict_is_refused_without_running_it(content, says,
 def test_a_checkpoint_is_described_by_component(folder, shards, config, tmp_path):
     listed = weights.inventory(PATH, config, folder / "model.safetensors")
     several, metas = describe(shards), describe(folder / "sam3.pt")
-    assert several["format"] == "transformers' Sam3Model" and metas["format"] == "official SAM 3, sam3.pt"
+    assert several["format"] == "transformers' Sam3Model" and metas["format"] == "official SAM 3 or 3.1"
     assert several["components"] == metas["components"] == describe(folder)["components"]
     assert set(several["components"]) == set(listed)
     text = several["components"]["text_encoder"]
@@ -267,7 +291,7 @@ def test_a_checkpoint_is_described_by_component(folder, shards, config, tmp_path
     (tmp_path / "none").mkdir()
     torch.save({"tracker.model.x": torch.ones(2)}, tmp_path / "other.pt")
     for path, says in (
-        (tmp_path / "other.pt", "other.pt holds SAM 3.1"),
+        (tmp_path / "other.pt", "other.pt holds no tensor of SAM 3's image model: its names are tracker.model.*"),
         (tmp_path / "none", "holds none of model.safetensors"),
     ):
         with pytest.raises(BuildError, match=says):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import transformers_code
 from build_space import ROOT
 from PIL import Image
 from torch.nn.functional import interpolate
@@ -39,22 +37,13 @@ def outputs(queries: int = 12, side: int = 48, presence: float = 3.0) -> dict[st
 
 
 def transformers_finds(given: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Run transformers' own code, cut out of its file: to import that whole file takes torchvision."""
-    package = importlib.util.find_spec("transformers")
-    assert package and package.origin
-    file = Path(package.origin).parent / "models" / "sam3" / "image_processing_sam3.py"
-    wanted = ("_scale_boxes", "post_process_instance_segmentation")
-    nodes = ast.walk(ast.parse(file.read_text()))
-    functions = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name in wanted]
-    assert len(functions) == len(wanted)
-    for function in functions:
-        function.returns = None
-        for argument in function.args.args:
-            argument.annotation = None
-    theirs: dict[str, object] = {"torch": torch}
-    exec(compile(ast.Module(functions, []), str(file), "exec"), theirs)
+    """Run transformers' own code."""
+    names = ("_scale_boxes", "post_process_instance_segmentation")
+    used: dict[str, object] = {"torch": torch}
+    used |= transformers_code.cut("models/sam3/image_processing_sam3.py", names[:1], used)
+    finds = transformers_code.cut("models/sam3/image_processing_sam3.py", names, used)[names[1]]
     whole = SimpleNamespace(**{name: torch.from_numpy(array)[None] for name, array in given.items()})
-    (found,) = theirs["post_process_instance_segmentation"](None, whole, threshold=0.5, target_sizes=[size])
+    (found,) = finds(None, whole, threshold=0.5, target_sizes=[size])  # type: ignore[misc]
     return {name: tensor.numpy() for name, tensor in found.items()}
 
 

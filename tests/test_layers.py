@@ -260,7 +260,7 @@ def declared(*extras: str) -> set[str]:
 @pytest.mark.parametrize(
     ("place", "extras"),
     [
-        ("sam3_build", ("build", "openvino", "video")),
+        ("sam3_build", ("build", "openvino", "supervision", "video")),
         ("dodo.py", ("build",)),
         ("manifests", ()),
         ("docs", ()),

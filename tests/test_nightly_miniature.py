@@ -1,4 +1,4 @@
-"""The default manifest, for real: what verify, publish and nightly do without a GPU, as the README says."""
+"""The default manifest, for real: what verify, publish and nightly do without a GPU, as docs/publishing.md says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from build_space import ROOT
 
 from sam3_build.execution.session import this_gpu
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "publishing.md").read_text()
 
 
 def doit(*words: str) -> subprocess.CompletedProcess[str]:
@@ -26,7 +26,7 @@ def test_without_a_gpu_verify_ends_well_publish_refuses_the_engines_and_the_nigh
     built = doit("build", "verify")
     assert built.returncode == 0, built.stdout
     assert re.search(r"\d+ passed, 0 failed, \d+ not run", built.stdout)
-    printed = README.partition("## Publish\n")[2].partition("```\n")[2].partition("```")[0]
+    printed = PAGE.partition("```\n")[2].partition("```")[0]
     first, again = doit("publish"), doit("publish")
     assert (first.returncode, again.returncode) == (1, 1), first.stdout
     for run in (first, again):

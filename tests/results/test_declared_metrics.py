@@ -20,9 +20,9 @@ KINDS = [registry.result(name) for name in registry.names("results")]
 
 
 def documented() -> list[dict[str, tuple[str, str]]]:
-    """Return the tables of the README: gate -> what is asked of FP32 and of reduced precision, as people write it."""
+    """Return the tables of docs/verification.md: gate -> asked of FP32 and of reduced precision, as written."""
     tables = re.findall(
-        r"^\| gate \| FP32 \| reduced .*\n\|[-|]+\n((?:\|.*\n)+)", (ROOT / "README.md").read_text(), re.M
+        r"^\| gate \| FP32 \| reduced .*\n\|[-|]+\n((?:\|.*\n)+)", (ROOT / "docs" / "verification.md").read_text(), re.M
     )
     lines = [[re.split(r" *\| *", line.strip("| ")) for line in table.splitlines()] for table in tables]
     return [
@@ -36,7 +36,7 @@ def shown(metric: Metric, threshold: float | tuple[float, float] | None) -> str:
     return said.removeprefix("<= ") if threshold == 0 else said
 
 
-def test_the_readme_lists_the_gates_of_every_kind_of_result_as_they_are_declared() -> None:
+def test_the_page_lists_the_gates_of_every_kind_of_result_as_they_are_declared() -> None:
     declared = [{m.name: (shown(m, m.exact), shown(m, m.reduced)) for m in kind.metrics} for kind in KINDS]
     assert sorted(documented(), key=str) == sorted(declared, key=str)
 

@@ -92,9 +92,9 @@ def test_a_word_that_the_tokenizer_lacks_is_an_error_that_suggests_another():
         tokenize("red cirle", TOKENIZER, 32)
 
 
-def test_what_the_readme_and_the_card_say_of_words_is_so():
-    readme, card = (ROOT / "README.md").read_text(), (ROOT / "manifests/sam3_mini/README.md").read_text()
-    known = re.search(r"knows the words (.*?), and drawn.*a word that its tokenizer lacks is refused", readme, re.S)
+def test_what_the_page_and_the_card_say_of_words_is_so():
+    page, card = (ROOT / "docs/models/sam3_image.md").read_text(), (ROOT / "manifests/sam3_mini/README.md").read_text()
+    known = re.search(r"knows the words (.*?), and drawn.*a word that its tokenizer lacks\sis refused", page, re.S)
     listed = re.search(r"Words: (.*?)\. The tokenizer knows more words.*?: (.*?) mean nothing", card, re.S)
     assert known and listed and 'Any other word ("dog") is refused' in card
     words = [re.findall(r"\w+", text.replace(" and ", " ")) for text in (known[1], *listed.groups())]

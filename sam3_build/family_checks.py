@@ -45,7 +45,10 @@ def _names(layout: Layout) -> Iterator[str]:
 
 
 def _rows(component: ComponentSpec, layout: Layout) -> Iterator[str]:
-    """Yield what is wrong with a declared dim of rows: rows are fed in groups, and outputs joined along it."""
+    """Yield what is wrong with a declared dim of rows: rows are fed in groups, and outputs joined along it.
+
+    An output without any open dim, such as a table, is the same for all rows.
+    """
     dim = component.row_dim
     if dim is None:
         return
@@ -55,7 +58,7 @@ def _rows(component: ComponentSpec, layout: Layout) -> Iterator[str]:
     elif dim not in component.symbolic_dims:
         yield f"{where} stands in none of its inputs{did_you_mean(dim, component.symbolic_dims)}"
     for tensor in component.outputs:
-        if dim not in tensor.dims:
+        if dim not in tensor.dims and set(tensor.dims) & set(layout.dynamic_dims):
             yield f"{where} does not stand in output {tensor.name}, so that its rows cannot be joined"
 
 

@@ -54,7 +54,7 @@ class TensorSpec:
 class ComponentSpec:
     """One exported network: its tensors in order, the checkpoint prefixes it owns, and the nodes that stay FP32.
 
-    `row_dim` is the open dim whose rows do not depend on each other, where it is not the first dim of all outputs.
+    `row_dim` is the dim of independent rows, where it is not the first of all outputs; those without are alike for all.
     `fp32_nodes` are `fnmatch` patterns on node names (coordinate arithmetic) that every reduced precision keeps.
     `networks` maps a reference to what the family's `modules.py` calls the network that feeds itself that way; empty
     where the reference is a matter of feeding alone, and the network bears the component's name.

@@ -90,7 +90,11 @@ def test_rows_a_step_per_frame_and_names_of_a_plan_are_held_against_what_can_be_
 
     encoder = ComponentSpec("encoder", (tensor("images", "batch"),), (tensor("features", "batch"),), ())
     decoder = ComponentSpec(
-        "samples", (tensor("features", "batch"),), (tensor("masks", "rows"), tensor("all", 1)), (), row_dim="rows"
+        "samples",
+        (tensor("features", "batch"),),
+        (tensor("masks", "rows"), tensor("all", "batch"), tensor("table", 1)),
+        (),
+        row_dim="rows",
     )
     steps = (Step("encoder", per=Per.FRAME), Step("samples", (Feed("features", (("encoder", "features"),)),)))
     twice = Loop("track", ("encoder",), ())

@@ -81,10 +81,12 @@ def _of_component(model: ResolvedModel, resolved: ResolvedPrecision, recording: 
 
 
 def _gates(resolved: ResolvedPrecision) -> dict[str, tuple[Gate, ...]]:
-    """Return the gates of each output, and of the types."""
-    precision, tolerances = resolved.recipe.name, resolved.tolerances
-    outputs = resolved.component.spec.outputs
-    gates = {t.name: gates_for(precision, t.dtype, tolerances.get(t.name, {})) for t in outputs}
+    """Return the gates of each output, and of the types. An output that is the same for all rows has none of these."""
+    precision, tolerances, component = resolved.recipe.name, resolved.tolerances, resolved.component
+    gates = {t.name: gates_for(precision, t.dtype, tolerances.get(t.name, {})) for t in component.spec.outputs}
+    if component.row_dim:
+        rowless = gates.keys() - component.row_axes.keys()
+        gates |= {name: tuple(gate for gate in gates[name] if gate.metric != "rows") for name in rowless}
     return {**gates, TYPES: type_gates(precision)}
 
 

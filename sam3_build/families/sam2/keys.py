@@ -1,0 +1,147 @@
+"""The checkpoints that this family reads: how their tensors are named, and by which names other models are known.
+
+Two ways to name the same tensors: transformers' Sam2VideoModel, and Meta's sam2.1_hiera_*.pt.
+"""
+
+from __future__ import annotations
+
+from sam3_build.family_code import Format, KeyTables, Reshape, Section
+
+NORMS = (r"\bnorm(\d)\.", r"layer_norm\1.")
+PERCEPTRON = (
+    (r"\blayers\.2\.", "proj_out."),
+    (r"\blayers\.0\.", "proj_in."),
+    (r"\blayers\.1\.", "layers.0."),
+)
+HEADS = r"^(output_hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head)\.layers\."
+
+# Meta's beginning, our beginning, and what else differs behind it.
+SECTIONS = (
+    Section(
+        "image_encoder.trunk.",
+        "vision_encoder.backbone.",
+        (
+            (r"^patch_embed\.proj\.", "patch_embed.projection."),
+            NORMS,
+            (r"\bmlp\.layers\.0\.", "mlp.proj_in."),
+            (r"\bmlp\.layers\.1\.", "mlp.proj_out."),
+        ),
+    ),
+    Section("image_encoder.neck.convs.", "vision_encoder.neck.convs.", ((r"^(\d+)\.conv\.", r"\1."),)),
+    Section(
+        "sam_prompt_encoder.mask_downscaling.",
+        "prompt_encoder.mask_embed.",
+        (
+            (r"^0\.", "conv1."),
+            (r"^1\.", "layer_norm1."),
+            (r"^3\.", "conv2."),
+            (r"^4\.", "layer_norm2."),
+            (r"^6\.", "conv3."),
+        ),
+    ),
+    Section("sam_prompt_encoder.point_embeddings.", "prompt_encoder.point_embed."),
+    Section(
+        "sam_prompt_encoder.",
+        "prompt_encoder.",
+        ((r"^pe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),),
+    ),
+    Section(
+        "sam_mask_decoder.",
+        "mask_decoder.",
+        (
+            (r"^output_upscaling\.0\.", "upscale_conv1."),
+            (r"^output_upscaling\.1\.", "upscale_layer_norm."),
+            (r"^output_upscaling\.3\.", "upscale_conv2."),
+            (r"\bnorm_final_attn\.", "layer_norm_final_attn."),
+            NORMS,
+            (r"\bmlp\.layers\.0\.", "mlp.proj_in."),
+            (r"\bmlp\.layers\.1\.", "mlp.proj_out."),
+            (r"\bout_proj\.", "o_proj."),
+            (HEADS + r"2\.", r"\1.proj_out."),
+            (HEADS + r"0\.", r"\1.proj_in."),
+            (HEADS + r"1\.", r"\1.layers.0."),
+        ),
+    ),
+    Section(
+        "memory_attention.", "memory_attention.", (NORMS, (r"^norm\.", "layer_norm."), (r"\bout_proj\.", "o_proj."))
+    ),
+    Section(
+        "memory_encoder.mask_downsampler.encoder.",
+        "memory_encoder.mask_downsampler.",
+        (
+            (r"^12\.", "final_conv."),
+            *((rf"^{3 * i}\.", f"layers.{i}.conv.") for i in range(4)),
+            *((rf"^{3 * i + 1}\.", f"layers.{i}.layer_norm.") for i in range(4)),
+        ),
+    ),
+    Section("memory_encoder.pix_feat_proj.", "memory_encoder.feature_projection."),
+    Section("memory_encoder.out_proj.", "memory_encoder.projection."),
+    Section(
+        "memory_encoder.fuser.layers.",
+        "memory_encoder.memory_fuser.layers.",
+        (
+            (r"\bgamma$", "scale"),
+            (r"\bdwconv\.", "depthwise_conv."),
+            (r"\bnorm\.", "layer_norm."),
+            (r"\bpwconv(\d)\.", r"pointwise_conv\1."),
+        ),
+    ),
+    Section("obj_ptr_proj.", "object_pointer_proj.", PERCEPTRON),
+    Section("obj_ptr_tpos_proj.", "temporal_positional_encoding_projection_layer."),
+    Section("mask_downsample.", "mask_downsample."),
+    Section("maskmem_tpos_enc", "memory_temporal_positional_encoding"),
+    Section("no_mem_embed", "no_memory_embedding"),
+    Section("no_mem_pos_enc", "no_memory_positional_encoding"),
+    Section("no_obj_ptr", "no_object_pointer"),
+    Section("no_obj_embed_spatial", "occlusion_spatial_embedding_parameter"),
+)
+
+# What four labels of points add to them: one tensor in transformers, four in Meta's files and in our modules.
+LABELS = tuple(f"prompt_encoder.point_embed.{label}.weight" for label in range(4))
+
+FORMATS = (
+    Format(
+        "transformers' Sam2VideoModel",
+        roots=(
+            "vision_encoder.",
+            "prompt_encoder.",
+            "mask_decoder.",
+            "memory_attention.",
+            "memory_encoder.",
+            "object_pointer_proj.",
+            "shared_image_embedding.",
+            "mask_downsample.",
+            "temporal_positional_encoding_projection_layer.",
+            "memory_temporal_positional_encoding",
+            "no_memory_",
+            "no_object_pointer",
+            "occlusion_spatial_embedding_parameter",
+        ),
+        reshaped={"prompt_encoder.point_embed.weight": Reshape(parts=LABELS)},
+    ),
+    Format(
+        "official SAM 2.1, sam2.1_hiera_*.pt",
+        roots=tuple(dict.fromkeys(section.theirs.partition(".")[0] for section in SECTIONS)),
+        sections=SECTIONS,
+    ),
+)
+
+# What a file is when a key of it matches: first come, first served.
+OTHER_MODELS = (
+    ("EdgeTAM", r"(.*\.)?image_encoder\.trunk\.body\.|vision_encoder\.backbone\.timm_model\.|spatial_perceiver\."),
+    ("SAM 3", r"(.*\.)?backbone\.vision_backbone\.|detector(_model)?\.|detr_(en|de)coder\."),
+    ("the tracker of SAM 3 alone", r"(.*\.)?tracker_neck\.|vision_encoder\.backbone\.layers\."),
+    ("SAM (the first) or MobileSAM", r"(model\.)?image_encoder\.(blocks|patch_embed|layers)\."),
+    ("SAM (the first), transformers'", r"vision_encoder\.(layers|patch_embed)\."),
+)
+
+KEYS = KeyTables(
+    model="SAM 2.1",
+    whole="transformers' Sam2VideoModel",
+    formats=FORMATS,
+    other_models=OTHER_MODELS,
+    # transformers keeps the frequencies of points and of the picture's positions apart; in Meta's code they are one.
+    tied={"shared_image_embedding.positional_embedding": "prompt_encoder.shared_embedding.positional_embedding"},
+    # Else the head says of every object that it is hidden, or of one and not of the other by a rounding.
+    scales=(("mask_decoder.pred_obj_score_head.proj_out.bias", (3.0, 0.1)),),
+)

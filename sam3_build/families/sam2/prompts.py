@@ -1,0 +1,187 @@
+"""Takes pictures and clips with prompts on them, returns the inputs of networks. No torch.
+
+Conventions of SAM 2: a picture is squashed to the network's square, bilinearly, and a frame of a clip bicubically;
+points and corners of boxes are in its pixels, labelled 1 and 0, 2 and 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build.documents import value_of
+from sam3_build.errors import BuildError, InputError, Keys
+from sam3_build.families.sam2.config import static_dims
+from sam3_build.families.sam2.family import FAMILY, ClipPrompts, ObjectPrompt
+from sam3_build.params import SampleParams
+from sam3_build.pipeline import images, interactive
+from sam3_build.pipeline.cases import Case, PromptRequest
+from sam3_build.pipeline.clips import Clip
+from sam3_build.pipeline.interactive import ObjectPrompts
+from sam3_build.spec import Json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    Array = NDArray[np.generic]
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def make_cases(request: PromptRequest) -> Iterator[Case]:
+    """Yield the cases of `family.case_shapes` as arrays; of a clip, also its objects in another order.
+
+    InputError when `problems` finds any.
+    """
+    numbered = [(request.pipeline, sample) for sample in request.samples]
+    if faults := problems(numbered, None, request.files, request.config):
+        raise InputError(faults)
+    return _clips(request) if request.pipeline == "video" else _pictures(request)
+
+
+def _pictures(request: PromptRequest) -> Iterator[Case]:
+    for i, sample in enumerate(request.samples):
+        picture = images.read(request.files[sample.pictures[0]])
+        size, prompts = (picture.height, picture.width), value_of(ObjectPrompts, sample.prompts)
+        arrays = {**picture_arrays(picture, request.config), **prompt_arrays(request, [prompts], size)}
+        yield Case(f"sample{sample.number}", (i,), arrays)
+
+
+def _clips(request: PromptRequest) -> Iterator[Case]:
+    cut = FAMILY.laid_out(request.layout)
+    (pixels,) = (tensor.name for tensor in cut.component(cut.pipeline("video").steps[0].components[0]).inputs)
+    side = static_dims(request.config)["image_size"]
+    for i, sample in enumerate(request.samples):
+        clip, name = Clip.of(sample, request.files), f"clip{sample.number}"
+        first = clip[0]
+        yield Case(
+            name=f"{name}.reordered" if sample.is_reordered else name,
+            samples=(i,),
+            arrays=frame_arrays(asked_of(sample), request.files, (first.height, first.width), side),
+            frames=({pixels: images.frame_input(frame, (side, side), MEAN, STD)[None]} for frame in clip),
+            like=name if sample.is_reordered else "",
+        )
+
+
+# ------------------------------------------------------------------ pictures
+
+
+def picture_arrays(picture: Image.Image, config: Mapping[str, Json]) -> dict[str, Array]:
+    """Return what a picture alone gives: pixel_values [1, 3, size, size] float32."""
+    side = static_dims(config)["image_size"]
+    return {"pixel_values": images.network_input(picture, (side, side), MEAN, STD)[None]}
+
+
+def prompt_arrays(request: PromptRequest, prompts: Sequence[object], size: tuple[int, int]) -> dict[str, Array]:
+    """Return what prompts on one picture give, a row for each. BuildError when one is wrong.
+
+    request: without samples; prompts: ObjectPrompts; size: height and width of the picture
+    One point alone may mean several objects: of these the best mask is taken.
+    """
+    import numpy as np
+
+    asked = [prompt for prompt in prompts if isinstance(prompt, ObjectPrompts)]
+    for prompt in asked:
+        interactive.check(prompt, size)
+    dims = static_dims(request.config)
+    side, scale = dims["grid_4"], (dims["image_size"] / size[1], dims["image_size"] / size[0])
+    clicks = [interactive.clicks(prompt) for prompt in asked]
+    rows = [own or [(0.0, 0.0, interactive.NO_POINT)] for own in clicks]
+    points, labels = interactive.click_arrays(rows, [scale] * len(rows))
+    masks = [interactive.mask_of(prompt.mask, request.files, {}, size) for prompt in asked]
+    return {
+        "input_points": points,
+        "input_labels": labels.astype(np.int64),
+        "input_masks": np.stack([interactive.mask_logits(mask, (side, side), side) for mask in masks]),
+        "has_masks": np.array([mask is not None for mask in masks]),
+        "multimask": np.array([len(own) <= 1 for own in clicks]),
+    }
+
+
+# ------------------------------------------------------------------ clips
+
+
+def frame_arrays(
+    prompts: Sequence[ObjectPrompt], files: Mapping[str, Path], size: tuple[int, int], side: int
+) -> dict[str, Array]:
+    """Return prompts on frames as `pipeline/tracking.prompts_of` reads them.
+
+    files: of masks, by role; size: of the frames, height and width; side: of the network's input
+    Prompts of unequal numbers of points are not filled up: a point that is none changes the answer.
+    """
+    import numpy as np
+
+    clicks = [interactive.clicks(prompt) for prompt in prompts]
+    points = np.array([click for own in clicks for click in own], np.float64).reshape(-1, 3)
+    masks = {i: interactive.mask_of(prompt.mask, files, {}, size) for i, prompt in enumerate(prompts) if prompt.mask}
+    height, width = size
+    arrays: dict[str, Array] = {
+        "prompt_frames": np.array([prompt.frame for prompt in prompts], np.int64),
+        "prompt_objects": np.array([prompt.object for prompt in prompts], np.int64),
+        "prompt_counts": np.array([len(own) for own in clicks], np.int64),
+        "point_coords": (points[:, :2] * (side / width, side / height)).astype(np.float32),
+        "point_labels": points[:, 2].astype(np.float32),
+    }
+    if masks:
+        squashed = [_squashed(mask, side) for mask in masks.values() if mask is not None]
+        arrays |= {"prompt_masks": np.stack(squashed), "masked_prompts": np.array(list(masks), np.int64)}
+    return arrays
+
+
+def _squashed(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
+    """Return [side, side] float32, 1 where at least half of what a pixel stands for is inside."""
+    import numpy as np
+    from PIL import Image
+
+    share = Image.fromarray(mask.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
+    return (np.asarray(share) >= 0.5).astype(np.float32)
+
+
+def asked_of(sample: SampleParams) -> Sequence[ObjectPrompt]:
+    """Return the prompts of a clip, of either layout."""
+    return value_of(ClipPrompts, sample.prompts).prompts
+
+
+# ------------------------------------------------------------------ what is wrong
+
+
+def problems(
+    samples: Sequence[tuple[str, SampleParams]],
+    tokenizer: Path | None,
+    files: Mapping[str, Path],
+    config: Mapping[str, Json] | None,
+) -> list[tuple[Keys, str]]:
+    """Return all that is wrong with pictures, clips and what is asked of them, and where."""
+    faults = interactive.problems([sample for pipeline, sample in samples if pipeline != "video"], files)
+    for sample in (sample for pipeline, sample in samples if pipeline == "video"):
+        at: Keys = ("samples", sample.number)
+        sizes: set[tuple[int, int]] = set()
+        with _collecting(faults, *at, "video"):
+            sizes = {(frame.height, frame.width) for frame in Clip.of(sample, files)}
+            if len(sizes) > 1:
+                shown = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))
+                raise BuildError(f"has frames of several sizes: {shown}; a clip has one")
+        for i, prompt in enumerate(asked_of(sample)):
+            with _collecting(faults, *at, "prompts", i):
+                for size in sizes:
+                    interactive.check(prompt, size, "its frame")
+                    mask = interactive.mask_of(prompt.mask, files, {}, size)
+                    if mask is not None and not mask.any():
+                        raise BuildError(f"{files[str(prompt.mask)].name} is black: it marks no object")
+                if prompt.mask and (prompt.points or prompt.boxes):
+                    raise BuildError(
+                        "has a mask, and points or a box beside it; a mask on a frame is the answer itself"
+                    )
+    return faults
+
+
+@contextmanager
+def _collecting(faults: list[tuple[Keys, str]], *keys: str | int) -> Iterator[None]:
+    try:
+        yield
+    except (BuildError, OSError) as error:
+        faults.append((keys, str(error)))

@@ -1,0 +1,97 @@
+"""The layout `predictor` follows objects as transformers' Sam2VideoModel does, and as Meta's predictor did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import predictor
+import pytest
+import torch
+
+from sam3_build.pipeline import tracking
+from sam3_build.pipeline.interactive import clicks
+
+# Of logits whose deviation is about 1. FP32 sums in another order, over five frames.
+LARGEST = 1e-3
+
+RECORDED = Path(__file__).parents[2] / "recorded" / "sam2" / "meta.npz"
+
+
+@pytest.fixture(scope="module")
+def run():
+    torch.set_num_threads(1)
+    return predictor.networks()
+
+
+@pytest.fixture(scope="module")
+def frames(run):
+    return predictor.encoded(run)
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    """Return transformers' model with the same weights."""
+    from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoModel
+
+    model = Sam2VideoModel(predictor.CODE.modules.sam2_config(predictor.config())).eval()
+    own = {name: tensor for tensors in predictor.tensors().values() for name, tensor in tensors.items()}
+    labels = [name for name in own if ".point_embed." in name]
+    own |= {"prompt_encoder.point_embed.weight": torch.cat([own.pop(name) for name in labels])}
+    missing, unexpected = model.load_state_dict(own, strict=False)
+    assert (set(missing), unexpected) == ({"no_memory_positional_encoding"}, [])
+    return model
+
+
+def followed_by_transformers(model, prompts):
+    """Return mask logits [frames, objects, h, w]; each call of its session has one object, as its batches go wrong."""
+    from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
+
+    frames = torch.from_numpy(np.concatenate(predictor.pixels()))
+    session = Sam2VideoInferenceSession(frames, video_height=120, video_width=160, dtype=torch.float32)
+    side = predictor.config()["image_size"]
+    scale = torch.tensor([side / 160, side / 120])
+    for prompt in prompts:
+        index = session.obj_id_to_idx(prompt.object)
+        asked = torch.tensor(clicks(prompt))
+        points, labels = asked[:, :2] * scale, asked[:, 2].int()
+        inputs = {"point_coords": points[None, None], "point_labels": labels[None, None]}
+        session.add_point_inputs(index, prompt.frame, inputs)
+        session.obj_with_new_inputs = [prompt.object]
+        with torch.no_grad():
+            model(session, frame_idx=prompt.frame)
+    masks = {}
+    with torch.no_grad():
+        for output in model.propagate_in_video_iterator(session):
+            masks[output.frame_idx] = output.pred_masks[:, 0].numpy()
+    return masks
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("case", ["points", "box", "several_frames"])
+def test_masks_are_those_of_transformers_where_neither_rounds_memories(
+    case, run, frames, transformers, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tracking, "bfloat16", lambda values: values.astype(np.float32))
+    monkeypatch.setattr(torch, "bfloat16", torch.float32)
+    prompts = predictor.PROMPTS[case]
+    found = tracking.track(run, predictor.given(prompts, tmp_path), frames)
+    expected = followed_by_transformers(transformers, prompts)
+    assert (found["visible"][min(expected) :] > 0).all(), "hidden objects would pass any comparison"
+    apart = {frame: np.abs(found["masks"][frame] - masks).max() for frame, masks in expected.items()}
+    assert len(apart) == len(frames) - min(p.frame for p in prompts) and max(apart.values()) <= LARGEST, apart
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("case", predictor.PROMPTS)
+def test_a_clip_is_followed_as_metas_predictor_follows_it(case, run, frames, tmp_path):
+    prompts = predictor.PROMPTS[case]
+    found = tracking.track(run, predictor.given(prompts, tmp_path), frames)
+    with np.load(RECORDED) as recorded:
+        expected = recorded[f"{case}/masks"]
+    masks = found["masks"][len(frames) - len(expected) :, ..., ::2, ::2]
+    assert masks.shape == expected.shape
+    ious = (np.minimum(masks > 0, expected > 0).sum((2, 3))) / np.maximum(masks > 0, expected > 0).sum((2, 3))
+    apart = np.abs(masks - expected).max((1, 2, 3))
+    # A pixel of so small a mask is more than a thousandth of it.
+    assert apart.max() <= LARGEST and ious.min() >= 0.995, (apart, ious)

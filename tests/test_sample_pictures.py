@@ -12,21 +12,24 @@ from sam3_build.pipeline.prompts import boxes_of
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "manifests" / "samples"
+DRAWN = ("scene*.png", "clip/*", "masks/*")
 BLUE = (50, 80, 200)
 
 
 def test_redrawing_gives_the_same_pixels(tmp_path: Path) -> None:
     runpy.run_path(str(SAMPLES / "draw.py"))["main"](tmp_path)
-    drawn = sorted(tmp_path.iterdir())
-    assert [p.name for p in drawn] == sorted(p.name for p in SAMPLES.glob("scene*.png"))
+    drawn = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.png"))
+    own = [path for glob in DRAWN for path in SAMPLES.glob(glob)]
+    assert drawn == sorted(path.relative_to(SAMPLES) for path in own)
     for path in drawn:
-        with Image.open(path) as again, Image.open(SAMPLES / path.name) as shipped:
-            assert (again.mode, again.size) == (shipped.mode, shipped.size) == ("RGB", shipped.size)
-            assert again.tobytes() == shipped.tobytes(), path.name
+        with Image.open(tmp_path / path) as again, Image.open(SAMPLES / path) as shipped:
+            mode = "L" if path.parent.name == "masks" else "RGB"
+            assert (again.mode, again.size) == (shipped.mode, shipped.size) == (mode, shipped.size)
+            assert again.tobytes() == shipped.tobytes(), path
 
 
 def test_pictures_are_small() -> None:
-    assert sum(p.stat().st_size for p in SAMPLES.glob("scene*.png")) < 32_000
+    assert sum(p.stat().st_size for glob in DRAWN for p in SAMPLES.glob(glob)) < 48_000
 
 
 def test_the_box_of_the_manifest_lies_on_the_blue_circle() -> None:

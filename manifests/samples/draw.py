@@ -64,6 +64,19 @@ SCENES = {
 }
 
 
+def clip(frame: int) -> Scene:
+    """Return a frame of the clip: a star goes right, and a circle goes down behind a square that stays."""
+    shapes = (
+        Shape("star", YELLOW, 10 + 6 * frame, 24, 40, 40),
+        Shape("circle", RED, 82, 20 + 12 * frame, 34, 34),
+        Shape("square", BLUE, 74, 84, 50, 24),
+    )
+    return Scene(160, 120, 3, shapes)
+
+
+FRAMES = 5
+
+
 def draw(scene: Scene) -> bytes:
     """Return the pixels of `scene`: rows of RGB bytes."""
     background = _background(scene)
@@ -83,6 +96,17 @@ def draw(scene: Scene) -> bytes:
                     colour = tuple((under * (4 - covered) + over * covered) // 4 for under, over in pairs)
             pixels += bytes(colour)
     return bytes(pixels)
+
+
+def mask(scene: Scene, shape: Shape) -> bytes:
+    """Return where in `scene` a shape would be seen alone: rows of grey bytes, 255 inside."""
+    inside = _inside(shape.kind)
+    centres = (
+        ((x + 0.5 - shape.x) / shape.w * 2 - 1, (y + 0.5 - shape.y) / shape.h * 2 - 1)
+        for y in range(scene.height)
+        for x in range(scene.width)
+    )
+    return bytes(255 * (abs(x) <= 1 and abs(y) <= 1 and inside(x, y)) for x, y in centres)
 
 
 def _background(scene: Scene) -> Callable[[int, int], tuple[int, ...]]:
@@ -125,10 +149,16 @@ def _inside(kind: str) -> Callable[[float, float], bool]:
 
 
 def main(folder: Path) -> None:
-    """Write `<scene>.png` for every scene into `folder`."""
+    """Write `<scene>.png` for every scene into `folder`, frames of the clip into `clip`, masks of both into `masks`."""
     from PIL import Image
 
-    for name, scene in SCENES.items():
+    for name in ("clip", "masks"):
+        (folder / name).mkdir(exist_ok=True)
+    for name, scene in {"star": SCENES["scene1"], "square": clip(1)}.items():
+        pixels = mask(scene, scene.shapes[-1])
+        Image.frombytes("L", (scene.width, scene.height), pixels).save(folder / f"masks/{name}.png", optimize=True)
+    frames = {f"clip/{frame:05}": clip(frame) for frame in range(FRAMES)}
+    for name, scene in (SCENES | frames).items():
         image = Image.frombytes("RGB", (scene.width, scene.height), draw(scene))
         image.save(folder / f"{name}.png", optimize=True)
 

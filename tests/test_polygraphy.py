@@ -90,6 +90,16 @@ TOY = ComponentSpec(
 )
 
 
+def test_what_has_no_rows_is_given_whole_to_each_group() -> None:
+    table = TensorSpec("table", "float32", (3,))
+    spec = ComponentSpec("toy", (*TOY.inputs, table), TOY.outputs, (), row_dim="batch")
+    found: dict[int, Iterations] = {}
+    feed = {"x": np.zeros((2, 4), np.float32), "table": np.arange(3, dtype=np.float32)}
+    profile = {"batch": (1, 1, 1), "length": (1, 4, 4)}
+    assert split(feed, {"y": np.zeros(2)}, spec, (profile,), "batch", found) is None
+    assert [each["table"].tolist() for each in found[0].feeds] == [[0, 1, 2]] * 2
+
+
 def test_a_case_is_split_into_the_rows_that_an_engine_takes_each_with_its_profile() -> None:
     short, long = {"batch": (1, 1, 2), "length": (1, 4, 4)}, {"batch": (1, 1, 1), "length": (5, 6, 8)}
     found: dict[int, Iterations] = {}

@@ -161,12 +161,14 @@ def split(
     groups = profiles.groups(taken, sizes, row_dim)
     if groups is None:
         return profiles.misfit({str(number): p for number, p in enumerate(taken, start=1)}, sizes, row_dim)
+    tensors = (*spec.inputs, *spec.outputs)
+    axes = {t.name: axis for t in tensors if (axis := t.row_axis(row_dim)) is not None}
     for rows in groups:
         whole = len(groups) == 1 and len(rows) == sizes.get(row_dim or "", 1)
         fitting = profiles.first_fit(taken, {**sizes, **({row_dim: len(rows)} if row_dim else {})})
         iterations = into.setdefault(fitting or 0, Iterations())
         for arrays, some in ((feed, iterations.feeds), (expected, iterations.expected)):
-            some.append(arrays if whole else {name: array[list(rows)] for name, array in arrays.items()})
+            some.append(arrays if whole else {n: a.take(rows, axes[n]) if n in axes else a for n, a in arrays.items()})
     return None
 
 

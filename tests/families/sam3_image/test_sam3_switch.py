@@ -49,7 +49,7 @@ def project(tmp_path, state):
 
 
 def doit(project, source, *goals, more="", **environ):
-    """Build goals from a checkpoint and `more` of the manifest; return the actions that were built, or what it said."""
+    """Build goals from a checkpoint, and `more` of the manifest; return the actions built, or what was said."""
     manifest = project / "manifests" / "m.yaml"
     manifest.write_text(f"extends: sam3_mini.yaml\ncheckpoint: {{{source}}}\n{more}")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "SAM3_"))}
@@ -121,7 +121,7 @@ def test_weights_at_the_hub_are_those_of_a_folder_and_are_needed_only_to_build(p
 @pytest.mark.ci
 def test_weights_at_a_url_are_those_of_a_file_and_are_needed_only_to_build(project):
     goal, config = "export:text_encoder", "config: folder/config.json, "
-    assert doit(project, "path: folder", goal) == {"checkpoint", goal}
+    assert doit(project, "path: folder", goal) == {"checkpoint", "samples", goal}
     data = (project / "manifests" / "folder" / "model.safetensors").read_bytes()
     digest = sha256(data).hexdigest()
     home = {"HF_HOME": str(project / "home"), "more": "tokenizer: folder/tokenizer.json\n"}

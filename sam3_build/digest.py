@@ -22,6 +22,7 @@ KEY_VERSION = 1
 
 # What a plug-in declares of itself that changes nothing that is written, by the class of the declaration.
 NO_RECIPE = {
+    "Layout": ("published_as",),
     "ModelFamily": ("licence",),
     "Precision": ("summary", "gates"),
     "ResultKind": ("summary", "metrics"),

@@ -8,6 +8,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("layers",),
     ("documents",),
+    ("actions",),
     ("spec",),
     ("model_format",),
     ("params",),
@@ -63,6 +64,7 @@ RUN_ONLY = frozenset(
 CORE = frozenset(
     {
         "__main__",
+        "actions",
         "commands",
         "diagnose",
         "digest",

@@ -228,6 +228,8 @@ def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
         "store.explain",
         "commands.plan_text",
         "publish.card",
+        "publish.content",
+        "publish.items",
         "publish.lineage",
         "publish.checks",
         "report.html.artifacts",

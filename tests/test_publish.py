@@ -13,7 +13,8 @@ from gpus import READINGS
 from test_device_in_doit import HERE, plug_in
 
 from sam3_build.documents import Params
-from sam3_build.publish.checks import Item, Reason
+from sam3_build.publish.items import Item
+from sam3_build.publish.reasons import Reason
 from sam3_build.publish.targets import _must_go
 from sam3_build.spec import Action
 
@@ -252,7 +253,7 @@ def test_bytes_that_fail_go_even_when_the_list_of_their_digests_does_not_tell_of
 
 
 ITEMS = [
-    Item(component, precision, ("pipeline",), action, action, (), ())
+    Item(component, precision, ("pipeline",), action, action, action, (), ())
     for component in ("encoder", "decoder")
     for precision in ("fp32", "fp16")
     for action in (Action(f"build:{component}.{precision}.ada", "build", Params(), (), ()),)

@@ -260,7 +260,8 @@ def _publishers(session: Session) -> Iterator[Task]:
 
 def _publish(session: Session, targets: list[str]) -> Callable[[], TaskFailed | None]:
     def run() -> TaskFailed | None:
-        from sam3_build.publish.targets import publish, refusal, render
+        from sam3_build.publish.outcome import refusal, render
+        from sam3_build.publish.targets import publish
 
         try:
             done = publish(session, judge(session), targets)

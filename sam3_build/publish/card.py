@@ -33,6 +33,7 @@ class Subject:
     runs_on:  compute capability -> the GPU that ran it there, None where none did; empty when there is no choice
     unrun:    why it is UNVERIFIED, empty when it is not
     has_licence: whether the folder holds the weights' licence
+    notes:    what is to say of the product that the layout is for, in lines
     call:     how doit is called for its manifest, `doit manifest=mine`
     """
 
@@ -52,6 +53,7 @@ class Subject:
     runs_on: Mapping[str, str | None]
     unrun: tuple[str, ...]
     has_licence: bool
+    notes: tuple[str, ...]
     call: str
 
 
@@ -87,6 +89,8 @@ def _lines(s: Subject, manifest: Manifest) -> Iterator[str]:
             ("compute capability", "run there"),
             ((capability, where or f"{UNVERIFIED}: not run") for capability, where in s.runs_on.items()),
         )
+    if s.notes:
+        yield from ("", "## Where it runs", "", *s.notes)
     yield from ("", "## Build it again", "")
     yield from (f"    {s.call} {s.record.action}", f"    {s.call} verify", "")
     yield "with the tools above. An equal key means equal inputs, code and tools; a large engine's bytes may differ all"

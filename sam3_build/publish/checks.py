@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
@@ -19,104 +18,17 @@ from sam3_build.compare.dependencies import Judged
 from sam3_build.compare.judge import Row, Verdict
 from sam3_build.execution.local import readable
 from sam3_build.execution.session import Session
-from sam3_build.manifest.types import Manifest
 from sam3_build.publish import licence, lineage
-from sam3_build.spec import Action, Comparison, Kind, Pipeline
+from sam3_build.publish.deployment import format_of, network_of
+from sam3_build.publish.items import Item, Part
+from sam3_build.publish.reasons import Cause, Reason
+from sam3_build.spec import Comparison, Kind, Pipeline
 from sam3_build.store.objects import Record
 from sam3_build.store.resolve import State
 from sam3_build.store.view import shown_as
 
-
-class Cause(StrEnum):
-    """Why a target is not published, as a night's file has it."""
-
-    MISSING = "missing"
-    UNLICENSED = "no licence"  # whose text must go along
-    BLOCKED = "blocked"
-    FAILED = "failed"
-    NOT_JUDGED = "not judged"  # a comparison that it depends on failed
-    FOREIGN = "foreign"  # made from something else than the manifest says
-    NOT_RUN = "not run"  # this machine cannot run it
-    NOT_MEASURED = "not measured"  # what ran, or would run anywhere, leaves it open: no other machine changes that
-
-    @property
-    def words(self) -> str:
-        """The cause as people read it: what was not measured is not run, either."""
-        return Cause.NOT_RUN if self == Cause.NOT_MEASURED else self
-
-
-# What `allow_unverified` excuses, and nothing else.
-EXCUSABLE = (Cause.NOT_RUN, Cause.NOT_MEASURED)
-
 _MOST_ROWS = 3
 _SHORT = 12
-
-
-@dataclass(frozen=True)
-class Reason:
-    """What stands against publishing a target: its cause, what it is about, and why in words."""
-
-    kind: Cause
-    what: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Item:
-    """One component in one precision for a target.
-
-    pipelines: labels of those that are published and run it
-    source: the action whose files are published; `built` the one that built for the target, the same but for graphs
-    own:   what compares exactly these files; `below`, what those comparisons depend on
-    """
-
-    component: str
-    precision: str
-    pipelines: tuple[str, ...]
-    source: Action
-    built: Action
-    own: Judged
-    below: Judged
-
-    @property
-    def name(self) -> str:
-        """Return what reasons call it: `decoder.fp16`."""
-        return f"{self.component}.{self.precision}"
-
-    @property
-    def together(self) -> tuple[str, ...]:
-        """Return what reasons call its pipelines in its precision: `pipeline.fp16`."""
-        return tuple(f"{label}.{self.precision}" for label in self.pipelines)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return what the reasons that concern it are about: itself, and its pipelines in its precision."""
-        return self.name, *self.together
-
-    @property
-    def is_graph(self) -> bool:
-        """Whether an ONNX graph is what the target runs, and so what is published for it."""
-        return self.source is not self.built
-
-
-@dataclass(frozen=True)
-class ShownFile:
-    """A file as it is published: its name, the file of the object that it is, sha256 (hex) and bytes."""
-
-    name: str
-    source: str
-    sha256: str
-    size: int
-
-
-def shown(item: Item, record: Record) -> tuple[ShownFile, ...]:
-    """Return the files of an item's object that are published, the graph or engine first and then its external data."""
-    names = sorted(record.files, key=lambda name: (name.endswith(".data"), name))
-    paths = {name: path for name in names if (path := shown_as(item.source, name))}
-    return tuple(
-        ShownFile(Path(path).name, name, record.files[name].sha256, record.files[name].size)
-        for name, path in paths.items()
-    )
 
 
 @dataclass(frozen=True)
@@ -125,30 +37,6 @@ class _Lineage:
 
     made_from: frozenset[str]
     broken: tuple[tuple[str, str, str], ...]
-
-
-def pipelines_of(manifest: Manifest) -> tuple[Pipeline, ...]:
-    """Return the pipelines of the layout that a target may have: with samples, or the only ones to run what is built.
-
-    Another one that shares a component with these is one that the manifest does not ask for.
-    """
-    family, built = registry.family(manifest.family).laid_out(manifest.layout), set(manifest.components)
-    sampled = {sample.pipeline for sample in manifest.samples}
-    shown = {name for p in family.pipelines if p.name in sampled for name in p.components}
-    return tuple(p for p in family.pipelines if built & set(p.components) - (set() if p.name in sampled else shown))
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is published of a target or withheld, whatever becomes of the rest: a pipeline in one precision."""
-
-    pipeline: Pipeline
-    precision: str
-
-
-def parts_of(manifest: Manifest, target: str) -> tuple[Part, ...]:
-    """Return the parts of a target: each pipeline in each of its precisions."""
-    return tuple(Part(p, name) for p in pipelines_of(manifest) for name in manifest.targets[target].precisions)
 
 
 class Candidate:
@@ -204,9 +92,10 @@ class Candidate:
         mine = {comparison.name for comparison, _ in own}
         built = self._actions[f"build:{component}.{precision}.{self.name}"]
         # What only describes a graph (a session that opened) is nothing to take away: the graph itself is.
-        source = self._actions[f"precision:{component}.{precision}"] if backend.extension == ".json" else built
+        graph = self._actions[f"precision:{component}.{precision}"]
+        source = graph if backend.extension == ".json" else built
         others = [comparison for name, comparison in below.items() if name not in mine]
-        return Item(component, precision, labels, source, built, own, others)
+        return Item(component, precision, labels, source, built, graph, own, others)
 
     def record(self, action: str) -> Record | None:
         """Return the record of an action that is fresh, else None."""
@@ -226,7 +115,7 @@ class Candidate:
 
     def reasons(self) -> tuple[Reason, ...]:
         """Return all that stands against publishing the target, each once."""
-        checks = (self._missing, self._judged, self._generations, self._origin, self._licence)
+        checks = (self._missing, self._judged, self._generations, self._origin, self._licence, self._format)
         return tuple(dict.fromkeys(reason for item in self.items for check in checks for reason in check(item)))
 
     def _missing(self, item: Item) -> Iterator[Reason]:
@@ -343,6 +232,15 @@ class Candidate:
         manifest = self.session.manifest
         if why := licence.missing(registry.family(manifest.family), manifest.checkpoint, self.licence):
             yield Reason(Cause.UNLICENSED, item.name, why)
+
+    def _format(self, item: Item) -> Iterator[Reason]:
+        found = format_of(self.session.manifest)
+        if found is None:
+            return
+        if (why := found.refuses(self.target.backend)) or (
+            (network := network_of(self, item)) and (why := found.unfit(network))
+        ):
+            yield Reason(Cause.UNSUITABLE, item.name, why)
 
 
 def _rows(what: str, rows: Sequence[Row]) -> Iterator[Reason]:

@@ -11,8 +11,10 @@ from sam3_build import registry
 from sam3_build.model_format import MODEL, TOKENIZER, VERDICTS, ModelFile, text_of, verdicts_text
 from sam3_build.params import ModelParams
 from sam3_build.plan.model import NAME
-from sam3_build.publish.checks import Candidate, Reason, shown
+from sam3_build.publish.checks import Candidate
+from sam3_build.publish.items import shown
 from sam3_build.publish.licence import LICENCE
+from sam3_build.publish.reasons import Reason
 from sam3_build.report.file_verdicts import verdicts_of
 
 

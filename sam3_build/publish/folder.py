@@ -40,9 +40,8 @@ def listed(folder: Path) -> dict[str, str]:
 
 
 def digests_of(folder: Path, digests: DigestCache) -> dict[str, str]:
-    """Return name -> sha256 of every file that lies in the folder but SHA256SUMS, whatever that says of them."""
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return {path.name: digests.file(path) for path in paths if path.name != SUMS and path.is_file()}
+    """Return path -> sha256 of every file that lies below the folder but SHA256SUMS, whatever that says of them."""
+    return {name: digests.file(path) for name, path in _files_in(folder).items()}
 
 
 def unexpected_files(folder: Path, digests: DigestCache) -> dict[str, str | None]:
@@ -52,16 +51,16 @@ def unexpected_files(folder: Path, digests: DigestCache) -> dict[str, str | None
     """
     wanted = listed(folder)
     found: dict[str, str | None] = dict.fromkeys(wanted)
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name != SUMS:
-            found[path.name] = digests.file(path) if path.is_file() else "a folder"
+    found |= digests_of(folder, digests)
+    found |= dict.fromkeys(_empty_folders(folder), "a folder")
     return {name: digest for name, digest in found.items() if digest != wanted.get(name)}
 
 
 def replace(folder: Path, files: Mapping[str, Path | bytes], wanted: Mapping[str, str], digests: DigestCache) -> None:
     """Make `folder` hold exactly `files` (copied from a path, or the bytes themselves) and their SHA256SUMS.
 
-    wanted: name -> sha256; StoreError, with the folder untouched, when what was written is something else
+    files:  path below the folder -> content
+    wanted: path -> sha256; StoreError, with the folder untouched, when what was written is something else
     """
     new = folder.with_name(f".{folder.name}.new")
     with writing(folder):
@@ -69,14 +68,26 @@ def replace(folder: Path, files: Mapping[str, Path | bytes], wanted: Mapping[str
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         for name, content in files.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
             _write(new / name, content)
         for name in files:
             if (found := digests.file(new / name)) != wanted[name]:
                 raise StoreError(f"{folder}: {name} has the sha256 {found} and should have {wanted[name]}; run again")
         _write(new / SUMS, sums(wanted))
-        sync_folder(new)
+        for path in (new, *(path for path in new.rglob("*") if path.is_dir())):
+            sync_folder(path)
         _swap(new, folder)
         sync_folder(folder.parent)
+
+
+def _files_in(folder: Path) -> dict[str, Path]:
+    """Return path below the folder -> file, of all but SHA256SUMS."""
+    paths = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path for name, path in paths.items() if name != SUMS}
+
+
+def _empty_folders(folder: Path) -> list[str]:
+    return [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_dir() and not any(p.iterdir())]
 
 
 def withdraw(folder: Path) -> None:

@@ -21,8 +21,9 @@ from sam3_build.execution.session import Session, this_gpu
 from sam3_build.machine.toolchain import version
 from sam3_build.plan.resolve import wants_device
 from sam3_build.publish import nights
-from sam3_build.publish.checks import Cause
-from sam3_build.publish.targets import Published, Status, publish, refusal, render
+from sam3_build.publish.outcome import Published, Status, refusal, render
+from sam3_build.publish.reasons import Cause
+from sam3_build.publish.targets import publish
 from sam3_build.report.table import Counts
 from sam3_build.report.verdicts import tell
 from sam3_build.spec import Action, Json
@@ -33,8 +34,8 @@ from sam3_build.store.objects import hold
 GOOD, BAD_GATE, BAD_BUILD = 0, 1, 2
 MEANING = {BAD_GATE: "a gate failed, or a target cannot be published", BAD_BUILD: "a build failed"}
 
-# Reasons that another machine may not have; every other one is somebody's to mend.
-_LIMITS = (Cause.NOT_RUN, Cause.BLOCKED)
+# Reasons that another machine may not have, or none could mend; every other one is somebody's to mend.
+_LIMITS = (Cause.NOT_RUN, Cause.BLOCKED, Cause.UNSUITABLE)
 
 
 def night(session: Session, now: Callable[[], datetime], outcomes: dict[str, Outcome], out: TextIO) -> int:

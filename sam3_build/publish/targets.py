@@ -7,74 +7,22 @@ its own bytes fail.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from sam3_build import registry
 from sam3_build.compare.dependencies import Judged
-from sam3_build.compare.judge import worst
 from sam3_build.execution.local import readable
 from sam3_build.execution.session import Session
-from sam3_build.manifest.paths import doit_call
 from sam3_build.publish import folder
-from sam3_build.publish.card import GRAPH, UNVERIFIED, Subject, card
-from sam3_build.publish.checks import EXCUSABLE, Candidate, Cause, Item, Part, Reason, parts_of, shown
-from sam3_build.publish.description import description
-from sam3_build.report.text import wrapped
-from sam3_build.store.objects import Record, hold
-from sam3_build.store.sizes import readable_size
-from sam3_build.store.view import sidecar
-
-
-class Status(StrEnum):
-    """What became of a target, as a night's file has it."""
-
-    PUBLISHED = "published"
-    UNCHANGED = "unchanged"
-    KEPT = "kept"  # what is published is verified, and this machine could only verify less of the same bytes
-    REFUSED = "refused"
-    WITHDRAWN = "withdrawn"
-    ORPHANED = "orphaned"  # a folder of a target that the manifest no longer has
-
-
-@dataclass(frozen=True)
-class Published:
-    """What became of a target.
-
-    files, size, kind: how many graphs or engines are there as the manifest makes them, and their bytes
-    reasons:     what stands against it; where it is published all the same, why it is UNVERIFIED
-    withheld:    what is left out, by `pipeline video`, `bf16`, `pipeline video in bf16`, with the files that nothing
-                 else needs: what stands against each
-    notes:       what else there is to say of its folder
-    """
-
-    target: str
-    state: Status
-    folder: Path
-    files: int = 0
-    size: int = 0
-    kind: str = ""
-    reasons: tuple[Reason, ...] = ()
-    withheld: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether the folder does not hold what the manifest makes now."""
-        return self.state in (Status.REFUSED, Status.WITHDRAWN)
-
-
-@dataclass(frozen=True)
-class _Content:
-    """What a folder has to hold: every file, its sha256, and the bytes of those that are no cards or records."""
-
-    files: Mapping[str, Path | bytes]
-    digests: Mapping[str, str]
-    sizes: Mapping[str, int]
+from sam3_build.publish.card import UNVERIFIED
+from sam3_build.publish.checks import Candidate
+from sam3_build.publish.content import content_of
+from sam3_build.publish.items import Item, Part, parts_of, shown
+from sam3_build.publish.outcome import Published, Status
+from sam3_build.publish.reasons import EXCUSABLE, Cause, Reason
+from sam3_build.store.objects import hold
 
 
 def publish(session: Session, found: Judged, targets: Sequence[str]) -> list[Published]:
@@ -169,7 +117,7 @@ def _publish_all(candidate: Candidate, withheld: Mapping[str, tuple[Reason, ...]
     published, unexpected = folder.listed(place), folder.unexpected_files(place, digests)
     if _stands_against(candidate, reasons):
         return replace(_refuse(candidate, place, reasons, unexpected), withheld=withheld)
-    content = _content(candidate, reasons, withheld)
+    content = content_of(candidate, reasons, withheld)
     done = Published(
         candidate.name,
         Status.PUBLISHED,
@@ -241,113 +189,3 @@ def _restored(unexpected: Mapping[str, str | None]) -> tuple[str, ...]:
 
 def _is_unverified(place: Path) -> bool:
     return any(UNVERIFIED.encode() in path.read_bytes() for path in place.glob("*.md"))
-
-
-# ------------------------------------------------------------------ what a folder holds
-
-
-def _content(candidate: Candidate, reasons: Sequence[Reason], withheld: Mapping[str, tuple[Reason, ...]]) -> _Content:
-    """Return the files of all items, with a record and a card beside each, and what it takes to run them."""
-    files: dict[str, Path | bytes] = {}
-    digests: dict[str, str] = {}
-    sizes: dict[str, int] = {}
-    for item in candidate.items:
-        record = candidate.record(item.source.name)
-        assert record, "what is missing was refused"
-        for file in shown(item, record):
-            files[file.name] = candidate.session.resolver.folder(record) / file.source
-            digests[file.name], sizes[file.name] = file.sha256, file.size
-        main = shown(item, record)[0].name
-        files[f"{main}.json"] = sidecar(item.source, record)
-        files[f"{main.rpartition('.')[0]}.md"] = card(
-            _subject(candidate, item, record, reasons), candidate.session.manifest
-        )
-    for name, content in description(candidate, withheld).items():
-        files[name] = content
-        if isinstance(content, Path):
-            digests[name] = candidate.session.store.digests.file(content)
-    texts = {name: content for name, content in files.items() if isinstance(content, bytes)}
-    return _Content(files, digests | {n: hashlib.sha256(t).hexdigest() for n, t in texts.items()}, sizes)
-
-
-def _subject(candidate: Candidate, item: Item, record: Record, reasons: Sequence[Reason]) -> Subject:
-    checkpoint = candidate.record("checkpoint")
-    assert checkpoint, "a record that leads to no checkpoint was refused"
-    main, *data = shown(item, record)
-    tested = {"opened by": item.built.name} if item.is_graph else {}
-    tested |= {f"compared as {comparison.name}": comparison.action for comparison, _ in item.own if comparison.action}
-    commit = checkpoint.facts.get("commit")
-    return Subject(
-        file=main.name,
-        sha256=main.sha256,
-        size=sum(file.size for file in (main, *data)),
-        kind=GRAPH if item.is_graph else registry.backend(candidate.target.backend).product.removesuffix("s"),
-        component=item.component,
-        precision=item.precision,
-        target=candidate.name,
-        record=record,
-        tested={what: found for what, action in tested.items() if (found := candidate.record(action))},
-        weights=checkpoint.files[f"{item.component}.json"].sha256,
-        commit=str(commit) if commit else None,
-        rows=tuple(row for _, rows in item.own for row in rows),
-        below=tuple(
-            (comparison.label, comparison.name, worst(r.verdict for r in rows)) for comparison, rows in item.below
-        ),
-        runs_on=candidate.runs_on(item),
-        unrun=tuple(dict.fromkeys(reason.why for reason in reasons if reason.what in item.names)),
-        has_licence=candidate.licence is not None,
-        call=doit_call(candidate.session.ownership.manifest),
-    )
-
-
-# ------------------------------------------------------------------ what people read
-
-
-def render(done: Sequence[Published]) -> str:
-    """Return a line for each target that is published, and what is to say of it."""
-    lines: list[str] = []
-    for p in done:
-        if p.state == Status.ORPHANED:
-            why = "belongs to no target of this manifest any more, and is not verified: delete it if you do not use it"
-            lines.append(f"  published/{p.target} {why}")
-        elif not p.is_refused:
-            unverified = f", {UNVERIFIED}" if p.reasons else ""
-            size = f"{p.files} {p.kind}, {readable_size(p.size)}{unverified}"
-            lines.append(f"  {p.state:<9}  {p.target:<10}  {size}: {readable(p.folder)}")
-            lines += [f"    {note}" for note in p.notes]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def refusal(done: Sequence[Published]) -> str | None:
-    """Return all that was refused and why, in one text; None when nothing was. Equal reasons are given once."""
-    refused: dict[tuple[Status, tuple[Reason, ...], tuple[str, ...]], list[str]] = {}
-    for p in done:
-        if p.is_refused:
-            refused.setdefault((p.state, p.reasons, p.notes), []).append(p.target)
-    lines = [line for key, targets in refused.items() for line in _refused(*key, targets)]
-    withheld: dict[tuple[str, tuple[Reason, ...]], list[str]] = {}
-    for p in done:
-        for label, reasons in p.withheld.items():
-            withheld.setdefault((label, reasons), []).append(p.target)
-    for (label, reasons), targets in withheld.items():
-        lines += _reasons(f"withheld: {label} of {', '.join(targets)}", reasons)
-    return "\n".join(lines) or None
-
-
-def _refused(state: Status, reasons: Sequence[Reason], notes: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
-    yield from _reasons(f"{state}: {', '.join(targets)}", reasons)
-    for note in notes:
-        yield from wrapped(note, "  ", "    ")
-    if (kinds := {reason.kind for reason in reasons}) <= set(EXCUSABLE):
-        elsewhere = "publish on a machine that runs them, or " if kinds == {Cause.NOT_RUN} else "do what that says, or "
-        advice = f"{elsewhere}write `allow_unverified: true` in the target"
-        yield from wrapped(f"{advice}: every card then says {UNVERIFIED}", "  ", "    ")
-
-
-def _reasons(title: str, reasons: Sequence[Reason]) -> Iterator[str]:
-    """Yield the title, and each reason with all that it is about."""
-    yield title
-    for kind, why in dict.fromkeys((reason.kind, reason.why) for reason in reasons):
-        yield from wrapped(f"{kind.words}: {why}", "  ", "    ")
-        what = dict.fromkeys(reason.what for reason in reasons if (reason.kind, reason.why) == (kind, why))
-        yield from wrapped(", ".join(what), "    ", "    ")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 import pytest
 import yaml
+from miniature import ROOT
 from onnx import TensorProto, helper
 
 from sam3_build import registry
 from sam3_build.publish.format import Deployment, Network
 from sam3_build.publish.formats.deepstream import CONFIG, FORMAT, INSTALLED, SECTIONS
-from sam3_build.spec import ComponentSpec, Profile, TensorSpec
+from sam3_build.spec import Profile
 
 Tensors = Mapping[str, tuple[int | str, ...]]
+
+FAMILY = registry.family("sam2").laid_out("deepstream")
 
 # Inputs and outputs of NVIDIA's export, as its README lists them; an open dim has a name.
 CONTRACT: Mapping[str, tuple[Tensors, Tensors]] = {
@@ -79,17 +84,19 @@ TRACKERS: Profile = {
 
 
 def network(folder: Path, name: str, engine: Path | None = None, profile: Profile = TRACKERS) -> Network:
-    """Return a network of the contract; its ONNX file has the tensors and computes nothing."""
-    inputs, outputs = CONTRACT[name]
+    """Return a network of the family's declaration in full size; its ONNX file has the tensors and computes nothing."""
+    component = FAMILY.component(name)
+    shapes = {
+        tensor.name: tuple(FAMILY.usual_static.get(d, d) if isinstance(d, str) else d for d in tensor.dims)
+        for tensor in (*component.inputs, *component.outputs)
+    }
     values = [
-        [helper.make_tensor_value_info(tensor, TensorProto.FLOAT, dims) for tensor, dims in side.items()]
-        for side in (inputs, outputs)
+        [helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, shapes[tensor.name]) for tensor in side]
+        for side in (component.inputs, component.outputs)
     ]
     path = folder / f"{name}.fp32.onnx"
     onnx.save(helper.make_model(helper.make_graph([], name, *values)), path)
-    specs = [tuple(TensorSpec(tensor, "float32", dims) for tensor, dims in side.items()) for side in (inputs, outputs)]
-    component = ComponentSpec(name, specs[0], specs[1], modules=())
-    return Network(component, {path.name: path}, engine, {**inputs, **outputs}, (profile,))
+    return Network(component, {path.name: path}, engine, shapes, (profile,))
 
 
 def deployment(
@@ -162,6 +169,14 @@ def test_the_configuration_is_that_of_the_onnx_files(tmp_path: Path) -> None:
     }
 
 
+def test_names_order_and_sizes_in_full_size_are_the_contracts(tmp_path: Path) -> None:
+    for name, (inputs, outputs) in CONTRACT.items():
+        found = network(tmp_path, name)
+        (path,) = found.graph.values()
+        assert list(dims(path).items()) == [*inputs.items(), *outputs.items()], name
+        assert [tensor.name for tensor in found.component.inputs] == list(inputs)
+
+
 def test_the_sizes_follow_the_model(tmp_path: Path) -> None:
     """A configuration of constants would pass the test above."""
     found = network(tmp_path, "image_encoder")
@@ -221,6 +236,29 @@ def test_engines_have_the_names_that_deepstream_gives_them(tmp_path: Path) -> No
 def test_a_card_says_that_what_deepstream_builds_is_not_verified(tmp_path: Path, backend: str) -> None:
     text = " ".join("\n".join(FORMAT.notes(deployment(tmp_path, backend=backend))).split())
     assert "**What DeepStream builds has passed no gate of sam3_build.**" in text and "DeepStream 9.1" in text
+
+
+@pytest.mark.ci
+def test_the_miniature_is_published_for_deepstream_by_doit() -> None:
+    """Builds, judges and publishes in this checkout's own store, as `make demo` does for the default manifest."""
+    argv = [sys.executable, "-m", "doit", "manifest=sam2_mini_deepstream"]
+    for goals in (["verify"], ["publish:cpu"]):
+        done = subprocess.run([*argv, *goals], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    folder = ROOT / "artifacts" / "sam2_mini_deepstream" / "published" / "cpu"
+    for precision in ("fp32", "fp16"):
+        mine = {str(path.relative_to(folder)): path for path in (folder / "deepstream" / precision).iterdir()}
+        files = {name: path.read_bytes() if path.name == CONFIG else path for name, path in mine.items()}
+        found = config(files, precision)
+        held_against_onnx(found, files, f"deepstream/{precision}")
+        assert found["inferDims"] == [3, 128, 128]
+        text = (folder / f"mask_decoder.{precision}.md").read_text()
+        assert "**What DeepStream builds has passed no gate of sam3_build.**" in text and "Apache-2.0" in text
+    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.count("deepstream/") == 10, done.stdout + done.stderr
+    done = subprocess.run([*argv, "publish:rtx"], cwd=ROOT, capture_output=True, text=True, check=False)
+    words = "unsuitable: DeepStream's MaskTracker runs TensorRT, which cannot load engines of TensorRT-RTX"
+    assert done.returncode == 1 and words in " ".join(done.stdout.split()), done.stdout + done.stderr
 
 
 def test_rtx_is_refused_and_openvino_is_published_for_others(tmp_path: Path) -> None:

@@ -180,6 +180,7 @@ DEEPSTREAM = Layout(
         ),
     ),
     dynamic_dims=("batch", "num_points", "num", "buff_size", "buff_size_embed"),
+    published_as="deepstream",
 )
 
 

@@ -1,7 +1,8 @@
 """What MaskTracker of NVIDIA DeepStream loads: four networks by name, and the configuration file of its segmenter.
 
 Keys and file names as DeepStream 9.1's tracker reads them. Which engine a network needs follows from how the tracker
-calls it: one object at a time, one or two points, up to 7 memories of a frame's cells and 16 pointers of 4 rows each.
+calls it: one object at a time, one or two points, up to 7 memories of a frame's cells and 16 pointers, each of which is
+cut into rows as wide as a memory (4 in full size).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MEMORY = ("memory_attention", "memory_encoder")
 # ONNX type of a precision -> `networkMode`, and what file names call it. There is none for BF16.
 MODES = {"FLOAT": (0, "fp32"), "FLOAT16": (1, "fp16")}
 
-POINTERS, POINTER_ROWS, MEMORIES = 16, 4, 7
+POINTERS, MEMORIES = 16, 7
 
 # Backends whose files it loads: ONNX graphs, and engines.
 LOADED = ("onnxruntime", "tensorrt")
@@ -64,7 +65,8 @@ def _needed(network: Network) -> Mapping[str, tuple[int, int]]:
     spans = {"batch": (1, 1), "num_points": (1, 2), "num": (1, POINTERS), "buff_size": (1, MEMORIES)}
     if positions := network.tensors.get("current_vision_pos_embed"):
         cells = int(positions[0])
-        spans["buff_size_embed"] = (cells + POINTER_ROWS, MEMORIES * cells + POINTERS * POINTER_ROWS)
+        rows = int(network.tensors["memory_0"][2]) // int(network.tensors["memory_pos_embed"][2])
+        spans["buff_size_embed"] = (cells + rows, MEMORIES * cells + POINTERS * rows)
     return spans
 
 

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx  # noqa: TID253
-import onnxruntime  # noqa: TID253
+import onnx
+import onnxruntime
 
 from sam3_build.commands.output import outlive_readers
 from sam3_build.execution.session import Session, open_session

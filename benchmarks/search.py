@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnx  # noqa: TID253
-import onnxruntime  # noqa: TID253
+import onnx
+import onnxruntime
 from onnxconverter_common import auto_mixed_precision
 
 ROOT = Path(__file__).parents[1]

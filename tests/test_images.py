@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_picture
 from miniature import SCENES
 from PIL import Image
 
@@ -162,14 +163,6 @@ def test_a_picture_that_is_gone_is_told_apart_from_a_broken_one(tmp_path):
 
 GREY_MEAN, GREY_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def drawn_picture(height: int, width: int) -> Image.Image:
-    """Stripes with noise: every grey level, and edges that tell filters apart."""
-    noise = np.random.default_rng(height * 1000 + width).integers(0, 60, (height, width, 3))
-    rows, columns = np.indices((height, width))
-    stripes = np.stack([rows * 7 % 196, columns * 11 % 196, (rows + columns) // 9 % 2 * 195], axis=2)
-    return Image.fromarray((stripes + noise).astype(np.uint8))
 
 
 @pytest.mark.parametrize(("size", "fitted"), [((120, 250), (46, 96)), ((333, 200), (96, 58)), ((50, 50), (96, 96))])

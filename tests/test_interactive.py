@@ -94,11 +94,11 @@ def test_the_mask_of_a_picture_is_what_is_not_black(tmp_path: Path) -> None:
     drawn = np.zeros((6, 8), np.uint8)
     drawn[2:4, 3] = 1
     Image.fromarray(drawn).save(tmp_path / "m.png")
-    found = mask_of("mask0", {"mask0": tmp_path / "m.png"}, {}, (6, 8))
+    found = mask_of("mask0", {"mask0": tmp_path / "m.png"}, (6, 8))
     assert found is not None and found.dtype == np.bool_ and (found == (drawn > 0)).all()
-    assert mask_of(None, {}, {}, (6, 8)) is None
-    given = np.ones((6, 8), np.bool_)
-    assert mask_of("own", {}, {"own": given}, (6, 8)) is given
+    assert mask_of(None, {}, (6, 8)) is None
+    with pytest.raises(BuildError, match=r"gone.png cannot be read: No such file"):
+        mask_of("mask0", {"mask0": tmp_path / "gone.png"}, (6, 8))
 
 
 def test_a_batch_has_rows_of_equally_many_points() -> None:

@@ -115,20 +115,20 @@ def check(prompts: Prompted, size: tuple[int, int], picture: str = "the picture"
 # ------------------------------------------------------------------ masks
 
 
-def mask_of(
-    role: str | None, files: Mapping[str, Path], masks: Mapping[str, Flags], size: tuple[int, int]
-) -> Flags | None:
-    """Return the mask of a role, [height, width]: one of `masks`, else what its file holds; None without a role.
+def mask_of(role: str | None, files: Mapping[str, Path], size: tuple[int, int]) -> Flags | None:
+    """Return the mask that the file of a role holds, [height, width]; None without a role.
 
     BuildError when it cannot be read or has not the picture's `size` (height, width).
     """
     if role is None:
         return None
-    name = files[role].name if role in files else "the mask"
-    mask = masks[role] if role in masks else images.read_mask(files[role])
+    try:
+        mask = images.read_mask(files[role])
+    except OSError as error:
+        raise BuildError(f"{files[role].name} cannot be read: {error.strerror}") from error
     if mask.shape != size:
         raise BuildError(
-            f"{name} is {mask.shape[1]} x {mask.shape[0]} pixels, and its picture {size[1]} x {size[0]}: "
+            f"{files[role].name} is {mask.shape[1]} x {mask.shape[0]} pixels, and its picture {size[1]} x {size[0]}: "
             "a mask has the picture's size"
         )
     return mask
@@ -168,7 +168,7 @@ def problems(samples: Sequence[SampleParams], files: Mapping[str, Path]) -> list
             with _collecting(faults, *at, "boxes"):
                 check(ObjectPrompts(boxes=prompts.boxes), of_picture, name)
             with _collecting(faults, *at, "mask"):
-                mask_of(prompts.mask, files, {}, of_picture)
+                mask_of(prompts.mask, files, of_picture)
     return faults
 
 

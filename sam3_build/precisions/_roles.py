@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 # What moves values and changes none: an operand is the same behind them.
 _MOVES = ("Cast", "Concat", "Expand", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 
-BLOCK = re.compile(r"((?:[\w.]*?\.)?layers\.\d+)(?=[./])")
+# A counted module: of a path the longest one, `stages.2.blocks.1` in `stages.2.blocks.1.attn/Softmax_0`.
+COUNTED = re.compile(r"[\w.]*\.\d+(?=[./])")
 
 
 def normalizations(model: ir.Model) -> Iterator[str]:
@@ -64,15 +65,23 @@ def residual_adds(model: ir.Model) -> Iterator[str]:
 
 
 def blocks(model: ir.Model) -> dict[str, list[str]]:
-    """Return the transformer blocks in the order in which they run: path -> their nodes. A block has a softmax."""
+    """Return the transformer blocks in the order in which they run: path -> their nodes.
+
+    A block is a counted module with attention inside, whatever it is called: `layers.3`, `blocks.3`.
+    """
+    names = [node.name or "" for node in model.graph]
+    attention = (node.name or "" for node in model.graph if node.op_type == "Softmax")
+    paths = {match[0] for match in map(COUNTED.match, attention) if match}
     nodes_by_block: dict[str, list[str]] = {}
-    attends = set()
-    for node in model.graph:
-        if match := BLOCK.match(node.name or ""):
-            nodes_by_block.setdefault(match[1], []).append(node.name or "")
-            if node.op_type == "Softmax":
-                attends.add(match[1])
-    return {path: nodes for path, nodes in nodes_by_block.items() if path in attends}
+    for name in names:
+        match = COUNTED.match(name)
+        path = match[0] if match else ""
+        while path and path not in paths:
+            inner = COUNTED.match(path.rpartition(".")[0])
+            path = inner[0] if inner else ""
+        if path:
+            nodes_by_block.setdefault(path, []).append(name)
+    return nodes_by_block
 
 
 def first_blocks(model: ir.Model, count: int | None, share: float) -> set[str]:
@@ -84,8 +93,8 @@ def first_blocks(model: ir.Model, count: int | None, share: float) -> set[str]:
     if not by_path:
         paths = sorted({(node.name or "").rpartition("/")[0].rpartition(".")[0] or "/" for node in model.graph})
         raise BuildError(
-            "the graph has no blocks (`<path>.layers.<i>` with attention inside), so there is no prefix to keep; "
-            f"its modules are {', '.join(paths[:12])}"
+            "the graph has no blocks (counted modules such as `<path>.layers.<i>` with attention inside), so there is "
+            f"no prefix to keep; its modules are {', '.join(paths[:12])}"
         )
     if count is not None and count > len(by_path):
         raise BuildError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
+from sam3_build.errors import BuildError
 from sam3_build.plugins import SIXTEEN_BIT, Precision
 from sam3_build.precisions import _roles
 from sam3_build.spec import Json
@@ -15,12 +16,18 @@ if TYPE_CHECKING:
 
 def _keep(model: object, options: Mapping[str, Json]) -> Mapping[str, str]:
     graph = cast("ir.Model", model)
-    return {
+    found = {
         **dict.fromkeys(_roles.residual_adds(graph), "residual add"),
         **dict.fromkeys(_roles.normalizations(graph), "normalization"),
         **dict.fromkeys(_roles.softmaxes(graph), "softmax"),
         **dict.fromkeys(_roles.rotary(graph), "rope"),
     }
+    if not found:
+        raise BuildError(
+            "the graph has no normalization, softmax, rotary embedding or residual add, and so nothing that this "
+            "precision keeps; choose fp16"
+        )
+    return found
 
 
 PRECISION = Precision(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Prompt = TypeVar("Prompt")
 
+# What a pipeline gives that answers each prompt by a mask: a file of `results/`.
+MASKS = "masks"
+
 # The role of the picture file that holds a mask, in prompts and among the files of a request.
 MASK = "mask"
 
@@ -65,13 +68,18 @@ class Ask:
         """The files that its prompts name, by role."""
         return {MASK: self.mask} if self.mask else {}
 
-    def prompts(self, kind: Callable[..., Prompt]) -> list[Prompt]:
-        """Return a prompt for each text, every one with all else; without a text, one. kind: `Pipeline.prompts`."""
+    def prompts(self, kind: Callable[..., Prompt], result: str | None) -> list[Prompt]:
+        """Return a prompt for each text, every one with all else; without a text, one.
+
+        kind, result: of the pipeline. Where each prompt has a mask of its own, several boxes alone mean as many objects
+        """
         for i, words in enumerate(self.marks.texts):
             if not words.strip():
                 raise BuildError(f"text[{i}] is empty: say what to look for")
         values = {"boxes": self.marks.boxes, "points": self.marks.points, MASK: MASK if self.mask else None}
         given = {key: value for key, value in values.items() if value}
+        if result == MASKS and self.keys == ("boxes",):
+            return [kind(boxes=(box,)) for box in self.marks.boxes]
         return [kind(text=words, **given) for words in self.marks.texts] or [kind(**given)]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from sam3_build.errors import BuildError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from supervision import Detections
 
     from sam3_build.pipeline.instances import Instances
+    from sam3_build.pipeline.masks import Masks
 
 
 class Rle(TypedDict):
@@ -43,7 +44,7 @@ class Found:
     masks:   [n, height, width] bool
     boxes:   [n, 4] float32, left, top, right, bottom in pixels
     scores:  [n] float32, 0 to 1
-    labels:  the text of each one's prompt; `object` of boxes without a text
+    labels:  the text of each one's prompt; `object` of prompts without a text
     prompts: [n] int64, the position of each one's prompt
     picture: [height, width, 3] uint8, RGB
     texts:   the label of every prompt
@@ -132,6 +133,26 @@ class Found:
                 self.masks, self.boxes, self.scores, self.prompts, self.rle(), strict=True
             )
         ]
+
+
+def _instances(result: object) -> Instances:
+    return cast("Instances", result)
+
+
+def _own_mask(result: object) -> Instances:
+    """Return the mask that a prompt's answer is, as an instance; none of an object that is not visible."""
+    import numpy as np
+
+    from sam3_build.pipeline.instances import Instances
+    from sam3_build.pipeline.masks import boxes_around
+
+    masks = cast("Masks", result)
+    taken = np.array([masks.chosen] if masks.visible else [], np.int64)
+    return Instances(masks.scores[taken], boxes_around(masks.masks[taken]), masks.masks[taken])
+
+
+# Kind of result -> what makes instances of what a family's `find` gives of a prompt.
+KINDS: Mapping[str, Callable[[object], Instances]] = {"instances": _instances, "masks": _own_mask}
 
 
 def joined(results: Sequence[Instances], texts: Sequence[str], picture: NDArray[np.uint8]) -> Found:

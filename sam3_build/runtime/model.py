@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
@@ -15,7 +15,7 @@ from sam3_build.model_format import MODEL, ModelPipeline
 from sam3_build.runtime.ask import Ask, taking
 from sam3_build.runtime.choice import AUTO, Choice, choose
 from sam3_build.runtime.folder import ModelFolder, open_folder
-from sam3_build.runtime.found import Found, joined
+from sam3_build.runtime.found import KINDS, Found, joined
 from sam3_build.runtime.keep import Keep
 from sam3_build.runtime.opened import OpenPipeline, Times
 from sam3_build.runtime.pictures import Given, given
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sam3_build.pipeline.chain import Arrays
-    from sam3_build.pipeline.instances import Instances
     from sam3_build.runtime.ask import Labels, Numbers, Texts
 
     Picture = str | Path | Image.Image | NDArray[np.uint8]
@@ -36,9 +35,6 @@ MEMORY = 2 * 2**30
 
 # What boxes without a text look for.
 UNNAMED = "object"
-
-# What a pipeline must give for `segment`.
-RESULT = "instances"
 
 
 def load(
@@ -70,10 +66,10 @@ def _pipelines(folder: ModelFolder) -> dict[str, ModelPipeline]:
     if description.family not in registry.names("families"):
         hint = did_you_mean(description.family, registry.names("families"))
         raise BuildError(f"{folder.path / MODEL}: this sam3-build knows no family {description.family!r}{hint}")
-    found = {p.name: p for p in description.pipelines if p.result == RESULT and not p.loops}
+    found = {p.name: p for p in description.pipelines if p.result in KINDS and not p.loops}
     if not found:
         kinds = ", ".join(f"{p.name} ({p.result})" for p in description.pipelines)
-        raise BuildError(f"{folder.path} finds no instances in pictures; its pipelines are {kinds}")
+        raise BuildError(f"{folder.path} finds nothing in pictures; its pipelines are {kinds}")
     return found
 
 
@@ -226,11 +222,13 @@ class Scene:
 
         model, size = self.model, self.given.size
         pipeline = taking(model._kinds, ask)
-        asked = ask.prompts(model._kinds[pipeline])
+        result = str(model._pipelines[pipeline].result)
+        asked = ask.prompts(model._kinds[pipeline], result)
         outputs = model._open(pipeline).run(self.computed(pipeline), asked, ask.files, size)
         limit = model.folder.description.score_threshold if keep.threshold is None else keep.threshold
         results = [
-            cast("Instances", model._results.find({name: a[row] for name, a in outputs.items()}, size, limit))
+            KINDS[result](model._results.find({name: a[row] for name, a in outputs.items()}, size, limit))
             for row in range(len(asked))
         ]
-        return keep.of_picture(joined(results, ask.marks.texts or (UNNAMED,), np.asarray(self.given.image)))
+        texts = ask.marks.texts or (UNNAMED,) * len(asked)
+        return keep.of_picture(joined(results, texts, np.asarray(self.given.image)))

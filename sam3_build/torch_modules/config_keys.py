@@ -1,8 +1,8 @@
-"""Finds keys of a model config that are misspelt: transformers ignores them."""
+"""Fills in a model config as transformers would, and finds what is wrong with it: also keys that are misspelt."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -15,6 +15,46 @@ if TYPE_CHECKING:
 
 # From which likeness on (1: equal) a key is taken for another one.
 ALIKE = 0.75
+
+
+def complete(
+    config: Mapping[str, Json],
+    kind: str,
+    whole: str,
+    parse: Callable[[Mapping[str, Json]], PreTrainedConfig],
+    *checks: Callable[[Mapping[str, Json]], object],
+) -> dict[str, Json]:
+    """Return the config with all that transformers would fill in, so that no default is relied on unseen.
+
+    kind:   the `model_type` that it must have; whole: the class of the whole model
+    checks: build the model, or sizes, of a complete config; what they raise is an error of the config
+    BuildError when it is no config of such a model, and says which key is wrong.
+    """
+    if config.get("model_type") != kind:
+        raise BuildError(f"model config: model_type should be {kind!r}, but is {config.get('model_type')!r}")
+    try:
+        parsed = parse(config)
+        completed: dict[str, Json] = parsed.to_dict()
+        refuse_misspelt(config, parsed)
+        for check in checks:
+            check(completed)
+    except BuildError:
+        raise
+    except Exception as error:  # whatever transformers and torch raise for a type or a size that cannot be
+        why = " ".join(str(error).split())
+        bad = _bad_key(config, kind, lambda one: [check(parse(one).to_dict()) for check in checks])
+        raise BuildError(f"model config: no {whole} can be made of {bad}: {type(error).__name__}: {why}") from error
+    return completed
+
+
+def _bad_key(config: Mapping[str, Json], kind: str, build: Callable[[Mapping[str, Json]], object]) -> str:
+    """Return the key of the config that cannot be built also when all others have their defaults, else `it`."""
+    for key, value in config.items():
+        try:
+            build({"model_type": kind, key: value})
+        except Exception:
+            return key
+    return "it"
 
 
 def refuse_misspelt(config: Mapping[str, Json], parsed: PreTrainedConfig) -> None:

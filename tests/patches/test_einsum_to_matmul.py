@@ -62,3 +62,47 @@ def test_one_matrix_for_all_pictures_is_broadcast_as_before(patched, alone):
 def test_a_near_miss_is_left_alone(patched, equation, shapes):
     with pytest.raises(BuildError, match="no Einsum is a product of matrices"):
         patched(product(equation, **shapes), "einsum_to_matmul")
+
+
+# ------------------------------------------------------------------ relative positions
+
+QUERIES = ("batch", 5, 4, 7)
+
+
+def by_table(equation, table, *, constant=True, queries=QUERIES):
+    """A table [rows of it, 6, 7] of relative positions, a weight or computed."""
+    weights = np.random.default_rng(1).standard_normal(table).astype(np.float32)
+    inputs = [info("queries", F, queries)] if constant else [info("queries", F, queries), info("table", F, table)]
+    given = {"table": weights} if constant else {}
+    node = n("Einsum", ["queries", "table"], ["y"], "encoder.attn/Einsum_0", equation=equation)
+    return toy([node], inputs, [info("y", F, (*queries[:3], 6))], given)
+
+
+@pytest.mark.parametrize(
+    ("equation", "table", "operators_after"),
+    [
+        ("bhwc,hkc->bhwk", (5, 6, 7), ["MatMul"]),
+        ("bhwc,wkc->bhwk", (4, 6, 7), ["Transpose", "MatMul", "Transpose"]),
+    ],
+)
+@pytest.mark.parametrize("constant", [True, False], ids=["weight", "computed"])
+def test_relative_positions_become_a_matmul_with_a_turned_table(patched, equation, table, operators_after, constant):
+    before = by_table(equation, table, constant=constant)
+    after, facts = patched(before, "einsum_to_matmul")
+    assert facts["rewrites"] == {"einsum_to_matmul": 1}
+    assert sorted(operators(after)) == sorted([*operators_after, *([] if constant else ["Transpose"])])
+    random = np.random.default_rng(0)
+    feeds = {} if constant else {"table": random.standard_normal(table).astype(np.float32)}
+    for batch in (1, 3):
+        queries = random.standard_normal((batch, 5, 4, 7)).astype(np.float32)
+        assert results(after, queries=queries, **feeds) == results(before, queries=queries, **feeds)
+
+
+@pytest.mark.parametrize(
+    ("equation", "table"),
+    [("bhwc,hkc->bhwk", (1, 6, 7)), ("bhwc,kwc->bhwk", (6, 4, 7))],
+    ids=["broadcast", "another order"],
+)
+def test_a_near_miss_of_relative_positions_is_left_alone(patched, equation, table):
+    with pytest.raises(BuildError, match="no Einsum is a product of matrices"):
+        patched(by_table(equation, table), "einsum_to_matmul")

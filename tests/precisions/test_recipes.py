@@ -158,3 +158,26 @@ def test_the_expected_type_of_each_gemm_follows_recipe_patterns_and_schemas():
         "head/MatMul_0": "FLOAT",
     }
     assert set(gemm_types(model, registry.precision("fp32"), params("fp32")).values()) == {"FLOAT"}
+
+
+@pytest.mark.parametrize(
+    "paths", [("m.blocks.0", "m.blocks.1"), ("m.stages.0.blocks.0", "m.stages.0.blocks.1"), ("h.3", "h.4")]
+)
+def test_a_prefix_finds_blocks_of_any_name_the_innermost_counted_module_with_attention(paths):
+    model = transformer(*paths)
+    assert list(_roles.blocks(model)) == list(paths)
+    found = keeps("fp16_prefix", model, options={"blocks": 1})
+    assert {name for name in found if name.startswith(paths[1])} == set()
+    assert f"{paths[0]}.attention/Softmax_0" in found
+
+
+def test_what_is_counted_inside_a_block_belongs_to_the_block():
+    model = transformer("m.blocks.0")
+    model.graph.node("m.blocks.0.norm/LayerNormalization_0").name = "m.blocks.0.norms.1/LayerNormalization_0"
+    assert "m.blocks.0.norms.1/LayerNormalization_0" in _roles.blocks(model)["m.blocks.0"]
+
+
+def test_fp16_safe_says_so_where_it_finds_nothing_to_keep():
+    model = ir.from_proto(toy([n("MatMul", ["x", "w"], ["y"])], [info("x")], [info("y")], {"w": WEIGHT}))
+    with pytest.raises(BuildError, match=r"toy\.fp16_safe: the graph has no normalization, .*; choose fp16$"):
+        keeps("fp16_safe", model)

@@ -92,7 +92,7 @@ def prompt_arrays(request: PromptRequest, prompts: Sequence[object], size: tuple
     clicks = [interactive.clicks(prompt) for prompt in asked]
     rows = [own or [(0.0, 0.0, interactive.NO_POINT)] for own in clicks]
     points, labels = interactive.click_arrays(rows, [scale] * len(rows))
-    masks = [interactive.mask_of(prompt.mask, request.files, {}, size) for prompt in asked]
+    masks = [interactive.mask_of(prompt.mask, request.files, size) for prompt in asked]
     return {
         "input_points": points,
         "input_labels": labels.astype(np.int64),
@@ -117,7 +117,7 @@ def frame_arrays(
 
     clicks = [interactive.clicks(prompt) for prompt in prompts]
     points = np.array([click for own in clicks for click in own], np.float64).reshape(-1, 3)
-    masks = {i: interactive.mask_of(prompt.mask, files, {}, size) for i, prompt in enumerate(prompts) if prompt.mask}
+    masks = {i: interactive.mask_of(prompt.mask, files, size) for i, prompt in enumerate(prompts) if prompt.mask}
     height, width = size
     arrays: dict[str, Array] = {
         "prompt_frames": np.array([prompt.frame for prompt in prompts], np.int64),
@@ -169,7 +169,7 @@ def problems(
             with _collecting(faults, *at, "prompts", i):
                 for size in sizes:
                     interactive.check(prompt, size, "its frame")
-                    mask = interactive.mask_of(prompt.mask, files, {}, size)
+                    mask = interactive.mask_of(prompt.mask, files, size)
                     if mask is not None and not mask.any():
                         raise BuildError(f"{files[str(prompt.mask)].name} is black: it marks no object")
                 if prompt.mask and (prompt.points or prompt.boxes):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sam3_build.errors import BuildError
 from sam3_build.pipeline.concept_sizes import static_dims
 from sam3_build.spec import Json
-from sam3_build.torch_modules.config_keys import refuse_misspelt
+from sam3_build.torch_modules.config_keys import complete
 from sam3_build.torch_modules.sam3 import modeling
 
 if TYPE_CHECKING:
@@ -20,31 +20,7 @@ def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
 
     BuildError when it is no config of a SAM 3 model.
     """
-    config = image_config(config)
-    try:
-        parsed = sam3_config(config)
-        complete: dict[str, Json] = parsed.to_dict()
-        refuse_misspelt(config, parsed)
-        static_dims(complete)
-        whole_model(config)
-    except BuildError:
-        raise
-    except Exception as error:  # whatever transformers and torch raise for a type or a size that cannot be
-        why = " ".join(str(error).split())
-        raise BuildError(
-            f"model config: no Sam3Model can be made of {_bad_key(config)}: {type(error).__name__}: {why}"
-        ) from error
-    return complete
-
-
-def _bad_key(config: Mapping[str, Json]) -> str:
-    """Return the key of the config that transformers refuses also when all others have their defaults, else `it`."""
-    for key, value in config.items():
-        try:
-            whole_model({"model_type": "sam3", key: value})
-        except Exception:
-            return key
-    return "it"
+    return complete(image_config(config), "sam3", "Sam3Model", sam3_config, static_dims, whole_model)
 
 
 def sam3_config(config: Mapping[str, Json]) -> Sam3Config:

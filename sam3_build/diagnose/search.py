@@ -26,8 +26,7 @@ from sam3_build.plan.make import make_plan
 from sam3_build.plan.search import lock_of, ranges, trial, with_lock
 from sam3_build.report.text import duration
 from sam3_build.spec import BASELINE, TYPES, Action, Comparison, Json, Kind, Plan
-from sam3_build.store.objects import Record
-from sam3_build.store.writing import hold, writing
+from sam3_build.store.objects import Record, hold, writing
 
 # A trial that takes longer than this is worth a warning beforehand.
 _LONG_SECONDS = 20

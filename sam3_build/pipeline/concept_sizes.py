@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sam3_build.errors import BuildError
+from sam3_build.pipeline.config_values import integer
 from sam3_build.spec import Json
 
 BACKBONE = ("vision_config", "backbone_config")
@@ -21,15 +22,15 @@ PATCH_SIZE = 14
 
 def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
     """Return the sizes that a Sam3Config (as JSON) fixes, by the names that tensor specs use; BuildError if unfit."""
-    patch = _integer(config, *BACKBONE, "patch_size")
+    patch = integer(config, *BACKBONE, "patch_size")
     height, width = _image_size(config)
     _require_patches((height, width), patch, "model config: image_size ")
     dims = {
         "image_height": height,
         "image_width": width,
-        "hidden_size": _integer(config, "detr_encoder_config", "hidden_size"),
-        "text_len": _integer(config, "text_config", "max_position_embeddings"),
-        "num_queries": _integer(config, "detr_decoder_config", "num_queries"),
+        "hidden_size": integer(config, "detr_encoder_config", "hidden_size"),
+        "text_len": integer(config, "text_config", "max_position_embeddings"),
+        "num_queries": integer(config, "detr_decoder_config", "num_queries"),
     }
     # The neck's three levels have 4, 2 and 1 times the sides of the patch grid.
     for level, times in enumerate((4, 2, 1)):
@@ -65,7 +66,7 @@ def largest_tensor(component: str, config: Mapping[str, Json]) -> int:
         return 0
     dims = static_dims(config)
     cells = dims["feat_2_height"] * dims["feat_2_width"]
-    return 4 * cells * cells * _integer(config, *heads[component])
+    return 4 * cells * cells * integer(config, *heads[component])
 
 
 def _image_size(config: Mapping[str, Json]) -> tuple[int, int]:
@@ -98,12 +99,3 @@ def _require_patches(size: tuple[int, int], patch: int, where: str = "") -> None
 def _part(config: Mapping[str, Json], key: str) -> Mapping[str, Json]:
     part = config.get(key)
     return part if isinstance(part, Mapping) else {}
-
-
-def _integer(config: Mapping[str, Json], *path: str) -> int:
-    value: Json = config
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BuildError(f"model config: {'.'.join(path)} should be an integer of at least 1, but is {value!r}")
-    return value

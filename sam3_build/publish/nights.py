@@ -16,8 +16,7 @@ from sam3_build.compare.judge import outcome
 from sam3_build.errors import BuildError
 from sam3_build.folders import write_atomically
 from sam3_build.spec import Json
-from sam3_build.store.objects import Record
-from sam3_build.store.writing import writing
+from sam3_build.store.objects import Record, writing
 
 Run = Mapping[str, Json]
 

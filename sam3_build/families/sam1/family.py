@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sam3_build.errors import BuildError
+from sam3_build.pipeline.config_values import integer
 from sam3_build.pipeline.interactive import ObjectPrompts, case_shapes, clicks
 from sam3_build.spec import (
     CaseRequest,
@@ -38,8 +39,8 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
 
     What the config leaves out is as in all published models.
     """
-    size = _integer(config, 1024, "vision_config", "image_size")
-    hidden = _integer(config, 256, "vision_config", "output_channels")
+    size = integer(config, "vision_config", "image_size", usual=1024)
+    hidden = integer(config, "vision_config", "output_channels", usual=256)
     for value, *path in (
         (PATCH, "vision_config", "patch_size"),
         (PATCH, "prompt_encoder_config", "patch_size"),
@@ -48,12 +49,12 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
         (hidden, "mask_decoder_config", "hidden_size"),
         (hidden // 2, "vision_config", "num_pos_feats"),
     ):
-        if (actual := _integer(config, value, *path)) != value:
+        if (actual := integer(config, *path, usual=value)) != value:
             raise BuildError(f"model config: {'.'.join(path)} should be {value} for the other sizes, but is {actual}")
     if size % PATCH:
         raise BuildError(f"model config: vision_config.image_size is {size}, no multiple of patch_size, {PATCH}")
     grid = size // PATCH
-    several = _integer(config, 3, "mask_decoder_config", "num_multimask_outputs")
+    several = integer(config, "mask_decoder_config", "num_multimask_outputs", usual=3)
     return {
         "image_size": size,
         "hidden_size": hidden,
@@ -104,19 +105,8 @@ def largest_tensor(component: str, config: Mapping[str, Json]) -> int:
     """
     dims = static_dims(config)
     if component == "image_encoder":
-        return 4 * _integer(config, 12, "vision_config", "num_attention_heads") * dims["grid"] ** 4
+        return 4 * integer(config, "vision_config", "num_attention_heads", usual=12) * dims["grid"] ** 4
     return 4 * (dims["hidden_size"] // 8) * dims["mask_size"] ** 2
-
-
-def _integer(config: Mapping[str, Json], usual: int, *path: str) -> int:
-    value: Json = config
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    if value is None:
-        return usual
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BuildError(f"model config: {'.'.join(path)} should be an integer of at least 1, but is {value!r}")
-    return value
 
 
 # ------------------------------------------------------------------ prompts

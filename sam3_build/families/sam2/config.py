@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sam3_build.errors import BuildError
+from sam3_build.pipeline.config_values import integer
 from sam3_build.spec import Json
 
 KIND = "sam2_video"
@@ -80,8 +81,10 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
 
     What the config leaves out is as in all published models.
     """
-    size, hidden = _integer(config, 1024, "image_size"), _integer(config, 256, "vision_config", "fpn_hidden_size")
-    memory, memories = _integer(config, 64, "memory_encoder_output_channels"), _integer(config, 7, "num_maskmem")
+    size = integer(config, "image_size", usual=1024)
+    hidden = integer(config, "vision_config", "fpn_hidden_size", usual=256)
+    memory = integer(config, "memory_encoder_output_channels", usual=64)
+    memories = integer(config, "num_maskmem", usual=7)
     grid, rest = divmod(size, 16)
     if rest:
         raise BuildError(f"model config: image_size is {size}, no multiple of 16")
@@ -102,14 +105,3 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
         "memory_size": memory,
         "time_codes": memories,
     }
-
-
-def _integer(config: Mapping[str, Json], usual: int, *path: str) -> int:
-    value: Json = config
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    if value is None:
-        return usual
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BuildError(f"model config: {'.'.join(path)} should be an integer of at least 1, but is {value!r}")
-    return value

@@ -16,7 +16,7 @@ from sam3_build.families.sam2 import deepstream
 from sam3_build.families.sam2.config import ADVICE, KIND, OLD, static_dims
 from sam3_build.spec import Json
 from sam3_build.torch_modules import tracker
-from sam3_build.torch_modules.config_keys import refuse_misspelt
+from sam3_build.torch_modules.config_keys import complete
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,30 +35,19 @@ def modeling() -> ModuleType:
 
 def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
     """Return the config with all that transformers would fill in; BuildError when it is no config of SAM 2.1."""
-    if config.get("model_type") != KIND:
-        raise BuildError(f"model config: model_type should be {KIND!r}, but is {config.get('model_type')!r}")
-    try:
-        parsed = sam2_config(config)
-        complete: dict[str, Json] = parsed.to_dict()
-        refuse_misspelt(config, parsed)
-        grid = static_dims(complete)["grid"]
-        whole_model(config)
-    except BuildError:
-        raise
-    except Exception as error:  # whatever transformers and torch raise for a type or a size that cannot be
-        why = " ".join(str(error).split())
-        raise BuildError(f"model config: no Sam2VideoModel can be made of it: {type(error).__name__}: {why}") from error
+    completed = complete(config, KIND, "Sam2VideoModel", sam2_config, static_dims, whole_model)
+    grid = static_dims(completed)["grid"]
     for key in ("enable_temporal_pos_encoding_for_object_pointers", "enable_occlusion_spatial_embedding"):
-        if not complete[key]:
+        if not completed[key]:
             raise BuildError(f"model config: {key} is false: this is {OLD}{key}; {ADVICE}")
     for key, expected in (
         ("memory_attention_rope_feat_sizes", [grid, grid]),
         ("memory_attention_num_attention_heads", 1),
         ("memory_attention_downsample_rate", 1),
     ):
-        if complete[key] != expected:
-            raise BuildError(f"model config: {key} is {complete[key]}, and for this image_size should be {expected}")
-    return complete
+        if completed[key] != expected:
+            raise BuildError(f"model config: {key} is {completed[key]}, and for this image_size should be {expected}")
+    return completed
 
 
 def sam2_config(config: Mapping[str, Json]) -> Sam2VideoConfig:

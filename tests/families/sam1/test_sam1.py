@@ -10,15 +10,18 @@ import numpy as np
 import official
 import pytest
 import torch
+from build_space import ROOT
 from drawn import drawn_picture
+from PIL import Image
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.families.sam1.family import config_of
 from sam3_build.families.sam1.keys import FREQUENCIES, KEYS, SHARED
 from sam3_build.families.sam1.modules import modeling, sam_config
-from sam3_build.families.sam1.prompts import picture_arrays, prompt_arrays
+from sam3_build.families.sam1.prompts import MEAN, STD, picture_arrays, prompt_arrays
 from sam3_build.families.sam1.results import find, full_size
+from sam3_build.pipeline import images
 from sam3_build.pipeline.cases import PromptRequest
 from sam3_build.pipeline.interactive import ObjectPrompts
 from sam3_build.pipeline.prompts import Box, Point
@@ -30,6 +33,7 @@ from sam3_build.weights.tensors import FileTensor, contiguous, read_tensor
 
 CODE = registry.family_code("sam1")
 PATH = {"path": True}
+PHOTOGRAPHS = sorted((ROOT.parent / "shared" / "data" / "images").glob("*.jpg"))
 LAYOUTS = ("multi", "single", "stability")
 
 
@@ -88,6 +92,19 @@ def test_pictures_are_prepared_to_the_last_bit(recorded, config):
     for height, width in official.PICTURES:
         pixels = picture_arrays(drawn_picture(height, width), config)["images"]
         assert hashlib.sha256(pixels.tobytes()).hexdigest() == str(recorded[f"pixels/{height}x{width}"])
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS, reason="no ../shared/data/images beside the checkout")
+@pytest.mark.parametrize("number", range(3))
+def test_photographs_are_prepared_as_metas_formula_says(number):
+    """`ResizeLongestSide.apply_image` and `Sam.preprocess`, written out."""
+    picture = images.read(PHOTOGRAPHS[number])
+    scale = 1024 / max(picture.size)
+    size = tuple(int(side * scale + 0.5) for side in picture.size)
+    pixels = torch.from_numpy(np.array(picture.resize(size, Image.Resampling.BILINEAR))).permute(2, 0, 1)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
+    expected = torch.nn.functional.pad((pixels - mean) / std, (0, 1024 - size[0], 0, 1024 - size[1]))
+    assert (picture_arrays(picture, {})["images"][0] == expected.numpy()).all()
 
 
 def test_points_are_brought_to_the_padded_picture(recorded, config):

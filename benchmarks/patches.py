@@ -1,10 +1,11 @@
 """What simplify and patches gain: nodes and ONNX Runtime CPU latency of each component's graphs, in one run.
 
 First `doit manifest=M export simplify patch` (and `reference`, else inputs are random numbers), then
-`python benchmarks/patches.py [M] [--component C]... [--repeat N] [--threads N] [--each]`. A component's graphs are all
-loaded and then run in turns, so that a noisy machine disturbs all alike; best and median are printed, and their ratios
-to the exported graph. `--each` adds the patches one after another. `bits` says whether a graph gives the bytes of the
-graph above it. ONNX Runtime gives its memory back after each run: three vision encoders would not fit else.
+`python benchmarks/patches.py [M] [--component C]... [--repeat N] [--threads N] [--each] [--openvino]`. A component's
+graphs are all loaded and then run in turns, so that a noisy machine disturbs all alike; best and median are printed,
+and their ratios to the exported graph on the same runtime. `--each` adds the patches one after another, `--openvino`
+runs all graphs on OpenVINO as well. `bits` says whether a graph gives the bytes of the graph above it. ONNX Runtime
+gives its memory back after each run: three vision encoders would not fit else.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from sam3_build.stages import patch
 
 ROOT = Path(__file__).parents[1]
 Feeds = Mapping[str, np.ndarray]
+Runner = Callable[[Feeds], list[np.ndarray]]
 
 
 def object_of(session: Session, action: str) -> Path:
@@ -56,14 +58,30 @@ def graphs(session: Session, component: str, scratch: Path | None) -> dict[str, 
     return paths
 
 
-def load(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def on_onnxruntime(path: Path, threads: int) -> Runner:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")  # the arena can shrink
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    settings = onnxruntime.RunOptions()
+    settings.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return lambda feeds: session.run(None, dict(feeds), settings)
 
 
-def inputs(session: Session, component: str, runner: onnxruntime.InferenceSession) -> tuple[str, Feeds]:
+def on_openvino(path: Path, threads: int) -> Runner:
+    import openvino
+
+    properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    request = openvino.Core().compile_model(path, "CPU", properties).create_infer_request()
+
+    def run(feeds: Feeds) -> list[np.ndarray]:
+        request.infer(dict(feeds))
+        return [tensor.data.copy() for tensor in request.output_tensors]
+
+    return run
+
+
+def inputs(session: Session, component: str, graph: Path) -> tuple[str, Feeds]:
     """Return the first sample as the reference recorded it; else random numbers, dynamic dims as profiles want them."""
     reference = session.resolver.resolve(f"reference:{component}").record
     if reference is not None:
@@ -71,12 +89,11 @@ def inputs(session: Session, component: str, runner: onnxruntime.InferenceSessio
     profile = next(iter(session.manifest.shape_profiles.values()))
     random = np.random.default_rng(0)
     feeds: dict[str, np.ndarray] = {}
-    for value in runner.get_inputs():
-        shape = [dim if isinstance(dim, int) else profile[dim][1] for dim in value.shape]
-        if value.type == "tensor(float)":
-            feeds[value.name] = random.random(shape, np.float32)
-        else:
-            feeds[value.name] = np.ones(shape, {"tensor(int64)": np.int64, "tensor(bool)": bool}[value.type])
+    for value in onnx.load(graph, load_external_data=False).graph.input:
+        kind = value.type.tensor_type
+        shape = [dim.dim_value or profile[dim.dim_param][1] for dim in kind.shape.dim]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        feeds[value.name] = random.random(shape, np.float32) if dtype == np.float32 else np.ones(shape, dtype)
     return "random inputs", feeds
 
 
@@ -84,29 +101,29 @@ def compare(session: Session, component: str, given: argparse.Namespace, scratch
     """Print the table of one component."""
     paths = graphs(session, component, scratch)
     nodes = {name: len(onnx.load(path, load_external_data=False).graph.node) for name, path in paths.items()}
-    runners = {name: load(path, given.threads) for name, path in paths.items()}
-    kind, feeds = inputs(session, component, next(iter(runners.values())))
-    settings = onnxruntime.RunOptions()
-    settings.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    times: dict[str, list[float]] = {name: [] for name in runners}
-    values: dict[str, list[bytes]] = {}
+    loaders = {"ONNX Runtime": on_onnxruntime} | ({"OpenVINO": on_openvino} if given.openvino else {})
+    runners = {(of, name): load(path, given.threads) for of, load in loaders.items() for name, path in paths.items()}
+    kind, feeds = inputs(session, component, paths["export"])
+    times: dict[tuple[str, str], list[float]] = {name: [] for name in runners}
+    values: dict[tuple[str, str], list[bytes]] = {}
     for turn in range(given.repeat + 1):
         for name, runner in runners.items():
             began = time.perf_counter()
-            result = runner.run(None, feeds, settings)
+            result = runner(feeds)
             took = time.perf_counter() - began
             if turn:
                 times[name].append(took)
             else:  # the first run warms up
                 values[name] = [value.tobytes() for value in result]
-    print(f"\n{component} ({kind})\n{'':26} nodes      best    median   ratio  ratio  bits")
-    first, above = next(iter(times.values())), None
-    for name, seconds in times.items():
-        best, median = min(seconds), statistics.median(seconds)
-        same = "" if above is None else "same" if values[name] == values[above] else "other"
-        ratios = f"{best / min(first):7.3f}{median / statistics.median(first):7.3f}"
-        print(f"{name:26}{nodes[name]:6}{best * 1000:8.1f}ms{median * 1000:8.1f}ms {ratios}  {same}", flush=True)
-        above = name
+    for of in loaders:
+        print(f"\n{component} ({kind}), {of}\n{'':26} nodes      best    median   ratio  ratio  bits")
+        first, above = times[of, "export"], None
+        for name in paths:
+            best, median = min(times[of, name]), statistics.median(times[of, name])
+            same = "" if above is None else "same" if values[of, name] == values[of, above] else "other"
+            ratios = f"{best / min(first):7.3f}{median / statistics.median(first):7.3f}"
+            print(f"{name:26}{nodes[name]:6}{best * 1000:8.1f}ms{median * 1000:8.1f}ms {ratios}  {same}", flush=True)
+            above = name
 
 
 def main() -> None:
@@ -116,6 +133,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5, help="timed runs of each graph, after one to warm up")
     parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime; one is steadiest on a shared machine")
     parser.add_argument("--each", action="store_true", help="add the patches one after another")
+    parser.add_argument("--openvino", action="store_true", help="run all graphs on OpenVINO as well")
     given = parser.parse_args()
     session = open_session(ROOT, given.manifest, os.environ)
     print(

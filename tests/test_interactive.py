@@ -31,16 +31,16 @@ BOX = Box(1, 10, 20, 30, 40)
 def test_points_come_first_and_a_box_is_its_corners() -> None:
     found = clicks(ObjectPrompts(POINTS, (BOX,)))
     assert found == [(3, 4, 1), (30, 40, 0), (10, 20, 2), (40, 60, 3)]
-    coordinates, labels = click_arrays([found, found], [(2, 0.5), (1, 1)])
+    coordinates, labels = click_arrays([found, found[::-1]], (2, 0.5))
     assert coordinates.dtype == labels.dtype == np.float32
     assert coordinates[0].tolist() == [[6, 2], [60, 20], [20, 10], [80, 30]]
-    assert coordinates[1].tolist() == [[3, 4], [30, 40], [10, 20], [40, 60]]
-    assert labels.tolist() == [[1, 0, 2, 3]] * 2
+    assert coordinates[1].tolist() == coordinates[0].tolist()[::-1]
+    assert labels.tolist() == [[1, 0, 2, 3], [3, 2, 0, 1]]
 
 
 def test_rows_of_unequal_length_are_refused_because_filling_up_changes_answers() -> None:
     with pytest.raises(BuildError, match="prompts of 1, 2 points"):
-        click_arrays([[(1, 1, 1)], [(1, 1, 2), (2, 2, 3)]], [(1, 1)] * 2)
+        click_arrays([[(1, 1, 1)], [(1, 1, 2), (2, 2, 3)]], (1, 1))
 
 
 @pytest.mark.parametrize(

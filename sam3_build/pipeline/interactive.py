@@ -72,10 +72,10 @@ def clicks(prompts: Prompted) -> list[Click]:
     return found
 
 
-def click_arrays(rows: Sequence[Sequence[Click]], scales: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
+def click_arrays(rows: Sequence[Sequence[Click]], scale: tuple[float, float]) -> tuple[Floats, Floats]:
     """Return coordinates [rows, clicks, 2] and labels [rows, clicks], float32; all rows have equally many clicks.
 
-    scales: for each row, what brings x and y to pixels of the network's input
+    scale: what brings x and y to pixels of the network's input
     BuildError when a row has more clicks than another: whatever fills up a row changes its answer.
     """
     import numpy as np
@@ -86,7 +86,7 @@ def click_arrays(rows: Sequence[Sequence[Click]], scales: Sequence[tuple[float, 
             "together; ask those of equally many, and the others afterwards"
         )
     given = np.array(rows, np.float64)
-    coordinates = (given[..., :2] * np.array(scales, np.float64)[:, None]).astype(np.float32)
+    coordinates = (given[..., :2] * scale).astype(np.float32)
     return coordinates, given[..., 2].astype(np.float32)
 
 

@@ -17,7 +17,7 @@ from sam3_build.params import SampleParams
 from sam3_build.pipeline import images, interactive
 from sam3_build.pipeline.cases import Case, PromptRequest
 from sam3_build.pipeline.interactive import NO_POINT, ObjectPrompts
-from sam3_build.spec import CaseRequest, Json
+from sam3_build.spec import CaseRequest, CaseShape, Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def make_cases(request: PromptRequest) -> Iterator[Case]:
-    """Yield the cases of `family.cases` as arrays. InputError when `problems` finds any."""
+    """Return the cases of `family.cases` as arrays. InputError when `problems` finds any."""
     if faults := problems([(request.pipeline, s) for s in request.samples], None, request.files, request.config):
         raise InputError(faults)
     asked = [value_of(ObjectPrompts, sample.prompts) for sample in request.samples]
@@ -41,10 +41,17 @@ def make_cases(request: PromptRequest) -> Iterator[Case]:
         CaseRequest(request.layout, request.pipeline, request.reference, asked, numbers, request.padding, dims)
     )
     pictures = [images.read(request.files[sample.pictures[0]]) for sample in request.samples]
-    for shape in shapes:
-        chosen = [(asked[i], (pictures[i].height, pictures[i].width)) for i in shape.samples]
-        pixels = [picture_arrays(pictures[i], request.config)["images"] for i in shape.samples]
-        yield Case(shape.name, shape.samples, {"images": _joined(pixels), **_prompt_arrays(request, chosen)})
+    rows = [
+        {**picture_arrays(p, request.config), **prompt_arrays(request, [prompts], (p.height, p.width))}
+        for p, prompts in zip(pictures, asked, strict=True)
+    ]
+    return (_case(shape, [rows[i] for i in shape.samples]) for shape in shapes)
+
+
+def _case(shape: CaseShape, rows: Sequence[Mapping[str, Array]]) -> Case:
+    import numpy as np
+
+    return Case(shape.name, shape.samples, {name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
 
 
 def picture_arrays(picture: Image.Image, config: Mapping[str, Json]) -> dict[str, Array]:
@@ -57,10 +64,26 @@ def prompt_arrays(request: PromptRequest, prompts: Sequence[object], size: tuple
 
     request: without samples; prompts: ObjectPrompts; size: height and width of the picture
     """
-    asked = [prompt for prompt in prompts if isinstance(prompt, ObjectPrompts)]
-    for prompt in asked:
+    import numpy as np
+
+    dims = static_dims(request.config)
+    side = dims["mask_size"]
+    height, width = images.fitted_size(size, dims["image_size"])
+    clicks, logits, has_mask = [], [], []
+    for prompt in (prompt for prompt in prompts if isinstance(prompt, ObjectPrompts)):
         interactive.check(prompt, size)
-    return _prompt_arrays(request, [(prompt, size) for prompt in asked])
+        own = interactive.clicks(prompt)
+        clicks.append(own if prompt.boxes else [*own, (0.0, 0.0, NO_POINT)])
+        mask = interactive.mask_of(prompt.mask, request.files, size)
+        logits.append(interactive.mask_logits(mask, images.fitted_size(size, side), side)[None])
+        has_mask.append(float(mask is not None))
+    coordinates, labels = interactive.click_arrays(clicks, (width / size[1], height / size[0]))
+    return {
+        "point_coords": coordinates,
+        "point_labels": labels,
+        "mask_input": np.stack(logits),
+        "has_mask_input": np.array(has_mask, np.float32),
+    }
 
 
 def problems(
@@ -71,33 +94,3 @@ def problems(
 ) -> list[tuple[Keys, str]]:
     """Return all that is wrong with pictures and prompts, and where."""
     return interactive.problems([sample for _, sample in samples], files)
-
-
-def _prompt_arrays(request: PromptRequest, rows: Sequence[tuple[ObjectPrompts, tuple[int, int]]]) -> dict[str, Array]:
-    """Return what prompts on pictures of these sizes give, batch first."""
-    import numpy as np
-
-    dims = static_dims(request.config)
-    side = dims["mask_size"]
-    clicks, scales, logits, has_mask = [], [], [], []
-    for prompts, size in rows:
-        own = interactive.clicks(prompts)
-        clicks.append(own if prompts.boxes else [*own, (0.0, 0.0, NO_POINT)])
-        height, width = images.fitted_size(size, dims["image_size"])
-        scales.append((width / size[1], height / size[0]))
-        mask = interactive.mask_of(prompts.mask, request.files, size)
-        logits.append(interactive.mask_logits(mask, images.fitted_size(size, side), side)[None])
-        has_mask.append(float(mask is not None))
-    coordinates, labels = interactive.click_arrays(clicks, scales)
-    return {
-        "point_coords": coordinates,
-        "point_labels": labels,
-        "mask_input": np.stack(logits),
-        "has_mask_input": np.array(has_mask, np.float32),
-    }
-
-
-def _joined(rows: Sequence[Array]) -> Array:
-    import numpy as np
-
-    return np.concatenate(rows)

@@ -91,7 +91,7 @@ def prompt_arrays(request: PromptRequest, prompts: Sequence[object], size: tuple
     side, scale = dims["grid_4"], (dims["image_size"] / size[1], dims["image_size"] / size[0])
     clicks = [interactive.clicks(prompt) for prompt in asked]
     rows = [own or [(0.0, 0.0, interactive.NO_POINT)] for own in clicks]
-    points, labels = interactive.click_arrays(rows, [scale] * len(rows))
+    points, labels = interactive.click_arrays(rows, scale)
     masks = [interactive.mask_of(prompt.mask, request.files, size) for prompt in asked]
     return {
         "input_points": points,

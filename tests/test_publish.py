@@ -30,14 +30,19 @@ GRAPHS_FAIL = (
 )
 
 
-@pytest.fixture(scope="module")
-def built_with_gpu(built: BuildSpace, tmp_path_factory: pytest.TempPathFactory) -> BuildSpace:
-    """The built project on a machine with an RTX 4090, which runs the engines of the target `ada`. Only read."""
-    space = built.copy(tmp_path_factory.mktemp("gpu") / "project")
+def on_an_rtx_4090(built: BuildSpace, root: Path) -> BuildSpace:
+    """Return a copy of the built project on a machine that runs the engines of the target `ada`."""
+    space = built.copy(root)
     shutil.copy(HERE / "toy_gpu" / "nvidia.py", space.root / "sam3_build" / "machine" / "nvidia.py")
     plug_in(space, READINGS["rtx_4090"])
     space.build()
     return space
+
+
+@pytest.fixture(scope="module")
+def built_with_gpu(built: BuildSpace, tmp_path_factory: pytest.TempPathFactory) -> BuildSpace:
+    """The project on a machine with that GPU. Only read."""
+    return on_an_rtx_4090(built, tmp_path_factory.mktemp("gpu") / "project")
 
 
 @pytest.fixture

@@ -257,6 +257,7 @@ class CompareParams(Params):
     """Stage `compare`. target: what computed it; parity: what agreement is called, as words that follow the target.
 
     result: the kind of result
+    draws: false where a search tries how much can be kept, and only the statistics are read
     """
 
     family: str
@@ -266,6 +267,7 @@ class CompareParams(Params):
     parity: str
     score_threshold: float
     samples: tuple[SampleParams, ...]
+    draws: bool = True
 
 
 class RangesParams(Params):
@@ -277,11 +279,25 @@ class RangesParams(Params):
     cases: int | None
 
 
-class TrialParams(Params):
-    """Stage `trial`: a precision and a verify action in one."""
+class TrialStep(Params):
+    """One step of a trial: what an action of a stage would do.
 
-    component: str
-    precision: str
-    typed: PrecisionParams
-    measured: VerifyParams
-    cases: int | None
+    inputs: role -> an input of the trial or the name of an earlier step, then `/` and a path in it where it has one
+    """
+
+    name: str
+    stage: str
+    params: Mapping[str, Json]
+    inputs: Mapping[str, str]
+
+
+class TrialParams(Params):
+    """Stage `trial`: steps, the last of which measures. cases: on how many recorded ones it does, None for all."""
+
+    steps: tuple[TrialStep, ...]
+    cases: int | None = None
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components that its steps run."""
+        return tuple(dict.fromkeys(str(step.params["component"]) for step in self.steps if "component" in step.params))

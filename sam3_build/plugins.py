@@ -269,6 +269,7 @@ class CompareRequest:
     picture: (sample, frame) -> [height, width, 3], RGB, upright; frame 0 of a picture
     find:    (outputs, (height, width), score threshold) -> the result, of the kind's own class; the family's code
     target:  what computed `actual`; parity: what agreement is called, as words that follow it
+    draws:   whether pictures are written; without them only what is returned is of use
     """
 
     cases: Iterable[ComparedCase]
@@ -278,6 +279,7 @@ class CompareRequest:
     score_threshold: float
     target: str
     parity: str
+    draws: bool = True
 
 
 @dataclass(frozen=True)

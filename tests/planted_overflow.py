@@ -2,7 +2,8 @@
 
 `overflow` scales what a module computes by 2^8, by 2^8 again and back: the tensor before the way back leaves FP16's
 range, and no weight comes near it. `cancel` adds 3000 and takes it off again: all is in range, and FP16 rounds to
-multiples of two. Of each, the last two nodes must be FP32, and nothing else.
+multiples of two. Of each, the last two nodes must be FP32, and nothing else. `outlier` makes one channel a thousand
+times as large as the others, and a product with a matrix takes that back: INT8 has no steps left for the others.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-PLANTS = {
+WIDTH = 16
+OUTLIER = np.where(np.arange(WIDTH) == 3, 1000.0, 1.0)
+
+PLANTS: dict[str, tuple[tuple[str, float | np.ndarray], ...]] = {
     "overflow": (("Mul", 2.0**8), ("Mul", 2.0**8), ("Mul", 2.0**-16)),
     "cancel": (("Add", 3000.0), ("Sub", 3000.0)),
+    "outlier": (("Mul", OUTLIER), ("MatMul", np.diag(1 / OUTLIER))),
 }
 
 
@@ -50,16 +55,22 @@ class Writer:
 
 
 def planted(
-    blocks: int, plants: dict[str, str], width: int = 16, seed: int = 0, component: str = "encoder"
+    blocks: int,
+    plants: dict[str, str],
+    width: int = WIDTH,
+    seed: int = 0,
+    component: str = "encoder",
+    is_plain: bool = False,
 ) -> tuple[onnx.ModelProto, frozenset[str]]:
     """Return a transformer of so many blocks, (batch, width) to (batch, width), and the names of its planted nodes.
 
     plants: module path below the component, such as `layers.2.mlp`, -> a kind of PLANTS
+    is_plain: without softmax and gain, for OpenVINO fuses products that stand around these, and names them no more
     """
     writer, left = Writer(seed), dict(plants)
     x = "x"
     for index in range(blocks):
-        for part in ("attn", "mlp"):
+        for part in ("mlp",) if is_plain else ("attn", "mlp"):
             path = f"{component}.layers.{index}.{part}"
             norm = f"{component}.layers.{index}.norm_{part}"
             scale = writer.weight(f"{norm}.weight", np.ones(width))
@@ -67,7 +78,8 @@ def planted(
             y = writer.linear(f"{path}.first", y, width)
             y = writer.op(path, "Softmax", y, axis=-1) if part == "attn" else writer.op(path, "Tanh", y)
             y = writer.linear(f"{path}.second", y, width)
-            y = writer.op(path, "Mul", y, writer.weight(f"{path}.gain", np.array(2.0)))
+            if not is_plain:
+                y = writer.op(path, "Mul", y, writer.weight(f"{path}.gain", np.array(2.0)))
             if kind := left.pop(f"layers.{index}.{part}", None):
                 y = writer.plant(kind, path, y)
             x = writer.op(f"{component}.layers.{index}", "Add", x, y)
@@ -85,7 +97,7 @@ def planted(
     return model, frozenset(writer.planted)
 
 
-def cases(width: int = 16, seed: int = 1) -> dict[str, np.ndarray]:
+def cases(width: int = WIDTH, seed: int = 1) -> dict[str, np.ndarray]:
     """Return case -> x, as a reference would record it."""
     rng = np.random.default_rng(seed)
     return {name: rng.standard_normal((batch, width)).astype(np.float32) for name, batch in (("one", 8), ("two", 64))}

@@ -26,7 +26,9 @@ samples: [{image: scene.png, text: red circle}]
 """
 
 
-def create(root: Path, blocks: int, plants: dict[str, str], seed: int = 0) -> tuple[BuildSpace, frozenset[str]]:
+def create(
+    root: Path, blocks: int, plants: dict[str, str], seed: int = 0, *, is_plain: bool = False
+) -> tuple[BuildSpace, frozenset[str]]:
     """Return a project with these faults planted (see planted_overflow.py), and the names of the planted nodes."""
     space = BuildSpace.create(root)
     for name in REAL:
@@ -34,6 +36,6 @@ def create(root: Path, blocks: int, plants: dict[str, str], seed: int = 0) -> tu
     shutil.copytree(HERE / "planted" / "stages", root / "sam3_build" / "stages", dirs_exist_ok=True)
     shutil.copy(HERE / "planted_overflow.py", root / "sam3_build" / "families" / "toy")
     (root / "manifests" / "toy.yaml").write_text(MANIFEST)
-    asked = {"encoder.blocks": blocks, "encoder.plants": plants, "encoder.seed": seed}
+    asked = {"encoder.blocks": blocks, "encoder.plants": plants, "encoder.seed": seed, "encoder.is_plain": is_plain}
     (root / "manifests" / "weights.safetensors").write_text(json.dumps(asked))
-    return space, planted(blocks, plants, seed=seed)[1]
+    return space, planted(blocks, plants, seed=seed, is_plain=is_plain)[1]

@@ -311,7 +311,10 @@ def plans() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     from sam3_build.plan import search
 
     found = session.open_session(ROOT, None, {"SAM3_STORE": "/nonexistent"}).plan
-    tried = (search.ranges(found, "decoder", "fp16", None), search.trial(found, "decoder", "fp16", None))
+    tried = (
+        search.ranges(found, "decoder", "fp16", None),
+        search.trial(found, found.action("compare:fp16"), ["precision:decoder.fp16"]),
+    )
     return {action.name: (action.recipe, action.tools) for action in (*found.actions, *tried)}
 
 

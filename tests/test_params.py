@@ -42,6 +42,8 @@ DEFAULTS: dict[tuple[str, str], object] = {
     ("NetworkParams", "row_axes"): {},
     ("SampleParams", "is_reordered"): False,
     ("VerifyParams", "types"): None,
+    ("CompareParams", "draws"): True,
+    ("TrialParams", "cases"): None,
     ("SampleParams", "frames"): 0,
     ("SampleParams", "reverse"): False,
     ("ReferenceParams", "per"): "case",
@@ -51,7 +53,11 @@ DEFAULTS: dict[tuple[str, str], object] = {
 
 def test_what_a_plan_writes_is_what_stages_read() -> None:
     plan = make_plan(load("sam3_mini", ROOT))
-    tried = (search.ranges(plan, "decoder", "fp16", None), search.trial(plan, "decoder", "fp16", 2))
+    tried = (
+        search.ranges(plan, "decoder", "fp16", None),
+        search.trial(plan, plan.action("verify:decoder.fp16"), ["precision:decoder.fp16"], 2),
+        search.trial(plan, plan.action("compare:fp16"), ["precision:vision_encoder.fp16", "precision:decoder.fp16"]),
+    )
     for action in (*plan.actions, *tried):
         document = json.loads(canonical(action.params))
         assert type(action.arguments).of(document) == action.arguments, action.name

@@ -143,9 +143,14 @@ def test_a_component_that_passes_as_it_is_loses_its_entry(copied: BuildSpace) ->
 
 
 REFUSED = {
-    ("encodr",): "manifest 'toy' has no component 'encodr'; did you mean 'encoder'?",
+    ("encodr",): "manifest 'toy' has no component or pipeline 'encodr'; did you mean 'encoder'?",
     ("encoder", "-p", "fp32"): "fp32 is what others are compared with; search a reduced precision, such as fp16",
     ("encoder", "-p", "fp61"): "manifest 'toy' does not build precision 'fp61'; did you mean 'fp16'?",
+    ("encoder", "--target", "cpuu"): "manifest 'toy' has no target 'cpuu'; did you mean 'cpu'?",
+    ("encoder", "--target", "cpu"): "cpu runs the graph itself: leave --target out",
+    ("pipeline", "--cases", "1"): (
+        "--cases counts recorded cases of a component; a pipeline is tried on all of its samples"
+    ),
 }
 
 

@@ -30,6 +30,10 @@ TYPES = {"f32": "FLOAT", "bf16": "BFLOAT16", "f16": "FLOAT16", "i8": "INT8", "u8
 # What OpenVINO puts behind a node's name when it makes two of it: the product, and its bias or its scale.
 _PARTS = re.compile(r"/(?:WithoutBiases|DequantizationMultiply)$")
 
+# What OpenVINO puts behind a product's name where it turns its weights round. The layer that reads them is the product,
+# which may have lost its own name: of one without a bias, scaled by its quantization, it keeps none.
+_OPERAND = "/transpose_b"
+
 
 class _Value(Protocol):
     def astype(self, kind: type) -> object: ...
@@ -91,13 +95,15 @@ def layers(model: object) -> Iterator[Layer]:
     ops: _Model = model  # type: ignore[assignment]  # the library ships no types for it
     for node in ops.get_ops():
         info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
-        sources = [source.get_source_output().get_node().get_rt_info() for source in node.inputs()]
+        sources = [source.get_source_output().get_node() for source in node.inputs()]
         listed = [name for name in info.get("originalLayersNames", "").split(",") if name]
+        read = [source.get_friendly_name() for source in sources]
+        listed += [name.removesuffix(_OPERAND) for name in read if name.endswith(_OPERAND)]
         yield Layer(
             kind=info.get("layerType", ""),
             nodes=tuple(_PARTS.sub("", name) for name in (*listed, node.get_friendly_name())),
             type=info.get("runtimePrecision", ""),
-            reads=tuple(str(source["outputPrecisions"].astype(str)) for source in sources),
+            reads=tuple(str(source.get_rt_info()["outputPrecisions"].astype(str)) for source in sources),
         )
 
 

@@ -135,19 +135,27 @@ def device(manifest: ManifestOption = None, as_json: JsonOption = False) -> None
 
 @command
 def search(
-    component: str,
+    name: Annotated[str, typer.Argument(metavar="COMPONENT|PIPELINE")],
     precision: Annotated[str, typer.Option("--precision", "-p", help="The reduced precision to repair")] = "fp16",
+    target: Annotated[
+        str | None, typer.Option(help="Its engines must pass as well as the graphs; only graphs when not given")
+    ] = None,
     cases: Annotated[
         int | None, typer.Option(min=1, help="Try sets on the first so many recorded cases; all when not given")
     ] = None,
     manifest: ManifestOption = None,
 ) -> None:
-    """Find which nodes of COMPONENT must stay FP32 for its gates to pass, and keep them so by the lock file."""
-    from sam3_build.diagnose import search as searching
+    """Find which nodes must stay FP32 for the gates of a component, or of a pipeline, to pass; lock them.
 
-    session = _session(manifest)
+    A pipeline (its label is `pipeline`, or its name where a layout has several) is judged by its result, and all of
+    its components are searched together.
+    """
+    from sam3_build.diagnose import search as searching
+    from sam3_build.diagnose.trials import Goal
+
+    session, goal = _session(manifest), Goal(name, precision, target, cases)
     try:
-        searching.search(session, searching.Goal(component, precision, cases), lambda line: print(line, flush=True))
+        searching.search(session, goal, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         print("interrupted: the trials that ended are kept, and the same command goes on", file=sys.stderr)
         sys.exit(130)

@@ -20,6 +20,7 @@ from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.execution import schedule
 from sam3_build.execution.session import Session
 from sam3_build.folders import write_atomically
+from sam3_build.manifest.types import Manifest
 from sam3_build.params import LocalizeParams, VerifyParams
 from sam3_build.spec import BASELINE, Action, Comparison, Gate, Input, Json, Kind
 from sam3_build.store.objects import writing
@@ -110,10 +111,15 @@ def comparisons_of(session: Session, component: str, precision: str, target: str
             raise BuildError(f"manifest {session.plan.manifest!r} has no {what} {wanted!r}{hint}")
     found = [c for c in found if (c.component, c.precision, c.target) == (component, precision, target)]
     if not found:
-        itself = not registry.backend((chosen := session.manifest.targets[str(target)]).backend).runs(chosen.options)
-        why = "runs the graph itself: leave --target out" if itself else f"has no {precision} engines"
-        raise BuildError(f"{target} {why}")
+        raise BuildError(without_engines(session.manifest, precision, str(target)))
     return found
+
+
+def without_engines(manifest: Manifest, precision: str, target: str) -> str:
+    """Say why nothing is compared of what a target has in a precision."""
+    chosen = manifest.targets[target]
+    runs = registry.backend(chosen.backend).runs(chosen.options)
+    return f"{target} has no {precision} engines" if runs else f"{target} runs the graph itself: leave --target out"
 
 
 def action_of(session: Session, comparison: Comparison) -> Action:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam3_build import registry
+from sam3_build.params import TrialParams
 from sam3_build.spec import Action, Json
 from sam3_build.store.resolve import Resolver
 
@@ -58,6 +59,8 @@ def _largest_tensor(action: Action, family: str, resolver: Resolver) -> int:
 
 def _components(action: Action) -> tuple[str, ...]:
     """Return the components that an action runs."""
+    if isinstance(action.arguments, TrialParams):
+        return action.arguments.components
     networks = getattr(action.arguments, "networks", None)
     return tuple(network.component for network in networks) if networks else (str(action.params["component"]),)
 

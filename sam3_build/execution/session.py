@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sam3_build import registry
@@ -27,7 +28,10 @@ from sam3_build.store.view import View
 
 @dataclass(frozen=True)
 class Session:
-    """All that a front end needs. Nothing in it was run or written yet."""
+    """All that a front end needs. Nothing in it was run or written yet.
+
+    plan_of: returns the plan of a manifest on this machine
+    """
 
     manifest: Manifest
     plan: Plan
@@ -37,6 +41,7 @@ class Session:
     resolver: Resolver
     admission: Admission = field(default_factory=Admission)
     launch: Launch = run_worker
+    plan_of: Callable[[Manifest], Plan] = make_plan
 
 
 def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -> Session:
@@ -51,11 +56,14 @@ def open_session(root: Path, manifest: str | None, environ: Mapping[str, str]) -
     ownership = Ownership(artifacts / loaded.name, identity(loaded.path, root), root)
     ownership.check()
     device, no_device = this_gpu(artifacts, environ) if wants_device(loaded) else (None, "none was looked for")
-    plan = make_plan(loaded, device, no_device, processors(artifacts, used_backends(loaded)))
+    found = processors(artifacts, used_backends(loaded))
+    plan_of = partial(make_plan, device=device, no_device=no_device, processors=found)
+    plan = plan_of(loaded)
     place = (root / expanded(environ.get("SAM3_STORE") or str(artifacts / ".store"))).absolute()
     store = Store(place, digests, checkout_name(artifacts))
     view = View(artifacts / plan.manifest, store)
-    return Session(loaded, plan, store, view, ownership, Resolver(plan, store, toolchain.version))
+    resolver = Resolver(plan, store, toolchain.version)
+    return Session(loaded, plan, store, view, ownership, resolver, plan_of=plan_of)
 
 
 def this_gpu(artifacts: Path, environ: Mapping[str, str]) -> tuple[DeviceFingerprint | None, str]:

@@ -40,6 +40,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         score_threshold=params.score_threshold,
         target=params.target,
         parity=params.parity,
+        draws=params.draws,
     )
     measured = kind.compare(request, out)
     outputs: dict[str, Json] = {kind.output: measured}

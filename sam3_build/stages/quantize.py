@@ -44,8 +44,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     stem, recipe = params.stem, registry.precision(params.precision)
     cases = recorded_cases(inputs["reference"], params.component)
     model = files.load(inputs["onnx"])
-    chosen, kept = _choose(model, recipe, keep_fp32.kept(model, recipe, params))
-    if not chosen:
+    chosen, kept = choose(model, recipe, keep_fp32.kept(model, recipe, params))
+    if not chosen and params.require_low:
         raise BuildError(
             f"{stem}: no {' or '.join(recipe.quantizes)} is left to quantize, so this would be FP32 under another "
             f"name; kept in FP32: {dict(kept)}. Keep less, or leave it out"
@@ -54,11 +54,12 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     target = out / f"{stem}.onnx"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        files.save(model, work / "fp32.onnx")
-        _quantize(work / "fp32.onnx", work / "int8.onnx", recipe, chosen, cases)
-        del model
-        model = files.load(work / "int8.onnx")
-        _rename(model, own)
+        if chosen:  # the quantizer takes no nodes for all of them
+            files.save(model, work / "fp32.onnx")
+            _quantize(work / "fp32.onnx", work / "int8.onnx", recipe, chosen, cases)
+            del model
+            model = files.load(work / "int8.onnx")
+            _rename(model, own)
         files.save(model, target)
         pairs = Counter(node.op_type for node in model.graph)
         after, nodes = files.weight_bytes(model), len(model.graph)
@@ -80,7 +81,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     return facts
 
 
-def _choose(model: ir.Model, recipe: Precision, keep: Mapping[str, str]) -> tuple[list[str], Counter[str]]:
+def choose(model: ir.Model, recipe: Precision, keep: Mapping[str, str]) -> tuple[list[str], Counter[str]]:
     """Return the nodes to quantize, and why how many other matrix multiplications stay FP32."""
     chosen: list[str] = []
     kept: Counter[str] = Counter()

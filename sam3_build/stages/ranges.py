@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from sam3_build import registry
 from sam3_build.errors import BuildError
-from sam3_build.graph import files
+from sam3_build.graph import files, keep_fp32
 from sam3_build.graph.fingerprint import fingerprint
 from sam3_build.params import PrecisionParams, RangesParams
 from sam3_build.pipeline.cases import INPUTS, arrays_of, recorded_cases
 from sam3_build.plugins import Memory, Stage
 from sam3_build.spec import Json
-from sam3_build.stages import precision
+from sam3_build.stages import precision, quantize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,16 +74,21 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
     import onnx_ir as ir
 
     params = RangesParams.of(document)
-    kind = ir.DataType[registry.precision(params.precision).onnx_type]
-    with TemporaryDirectory(dir=out.parent) as scratch:
-        low = _low_nodes(params.typed, inputs, Path(scratch), kind)
+    recipe = registry.precision(params.precision)
+    model = files.load(inputs["onnx"])
+    limit = least = None
+    if recipe.quantizes:  # a scale fits every range
+        low = frozenset(quantize.choose(model, recipe, keep_fp32.kept(model, recipe, params.typed))[0])
+    else:
+        kind = ir.DataType[recipe.onnx_type]
+        with TemporaryDirectory(dir=out.parent) as scratch:
+            low = _low_nodes(params.typed, inputs, Path(scratch), kind)
+        numbers = ml_dtypes.finfo(kind.numpy())  # type: ignore[no-untyped-call]
+        limit, least = float(numbers.max), float(numbers.smallest_subnormal) / 2
     if not low:
         raise BuildError(
             f"{params.typed.stem}: the recipe puts no node into a lower type, so there is nothing to search for"
         )
-    numbers = ml_dtypes.finfo(kind.numpy())  # type: ignore[no-untyped-call]
-    limit, least = float(numbers.max), float(numbers.smallest_subnormal) / 2
-    model = files.load(inputs["onnx"])
     ranges = Ranges()
     cases = recorded_cases(inputs["reference"], params.component, params.cases)
     runs = _NodeByNode(model)
@@ -108,14 +113,18 @@ def _low_nodes(typed: PrecisionParams, inputs: Mapping[str, Path], scratch: Path
     return frozenset(name for name in low if name in source and name)
 
 
-def _described(node: ir.Node, ranges: Ranges, limit: float, least: float) -> dict[str, Json]:
-    """Return a node's name, the largest magnitude that it reads or writes and where, and whether a rule names it."""
+def _described(node: ir.Node, ranges: Ranges, limit: float | None, least: float | None) -> dict[str, Json]:
+    """Return a node's name, the largest magnitude that it reads or writes and where, and whether a rule names it.
+
+    limit, least: the largest number of the low type, and half its smallest one; None where a scale fits any range
+    """
     names = [value.name for value in (*node.inputs, *node.outputs) if value is not None and value.name]
     tensor = max(names, key=lambda name: ranges.largest.get(name, 0.0), default=None)
     largest = ranges.largest.get(tensor or "", 0.0)
     # Half the smallest number of a type rounds to zero.
-    vanishing = [name for name in names if name in ranges.weights and 0 < ranges.largest.get(name, 0.0) <= least]
-    beyond = "overflow" if largest > limit else "vanishing weight" if vanishing else None
+    weights = [name for name in names if name in ranges.weights]
+    vanishing = [name for name in weights if least and 0 < ranges.largest.get(name, 0.0) <= least]
+    beyond = "overflow" if limit and largest > limit else "vanishing weight" if vanishing else None
     if beyond == "vanishing weight":
         tensor, largest = vanishing[0], ranges.largest[vanishing[0]]
     return {"name": node.name, "operator": node.op_type, "largest": largest, "tensor": tensor, "beyond": beyond}

@@ -41,11 +41,20 @@ def tried(component, out: Path, keep: frozenset[str], *, precision: str = "fp16"
     """Run the stage; return its statistics and facts."""
     folder, _, digest = component
     out.mkdir()
-    typed = {"component": "encoder", "precision": precision, "keep_fp32": [], "fp32_nodes": [], "require_low": False}
+    typed: dict[str, object] = {"component": "encoder", "precision": precision, "require_low": False}
     if keep:
         typed["locked"] = {"graph": digest, "nodes": sorted(keep)}
     measured = {"component": "encoder", "precision": precision, "keep_outputs": False, "rows": 0}
-    params = {"component": "encoder", "precision": precision, "typed": typed, "measured": measured, "cases": count}
+    steps = [
+        {"name": "typed", "stage": "precision", "params": typed, "inputs": {"onnx": "onnx"}},
+        {
+            "name": "measured",
+            "stage": "verify",
+            "params": measured,
+            "inputs": {"onnx": "typed", "reference": "reference", "baseline": "baseline"},
+        },
+    ]
+    params = {"steps": steps, "cases": count}
     inputs = {name: folder / name for name in ("onnx", "reference", "baseline")}
     facts = trial.run(params, inputs, out)
     assert [path.name for path in out.iterdir()] == ["statistics.json"]

@@ -46,6 +46,8 @@ def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
             found_expected = _find(request, sides[0], picture.shape[:2])
             found_actual = _find(request, sides[1], picture.shape[:2]) if comparable else None
             pairs = statistics.add(place, found_expected, found_actual) if found_actual else ()
+            if not request.draws:
+                continue
             measured = statistics.pictures[-1]
             if comparable:
                 file = f"overlay.{case.name}.{row}.png"
@@ -56,6 +58,8 @@ def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
                 on_sheet.add(sample)
                 small = panels(picture, boxes, found_expected, found_actual, pairs, WIDTH, points=points)
                 sheet.add(Entry(prompt(prompts), found(measured), differences(measured), small))
+    if not request.draws:
+        return statistics.summary()
     sheet.write(out / SHEET)
     details: dict[str, Json] = {
         "score_threshold": request.score_threshold,

@@ -43,13 +43,15 @@ def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
             continue
         expected, actual = (_find(request, case, sample, outputs) for outputs in sides)
         clip, before = statistics.add(case.name, expected, actual), (case.name, actual)
-        for frame in frames.chosen(clip):
+        for frame in frames.chosen(clip) if request.draws else ():
             seen = frames.Seen(frame, request.picture(sample, frame), frames.asked(request.samples[sample], frame))
             words, notes = frames.caption(clip, frame), frames.differences(clip, frame)
             file, heading = f"overlay.{case.name}.{frame}.png", f"{case.name}, frame {frame}{seen.words}"
             write_overlay(out / file, frames.drawn(seen, clip, expected, actual))
             sheet.add(Entry(heading, words, notes, frames.drawn(seen, clip, expected, actual, WIDTH)))
             overlays.append(Overlay(file, heading, words, notes, frames.metrics(clip, frame)))
+    if not request.draws:
+        return statistics.summary()
     sheet.write(out / SHEET)
     details: dict[str, Json] = {"samples": list(request.samples.values()), "clips": list(statistics.clips)}
     write_details(out, details, overlays)

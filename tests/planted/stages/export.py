@@ -11,7 +11,8 @@ from sam3_build.plugins import Memory, Stage
 def run(params, inputs, out):
     """Write the toy output."""
     asked = json.loads(inputs["tensors"].read_text())
-    model, _ = planted(asked["encoder.blocks"], asked["encoder.plants"], seed=asked["encoder.seed"])
+    is_plain = asked["encoder.is_plain"]
+    model, _ = planted(asked["encoder.blocks"], asked["encoder.plants"], seed=asked["encoder.seed"], is_plain=is_plain)
     onnx.save(model, out / "encoder.onnx")
     return {}
 

@@ -12,7 +12,8 @@ from sam3_build.plugins import Memory, Stage
 def run(params, inputs, out):
     """Write the toy output."""
     asked = json.loads(inputs["tensors"].read_text())
-    model, _ = planted(asked["encoder.blocks"], asked["encoder.plants"], seed=asked["encoder.seed"])
+    is_plain = asked["encoder.is_plain"]
+    model, _ = planted(asked["encoder.blocks"], asked["encoder.plants"], seed=asked["encoder.seed"], is_plain=is_plain)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for case, x in cases().items():
         np.savez(out / f"{case}.npz", **{"inputs/x": x, "outputs/y": session.run(None, {"x": x})[0]})

@@ -234,6 +234,7 @@ def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
         "publish.checks",
         "report.html.artifacts",
         "report.html.sources",
+        "diagnose.trials",
     }
     assert users == writers | readers | {"diagnose.localize"}
 

@@ -57,8 +57,9 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         if chosen:  # the quantizer takes no nodes for all of them
             files.save(model, work / "fp32.onnx")
             _quantize(work / "fp32.onnx", work / "int8.onnx", recipe, chosen, cases)
-            del model
+            shared = _shared(model, frozenset(chosen))
             model = files.load(work / "int8.onnx")
+            _spare_others(model, frozenset(chosen), shared)
             _rename(model, own)
         files.save(model, target)
         pairs = Counter(node.op_type for node in model.graph)
@@ -138,6 +139,40 @@ def _quantize(source: Path, target: Path, recipe: Precision, nodes: list[str], c
             "OpTypesToExcludeOutputQuantization": list(recipe.quantizes),
         },
     )
+
+
+def _shared(model: ir.Model, chosen: frozenset[str]) -> dict[str, ir.TensorProtocol]:
+    """Return the weights, by name, that both a node of `chosen` and another one read."""
+    found: dict[str, ir.TensorProtocol] = {}
+    for name, value in model.graph.initializers.items():
+        readers = {use.node.name in chosen for use in value.uses()}
+        if len(readers) == 2 and value.const_value is not None:
+            found[name] = value.const_value
+    return found
+
+
+def _spare_others(model: ir.Model, chosen: frozenset[str], shared: Mapping[str, ir.TensorProtocol]) -> None:
+    """Give the nodes that are not quantized what they read before: the quantizer puts a pair before all readers.
+
+    Else a residual stream that a product reads as well would be INT8, and so would the weights that a product which
+    stays FP32 shares with one that does not. shared: these, by name
+    """
+    import onnx_ir as ir
+
+    for pair in [node for node in model.graph if node.op_type == "DequantizeLinear"]:
+        others = [use for use in pair.outputs[0].uses() if use.node.name not in chosen]
+        if not others:
+            continue
+        assert pair.inputs[0] is not None
+        producer = pair.inputs[0].producer()
+        original = producer.inputs[0] if producer else None
+        if original is None:
+            name = (pair.inputs[0].name or "").removesuffix("_quantized")
+            original = ir.Value(name=name, const_value=shared[name])
+            original.shape, original.dtype = ir.Shape(shared[name].shape), shared[name].dtype
+            model.graph.register_initializer(original)
+        for use in others:
+            use.node.replace_input_with(use.idx, original)
 
 
 def _rename(model: ir.Model, weights: Collection[str]) -> None:

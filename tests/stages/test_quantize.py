@@ -64,6 +64,28 @@ def test_products_with_weights_are_int8_and_attention_is_not(inputs):
     assert (model.opset_import[0].version, model.ir_version) == (20, 9), "ONNX Runtime 1.17 reads it"
 
 
+def test_what_is_not_quantized_reads_what_it_read_before(inputs):
+    """The quantizer puts a tensor's pair before all of its readers, products or not."""
+    model, _ = run(inputs)
+    (attention,) = [node for node in model.graph.node if node.name == "enc.layers.0/MatMul_0"]
+    assert attention.input[1] == "x"
+
+
+def test_a_product_that_stays_fp32_keeps_the_weights_that_it_shares(inputs):
+    source = onnx.load(inputs["onnx"])
+    second = n("MatMul", ["y", "enc.layers.0.q.weight"], ["z"], "enc.layers.0.q/MatMul_1")
+    source.graph.node.append(second)
+    source.graph.output[0].name = "z"
+    onnx.save(source, inputs["onnx"])
+    model, facts = run(inputs, keep_fp32=["*/MatMul_1"])
+    by_name = {node.name: node for node in model.graph.node}
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    np.testing.assert_array_equal(stored["enc.layers.0.q.weight"], WEIGHTS["enc.layers.0.q.weight"])
+    assert by_name["enc.layers.0.q/MatMul_1"].input[1] == "enc.layers.0.q.weight"
+    assert stored["enc.layers.0.q.weight.int8"].dtype == np.int8
+    assert facts["kept"] == {"manifest": 1, "no weight matrix": 1}
+
+
 def test_the_expected_types_are_those_that_are_written(inputs):
     types = gemm_types(
         files.load(inputs["onnx"]),

@@ -169,7 +169,7 @@ def _spare_others(model: ir.Model, chosen: frozenset[str], shared: Mapping[str, 
         if original is None:
             name = (pair.inputs[0].name or "").removesuffix("_quantized")
             original = ir.Value(name=name, const_value=shared[name])
-            original.shape, original.dtype = ir.Shape(shared[name].shape), shared[name].dtype
+            original.shape, original.dtype = ir.Shape(shared[name].shape.numpy()), shared[name].dtype
             model.graph.register_initializer(original)
         for use in others:
             use.node.replace_input_with(use.idx, original)

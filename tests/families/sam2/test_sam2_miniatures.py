@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import onnx
 import pytest
 from build_space import ROOT, copy_manifests
 
@@ -25,6 +26,9 @@ def test_a_miniature_is_built_verified_and_published(name, last, tmp_path):
     built = doit("-n", "2", "build", "verify")
     assert built.returncode == 0, built.stdout + built.stderr
     assert re.search(r"\d+ passed, 0 failed", built.stdout), built.stdout
+    graph = onnx.load(tmp_path / "artifacts" / name / "memory_attention" / "memory_attention.fp32.onnx")
+    rotated = [node.name for node in graph.graph.node if ".rope/Add" in node.name]
+    assert len(rotated) == 2 * 4, "queries and keys of two attentions in each of two layers, as fp16_safe keeps them"
     published = doit("publish")
     assert "  published  cpu " in published.stdout, published.stdout + published.stderr
     assert (tmp_path / "artifacts" / name / "published" / "cpu" / f"{last}.fp16.onnx").is_file()

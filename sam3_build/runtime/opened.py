@@ -112,21 +112,13 @@ class OpenPipeline:
         import numpy as np
 
         arrays = self._host.prompt_arrays(replace(self._request, files=files), prompts, size)
-        known = {name: self._repeated(name, outputs, len(prompts)) for name, outputs in computed.items()}
         last = self._steps[-1].name
-        outputs = chain.run(self._components, self._steps, self._networks, arrays, known)[last]
+        outputs = chain.run(self._components, self._steps, self._networks, arrays, computed)[last]
         if broken := [name for name, array in outputs.items() if not np.isfinite(array).all()]:
             raise BuildError(
                 f"{self.choice.name}: {last} gave {broken[0]} with NaN or infinity; do not rely on these files"
             )
         return outputs
-
-    def _repeated(self, component: str, outputs: Arrays, rows: int) -> Arrays:
-        """Return what one row of a picture gave, for so many rows."""
-        import numpy as np
-
-        axes = self.choice.files[component].row_axes
-        return {n: np.repeat(a, rows, axes[n]) if rows > 1 and n in axes else a for n, a in outputs.items()}
 
     def _network(self, name: str, file: ModelFile) -> Callable[[Arrays], Arrays]:
         """Return what runs a component, with a session that stays open until `close`."""
@@ -143,11 +135,31 @@ class OpenPipeline:
 
         def run(inputs: Arrays) -> Arrays:
             began = time.perf_counter()
-            outputs = network.run(inputs, name)
+            outputs = network.run(spread(inputs, dims), name)
             self._times.add(name, time.perf_counter() - began)
             return outputs
 
         return run
+
+
+def spread(inputs: Arrays, dims: Mapping[str, Sequence[int | str]]) -> Arrays:
+    """Return the inputs of a network, those of one picture repeated for several prompts on it.
+
+    That is: along an open dim, of which an input has one entry and another one has more. dims: of each input
+    """
+    import numpy as np
+
+    sizes: dict[str, int] = {}
+    for name, array in inputs.items():
+        for dim, size in zip(dims[name], array.shape, strict=False):
+            if isinstance(dim, str):
+                sizes[dim] = max(size, sizes.get(dim, size))
+    repeated = dict(inputs)
+    for name in inputs:
+        for axis, dim in enumerate(dims[name]):
+            if isinstance(dim, str) and repeated[name].shape[axis] == 1 < sizes[dim]:
+                repeated[name] = np.repeat(repeated[name], sizes[dim], axis)
+    return repeated
 
 
 class _Pictures:

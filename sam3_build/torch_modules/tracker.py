@@ -212,8 +212,9 @@ def memory_features(
     """
     import torch
 
-    made = encoder.projection(
-        encoder.memory_fuser(encoder.feature_projection(features) + encoder.mask_downsampler(masks))
-    )
+    marked = encoder.mask_downsampler(masks)
+    # OpenVINO cannot add one row to several behind convolutions that it fuses.
+    projected = encoder.feature_projection(features).expand(marked.shape[0], -1, -1, -1)
+    made = encoder.projection(encoder.memory_fuser(projected + marked))
     hidden = parts.get_parameter("occlusion_spatial_embedding_parameter")[..., None, None]
     return torch.where(occlusion[..., None, None] > 0, made, made + hidden)

@@ -13,7 +13,9 @@ from build_space import ROOT, copy_manifests
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize(("name", "last"), [("sam2_mini", "mask_decoder"), ("sam2_mini_deepstream", "memory_attention")])
+@pytest.mark.parametrize(
+    ("name", "last"), [("sam2_mini", "mask_decoder"), ("sam2_mini_deepstream", "memory_attention")]
+)
 def test_a_miniature_is_built_verified_and_published(name, last, tmp_path):
     shutil.copytree(ROOT / "sam3_build", tmp_path / "sam3_build", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dodo.py", tmp_path)

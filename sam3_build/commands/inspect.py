@@ -169,11 +169,20 @@ def render(description: Mapping[str, Json]) -> str:
 
 
 def _listed(values: Sequence[Json]) -> list[str]:
-    tensors = [value for value in values if isinstance(value, Mapping) and "dtype" in value]
-    if len(tensors) != len(values):
+    """Return a line for each value: of tensors name and type, of other mappings with the same keys their columns."""
+    rows = [value for value in values if isinstance(value, Mapping)]
+    if not rows or len(rows) != len(values):
         return [_text(value) for value in values]
-    width = max((len(str(tensor["name"])) for tensor in tensors), default=0)
-    return [f"{tensor['name']!s:<{width}}  {tensor['dtype']}{_text(tensor['dims'])}" for tensor in tensors]
+    if all("dtype" in row for row in rows):
+        return _columns([[str(row["name"]), f"{row['dtype']}{_text(row['dims'])}"] for row in rows])
+    if len({tuple(row) for row in rows}) > 1:
+        return [_text(row) for row in rows]
+    return _columns([[str(key) for key in rows[0]], *([_text(value) for value in row.values()] for row in rows)])
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _text(value: Json) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sam3_build import registry
+from sam3_build.commands.checkpoint_table import table
 from sam3_build.errors import BuildError
 from sam3_build.manifest.weight_files import main_file, weight_files
 from sam3_build.spec import Json
 from sam3_build.weights import finite
+from sam3_build.weights.checkpoint_file import read_state_dicts
 from sam3_build.weights.files import SAFETENSORS_SUFFIX, TORCH_SUFFIXES, WEIGHT_NAMES
 from sam3_build.weights.recognise import recognise
 from sam3_build.weights.tensors import FileTensor, count_not_finite
@@ -56,6 +58,7 @@ def describe_checkpoint(path: Path) -> dict[str, Json]:
         **found.facts(),
         "files": {file.name: file.stat().st_size for file in files.values()},
         "components": {name: _summary([found.tensors[key] for key in groups[name]]) for name in sorted(groups)},
+        "inventory": table(found, read_state_dicts(weights)[found.state_dict].tensors, registry.family(family)),
         "left_out": len(found.left_out),
         "unexpected": len(found.unknown),
         **({"unexpected_names": unknown} if unknown else {}),

@@ -1,18 +1,40 @@
-"""transformers' SAM 3: its modules, and the tables that its networks compute from their config."""
+"""transformers' SAM 3: its config and modules, and the tables that its networks compute from their config."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from sam3_build.spec import Json
+
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import Sam3Config
 
 
 def modeling() -> ModuleType:
     """Return transformers' SAM 3 module. Through the package, it would ask for torchvision, which nothing here uses."""
     return import_module("transformers.models.sam3.modeling_sam3")
+
+
+def sam3_config(config: Mapping[str, Json]) -> Sam3Config:
+    """Return transformers' configuration object; attention is written out, because fused attention exports worse."""
+    from transformers import Sam3Config
+
+    parsed = Sam3Config.from_dict(dict(config))
+    parsed._attn_implementation = "eager"
+    return parsed
+
+
+def shapes_of_whole(config: Sam3Config) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all tensors of Sam3Model, by name."""
+    import torch
+
+    with torch.device("meta"):
+        model = modeling().Sam3Model(config)
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
 
 def compute_tables(model: nn.Module) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
 from sam3_build.pipeline.concept_sizes import static_dims
 from sam3_build.spec import Json
 from sam3_build.torch_modules.config_keys import complete
-from sam3_build.torch_modules.sam3 import modeling
-
-if TYPE_CHECKING:
-    from transformers import Sam3Config
+from sam3_build.torch_modules.sam3 import sam3_config as sam3_config
+from sam3_build.torch_modules.sam3 import shapes_of_whole
 
 
 def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
@@ -23,22 +20,9 @@ def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
     return complete(image_config(config), "sam3", "Sam3Model", sam3_config, static_dims, whole_model)
 
 
-def sam3_config(config: Mapping[str, Json]) -> Sam3Config:
-    """Return transformers' configuration object; attention is written out, because fused attention exports worse."""
-    from transformers import Sam3Config
-
-    parsed = Sam3Config.from_dict(dict(config))
-    parsed._attn_implementation = "eager"
-    return parsed
-
-
 def whole_model(config: Mapping[str, Json]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of all of Sam3Model. What no component needs may be in a file."""
-    import torch
-
-    with torch.device("meta"):
-        model = modeling().Sam3Model(sam3_config(config))
-    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    return shapes_of_whole(sam3_config(config))
 
 
 def image_config(config: Mapping[str, Json]) -> Mapping[str, Json]:

@@ -1,0 +1,80 @@
+"""Our trunks and text encoders against what the authors' code computed: tests/recorded/efficientsam3 says how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from recorded.efficientsam3 import cases
+
+from sam3_build.families.efficientsam3 import modules
+from sam3_build.torch_modules.assemble import assemble, compute
+
+RECORDED = Path(__file__).parents[2] / "recorded" / "efficientsam3"
+ENCODERS = [(name, context) for name in cases.TEXT_ENCODERS for context in cases.CONTEXTS]
+
+
+@pytest.fixture(scope="session")
+def parts():
+    with np.load(RECORDED / "parts.npz") as file:
+        return dict(file)
+
+
+def far(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference over the largest value."""
+    assert actual.shape == expected.shape
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", cases.TRUNKS)
+def test_a_trunk_computes_what_the_authors_does(name, parts):
+    config = cases.config(name)
+    model = assemble(modules, "vision_encoder", config, cases.drawn("vision_encoder", config))
+    with torch.no_grad():
+        found = model.vision_encoder.backbone(cases.image(cases.SIDE)).numpy()[:, :: cases.EVERY]
+    assert far(found, parts[name]) < (1e-5 if name.startswith("repvit") else 1e-4)
+
+
+@pytest.mark.parametrize(("name", "context"), ENCODERS)
+def test_a_text_encoder_computes_what_the_authors_does(name, context, parts):
+    recorded = {key: parts[f"{name}/{context}/{key}"] for key in ("input_ids", "text_mask", "text_features")}
+    config = cases.config("repvit_m0_9", name, context)
+    model = assemble(modules, "text_encoder", config, cases.drawn("text_encoder", config))
+    ids = recorded["input_ids"]
+    found = compute(model, {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)}, ["features", "mask"])
+    assert far(found["features"][:, :, :: cases.EVERY], recorded["text_features"]) < 1e-5
+    np.testing.assert_array_equal(found["mask"], recorded["text_mask"])
+
+
+# ------------------------------------------------------------------ the whole model at full size
+
+WHOLE = (
+    ("repvit_m0_9", "MobileCLIP-S1", 77),
+    ("tiny_vit_5m", "MobileCLIP-S0", 16),
+    ("efficientvit_b0", "MobileCLIP-B", 77),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("trunk", "text_encoder", "context"), WHOLE)
+def test_the_whole_model_computes_what_the_authors_does(trunk, text_encoder, context):
+    with np.load(RECORDED / f"{cases.file_name(trunk, text_encoder, context)}.npz") as file:
+        recorded = dict(file)
+    config = cases.config(trunk, text_encoder, context)
+    networks = {name: assemble(modules, name, config, cases.drawn(name, config)) for name in cases.COMPONENTS}
+    near, masks = (1e-5, 1e-3) if trunk.startswith("repvit") else (1e-4, 2e-3)
+    with torch.no_grad():
+        maps = networks["vision_encoder"](cases.image())
+        for name, case in cases.CASES.items():
+            ids = torch.from_numpy(recorded[f"{name}/input_ids"])
+            text, mask = networks["text_encoder"](ids, (ids != 0).long())
+            boxes = torch.tensor(case.boxes or [[0.0] * 4])[None]
+            labels = torch.tensor(case.labels or [-10])[None]
+            tokens, valid = networks["geometry_encoder"](boxes, labels, *maps[2:])
+            prompt, known = torch.cat([text, tokens], 1), torch.cat([mask, valid], 1)
+            outputs = networks["decoder"](*maps, prompt, known)
+            for key, value in zip(("pred_masks", "pred_boxes", "pred_logits", "presence_logits"), outputs, strict=True):
+                error = far(cases.sampled(key, value).numpy(), recorded[f"{name}/{key}"])
+                assert error < (masks if key == "pred_masks" else near), f"{name}: {key}"

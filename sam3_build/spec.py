@@ -255,11 +255,13 @@ class Licence:
     name: its SPDX identifier, or what its text calls itself
     url:  where the text can be read
     must_accompany: whether it lets nobody pass on what is made of the weights without a copy of its text
+    parts: those of other models from which some of the weights were made, or distilled
     """
 
     name: str
     url: str
     must_accompany: bool = False
+    parts: tuple[Licence, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,15 @@ def licence_file(checkpoint: Checkpoint, made: Path | None) -> Path | None:
 
 def missing(family: ModelFamily, checkpoint: Checkpoint, file: Path | None) -> str | None:
     """Return why what is made of the weights cannot be passed on without a licence file; None where it can."""
-    licence = family.licence
-    if file or checkpoint.seed is not None or licence is None or not licence.must_accompany:
+    all_licences = (family.licence, *family.licence.parts) if family.licence else ()
+    wanted = [licence for licence in all_licences if licence.must_accompany]
+    if file or checkpoint.seed is not None or not wanted:
         return None
+    names, urls = (" and the ".join(each.name for each in wanted), " and ".join(each.url for each in wanted))
+    wants = "wants a copy of its text" if len(wanted) == 1 else "want copies of their texts"
     return (
-        f"the {licence.name}, under which the official weights of {family.name} are, wants a copy of its text beside "
-        f"whatever is made of them: save it from {licence.url} as {LICENCE} beside the weights, or name the file with "
+        f"the {names}, under which the official weights of {family.name} are, {wants} beside "
+        f"whatever is made of them: save it from {urls} as {LICENCE} beside the weights, or name the file with "
         "`licence:` in the manifest's `checkpoint`; for weights that are not derived from them, their own licence"
     )
 
@@ -53,6 +56,8 @@ def notes(family: ModelFamily, checkpoint: Checkpoint, has_file: bool) -> Iterat
         yield f"The weights come from https://huggingface.co/{checkpoint.hub.repo}."
     if family.licence:
         yield _official(family.name, family.licence)
+        for part in family.licence.parts:
+            yield f"Parts of them are under, or were made of weights under, the {part.name}: {part.url}"
 
 
 def _official(name: str, licence: Licence) -> str:

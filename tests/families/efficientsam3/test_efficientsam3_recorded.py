@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import efficientsam3_cases as cases
 import numpy as np
 import pytest
 import torch
-from recorded.efficientsam3 import cases
 
 from sam3_build.families.efficientsam3 import modules
 from sam3_build.torch_modules.assemble import assemble, compute

@@ -1,7 +1,7 @@
 """Records what EfficientSAM3's own code computes, for tests that need neither it nor timm: see README.md.
 
-    python record.py FOLDER_OF_THE_AUTHORS_CODE end_to_end TRUNK TEXT_ENCODER CONTEXT
-    python record.py FOLDER_OF_THE_AUTHORS_CODE parts
+    python record_efficientsam3.py FOLDER_OF_THE_AUTHORS_CODE end_to_end TRUNK TEXT_ENCODER CONTEXT
+    python record_efficientsam3.py FOLDER_OF_THE_AUTHORS_CODE parts
 
 Weights are this program's from seed 0, brought to the authors' names by the inverse of families/efficientsam3/keys.py;
 what no module of ours has is drawn here, and must not matter. Writes .npz files beside itself.
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "families" / "sam3_image"), sys.argv[1] + "/sam3"]
 
-from recorded.efficientsam3 import cases  # noqa: E402
+import efficientsam3_cases as cases  # noqa: E402
 from roi_align_oracle import roi_align  # noqa: E402
 
 from sam3_build.families.efficientsam3 import keys  # noqa: E402

@@ -169,13 +169,14 @@ def render(description: Mapping[str, Json]) -> str:
 
 
 def _listed(values: Sequence[Json]) -> list[str]:
-    """Return a line for each value: of tensors name and type, of other mappings with the same keys their columns."""
+    """Return a line for each value: of tensors name and type, of rows of a table its columns."""
     rows = [value for value in values if isinstance(value, Mapping)]
     if not rows or len(rows) != len(values):
         return [_text(value) for value in values]
     if all("dtype" in row for row in rows):
         return _columns([[str(row["name"]), f"{row['dtype']}{_text(row['dims'])}"] for row in rows])
-    if len({tuple(row) for row in rows}) > 1:
+    is_table = all(isinstance(cell, str | int) for row in rows for cell in row.values())
+    if not is_table or len({tuple(row) for row in rows}) > 1:
         return [_text(row) for row in rows]
     return _columns([[str(key) for key in rows[0]], *([_text(value) for value in row.values()] for row in rows)])
 

@@ -10,8 +10,8 @@ from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.families.efficientsam3.variants import text_config_of, trunk_of
 from sam3_build.pipeline.concept_sizes import static_dims
 from sam3_build.spec import Json
-from sam3_build.torch_modules.config_keys import refuse_misspelt
-from sam3_build.torch_modules.sam3 import sam3_config
+from sam3_build.torch_modules.config_keys import complete
+from sam3_build.torch_modules.sam3 import sam3_config, shapes_of_whole
 
 if TYPE_CHECKING:
     from transformers import Sam3Config
@@ -37,22 +37,26 @@ def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
     if missing := next((key for key in ("trunk", "text_config") if key not in config), None):
         raise BuildError(f"model config: {missing} is missing: a name, or sizes")
     kind, trunk = trunk_of(config["trunk"])
-    parsed = detector_config(config)
-    refuse_misspelt({key: config[key] for key in PARTS if key in config}, parsed)
-    given: dict[str, Json] = parsed.to_dict()
-    parts = {key: given[key] for key in PARTS}
+    parts = {key: config[key] for key in ("model_type", *PARTS) if key in config}
+    given = complete(
+        parts, "efficientsam3", "EfficientSAM3", detector_config, lambda c: shapes_of_whole(detector_config(c))
+    )
     vision = given["vision_config"]
     assert isinstance(vision, Mapping) and isinstance(vision["backbone_config"], Mapping)
     backbone: Json = {key: vision["backbone_config"][key] for key in MAP}
-    complete: dict[str, Json] = {
+    completed: dict[str, Json] = {
         "model_type": "efficientsam3",
         "trunk": {"type": kind, **document_of(trunk)},
         "text_config": dict(vars(text_config_of(config["text_config"]))),
-        **parts,
+        **{key: given[key] for key in PARTS},
         "vision_config": {**vision, "backbone_config": backbone},
     }
-    static_dims(complete)
-    return complete
+    static_dims(completed)
+    return completed
+
+
+def _detector_shapes(config: Mapping[str, Json]) -> dict[str, tuple[int, ...]]:
+    return shapes_of_whole(detector_config(config))
 
 
 def detector_config(config: Mapping[str, Json]) -> Sam3Config:

@@ -97,7 +97,7 @@ def test_a_full_file_is_loaded_exactly_and_says_what_it_leaves_out(state, author
     assert found.left_out_parts == {
         "the teacher's trunk, which the student's replaces": 2,
         "the tracker's neck": 1,
-        "MobileCLIP's projection of its last token": 1,
+        "MobileCLIP's projection of one token; SAM 3 reads all": 1,
         "point prompts": 1,
         "tracker.*, no part of this model": 2,
     }
@@ -153,6 +153,7 @@ def test_the_config_of_a_published_file_follows_from_its_shapes(trunk, text, con
         ({"text_config": "MobileCLIP-S2"}, "text_config is 'MobileCLIP-S2'; did you mean 'MobileCLIP-S"),
         ({"trunks": "x"}, "unknown key 'trunks'; did you mean 'trunk'"),
         ({"text_config": None}, "text_config is missing"),
+        ({"detr_decoder_config": {"num_queries": "many"}}, "no EfficientSAM3 can be made of detr_decoder_config"),
     ],
 )
 def test_a_config_that_is_wrong_is_one_message(config, message):
@@ -163,7 +164,6 @@ def test_a_config_that_is_wrong_is_one_message(config, message):
 
 
 def test_the_names_that_the_recordings_used_are_those_that_files_are_read_by(state):
-    """`record_efficientsam3.py` inverts these sections by looking names up: every tensor of ours must be reached by one."""
     assert key_map.translate(f"{TRUNK}backbone.model.features.0.0.c.weight", SECTIONS) in state
     assert key_map.translate(f"{TRUNK}student_trunk.head.3.bias", SECTIONS) in state
     assert key_map.translate(f"{LANGUAGE}projector.weight", SECTIONS) in state

@@ -57,6 +57,16 @@ def test_sam_2_0_and_an_unknown_trunk_are_refused_by_name():
         config_of(odd)
 
 
+def test_sizes_that_do_not_fit_together_are_refused():
+    config = json.loads(MINI.read_text())
+    with pytest.raises(BuildError) as caught:
+        CODE.modules.complete_config({**config, "memory_attention_rope_feat_sizes": [64, 64], "num_maskmem": 5})
+    wrong = (
+        "memory_attention_rope_feat_sizes is [64, 64], which should be [8, 8], and num_maskmem is 5, which should be 7"
+    )
+    assert str(caught.value) == f"model config: {wrong}"
+
+
 # ------------------------------------------------------------------ files of the miniature
 
 

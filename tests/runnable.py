@@ -1,4 +1,4 @@
-"""The miniature's FP32 graphs as a folder that the runtime loads, for tests: what `doit model` and the judge write."""
+"""A miniature's FP32 graphs as a folder that the runtime loads, for tests: what `doit model` and the judge write."""
 
 from __future__ import annotations
 
@@ -15,18 +15,24 @@ from sam3_build.stages import model
 COMPONENTS = ("vision_encoder", "text_encoder", "geometry_encoder", "decoder")
 
 
-def write(folder: Path, precisions: tuple[str, ...] = ("fp32",), verdict: JudgedFile | None = None) -> Path:
-    """Write model.json, verdicts.json, the tokenizer and the graphs into a new folder; return it.
+def write(
+    folder: Path,
+    precisions: tuple[str, ...] = ("fp32",),
+    verdict: JudgedFile | None = None,
+    manifest: str = miniature.MANIFEST,
+) -> Path:
+    """Write model.json, verdicts.json, the tokenizer and the graphs of a miniature into a new folder; return it.
 
     The stage's own code runs, on those of its inputs that need no engine. verdict: of every file; None for no entry
     """
     folder.mkdir(parents=True)
-    params = miniature.params("model")
+    params = miniature.params("model", manifest)
     files = [value_of(ModelFile, file) for file in params["files"]]
     graphs = [file for file in files if file.target is None and file.precision in precisions]
     stems = [f"{file.component}.{file.precision}" for file in graphs]
-    inputs = {stem: miniature.folder(f"precision:{stem}") for stem in stems}
-    inputs |= {"config": miniature.folder("checkpoint") / "config.json", "tokenizer": miniature.TOKENIZER}
+    inputs = {stem: miniature.folder(f"precision:{stem}", manifest) for stem in stems}
+    inputs["config"] = miniature.folder("checkpoint", manifest) / "config.json"
+    inputs |= miniature._session(manifest).plan.action("model").files  # the tokenizer, where the family has one
     model.run({**params, "files": [document_of(file) for file in graphs]}, inputs, folder)
     described = json.loads((folder / "model.json").read_bytes())
     for file, stem in zip(graphs, stems, strict=True):

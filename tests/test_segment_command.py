@@ -169,6 +169,42 @@ def test_the_lines_run_with_the_miniatures_words_boxes_and_pictures(
     assert {name for name in written(here) if not name.startswith("onnx-models")} == {words[-1]}
 
 
+@pytest.mark.ci
+def test_points_boxes_and_masks_of_one_object_go_to_the_pipeline_that_takes_them(here: Path, tmp_path: Path) -> None:
+    """SAM 1 in miniature, whose weights are random: each prompt is answered by one mask, and each matters."""
+    folder = runnable.write(tmp_path / "sam1", verdict=runnable.PASSED, manifest="sam1_mini")
+    Image.new("L", (168, 168), 255).save("mask.png")
+    point, box = {"type": "point", "data": [60, 60]}, {"type": "rectangle", "data": [40, 40, 70, 70]}
+    (here / "marks.json").write_text(json.dumps({"scene1.png": [point, {**point, "data": [90, 90], "label": 0}, box]}))
+    seen = {}
+    for name, words in {
+        "point": ["--point", "60,60"],
+        "points": ["--points", "pos:60,60;neg:90,90"],
+        "box": ["--box", "40,40,70,70"],
+        "both": ["--points", "pos:60,60;neg:90,90", "--boxes", "pos:40,40,30,30"],
+        "marks": ["--prompts", "marks.json"],
+        "mask": ["--point", "60,60", "--mask", "mask.png"],
+        "boxes": ["--box", "40,40,70,70", "--box", "80,80,120,120"],
+    }.items():
+        segment(SCENES / "scene1.png", *words, "--from", folder, "--out", name, "--save", "masks")
+        seen[name] = [np.asarray(Image.open(here / name / file)) for file in sorted(written(here / name))]
+    assert {name: len(masks) for name, masks in seen.items()} == {**dict.fromkeys(seen, 1), "boxes": 2}
+    assert np.array_equal(seen["both"], seen["marks"]) and np.array_equal(seen["boxes"][0], seen["box"][0])
+    for one, other in (("point", "points"), ("points", "both"), ("point", "mask")):
+        assert not np.array_equal(seen[one], seen[other])
+    Image.new("L", (10, 10), 255).save("mask.png")
+    for words, message in (
+        (["--text", "star"], "this model takes no text; pipeline interactive takes boxes, points, mask"),
+        (["--point", "500,60"], "the point 500,60 lies outside the picture, which is 168 x 168 pixels"),
+        (["--boxes", "neg:40,40,30,30"], "is negative"),
+        (["--point", "60,60", "--mask", "mask.png"], "mask.png is 10 x 10 pixels, and its picture 168 x 168"),
+        (["--point", "60,60", "--mask", "none.png"], "none.png"),
+    ):
+        with pytest.raises(BuildError) as error:
+            segment(SCENES / "scene1.png", *words, "--from", folder)
+        assert message in str(error.value)
+
+
 def test_a_bare_folder_of_onnx_files_is_refused_without_a_traceback(folder: Path, here: Path) -> None:
     """The folder that the lines above name, as that script leaves it."""
     (here / "onnx-models").mkdir()

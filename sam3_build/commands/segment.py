@@ -51,6 +51,7 @@ def segment(request: Request, say: Callable[[str], None]) -> None:
         target=request.target,
         precision=request.precision,
         unverified=request.unverified,
+        memory=0,  # each picture is asked once
         tokenizer=request.tokenizer,
     ) as model:
         loaded = time.perf_counter() - began

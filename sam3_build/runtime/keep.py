@@ -41,12 +41,14 @@ class Keep:
         )
 
     def of_picture(self, found: Found) -> Found:
-        """Return what is left: after NMS, each prompt for itself, then of the best scores, then with cleaned masks.
+        """Return what is left: above the threshold, after NMS within each prompt, of the best scores, cleaned.
 
         An instance of whose mask the steps leave nothing is left out. Boxes stay as the model gave them.
         """
         import numpy as np
 
+        if self.threshold is not None:  # of instances `find` has taken those already; a prompt's own mask always comes
+            found = found.picked(np.flatnonzero(found.scores > self.threshold))
         if self.nms:
             ious = box_ious(found.boxes, found.boxes) if self.nms.by == BOX else mask_ious(found.masks, found.masks)
             found = found.picked(postprocess.survivors(ious, found.scores, found.prompts, self.nms.iou))

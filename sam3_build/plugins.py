@@ -102,12 +102,18 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a backend's session gets: the folders of what was built and of the ONNX it was built from, and the stem."""
+    """What a backend's session gets: the folders of what was built and of the ONNX it was built from, and the stem.
+
+    on_device: whether outputs may stay on the device, for a session of the same backend that takes them as they are.
+               They have what arrays have that is fed on, are copied to the host when numpy reads them, and live no
+               longer than the session. A backend whose outputs lie on the host anyway need not heed it
+    """
 
     built: Path
     onnx: Path
     stem: str
     options: Mapping[str, Json]
+    on_device: bool = False
 
 
 class Session(Protocol):

@@ -86,11 +86,20 @@ int cuMemAlloc_v2(unsigned long long *address, size_t size) {
     return 0;
 }
 int cuMemFree_v2(unsigned long long address) { free((void *)(size_t)address); live--; return address == 0; }
+static long uploaded, downloaded;
+long stub_uploaded(void) { return uploaded; } /* bytes */
+long stub_downloaded(void) { return downloaded; }
+int cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, size_t size, void *stream) {
+    memcpy((void *)(size_t)to, (void *)(size_t)from, size);
+    return stream != &the_stream || !current;
+}
 int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t size, void *stream) {
     memcpy((void *)(size_t)to, from, size);
+    uploaded += size;
     return stream != &the_stream || !current;
 }
 int cuMemcpyDtoHAsync_v2(void *to, unsigned long long from, size_t size, void *stream) {
     memcpy(to, (void *)(size_t)from, size);
+    downloaded += size;
     return stream != &the_stream || !current;
 }

@@ -228,22 +228,35 @@ def run(scripts: Path, folder: Path, program: str, *words: str | Path) -> subpro
     return subprocess.run(argv, cwd=folder, env=_outside(), capture_output=True, text=True, check=False)
 
 
+def finds_two(scripts: Path, folder: Path, built: Path) -> None:
+    shutil.copy(SCENE, folder / "scene.png")
+    done = run(scripts, folder, "sam3-build", "segment", "scene.png", "--text", "red circle", "--from", built)
+    assert done.returncode == 0, done.stderr
+    assert "scene.png: 2 red circle; scores 0.95, 0.98" in done.stdout
+    assert (folder / "segmented" / "scene.png").is_file()
+
+
 @pytest.mark.ci
 def test_what_was_built_is_run_by_the_base_installation(scripts: Path, tmp_path: Path) -> None:
     listed = run(scripts, tmp_path, "python", "-m", "pip", "list", "--format=freeze").stdout
     installed = {line.partition("==")[0].lower() for line in listed.splitlines()}
     assert "sam3-build" in installed and not installed & set(ABSENT)
-    moved = runnable.write(tmp_path / "moved", verdict=runnable.PASSED)
-    shutil.copy(SCENE, tmp_path / "scene.png")
-    done = run(scripts, tmp_path, "sam3-build", "segment", "scene.png", "--text", "red circle", "--from", moved)
-    assert done.returncode == 0, done.stderr
-    assert "scene.png: 2 red circle; scores 0.95, 0.98" in done.stdout
-    assert (tmp_path / "segmented" / "scene.png").is_file()
+    finds_two(scripts, tmp_path, runnable.write(tmp_path / "moved", verdict=runnable.PASSED))
     assert run(scripts, tmp_path, "sam3-build", "--version").stdout == f"{sam3_build.__version__}\n"
     assert "segment" in run(scripts, tmp_path, "sam3-build", "--help").stdout
     refused = run(scripts, tmp_path, "sam3-build", "plan")
     assert refused.returncode == 1 and refused.stdout == ""
     assert len(refused.stderr.splitlines()) == 1 and "pip install 'sam3-build[build]'" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_published_folder_is_run_by_the_base_installation(scripts: Path, tmp_path: Path) -> None:
+    for words in (["build", "model", "verify"], ["publish:cpu"]):
+        argv = [sys.executable, "-m", "doit", *words]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    published = ROOT / "artifacts" / "sam3_mini" / "published" / "cpu"
+    finds_two(scripts, tmp_path, Path(shutil.copytree(published, tmp_path / "moved")))
 
 
 @pytest.mark.ci

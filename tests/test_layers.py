@@ -204,9 +204,10 @@ def test_stages_and_plug_ins_start_no_processes() -> None:
 
 def test_only_the_store_and_its_kin_know_how_artifacts_are_written() -> None:
     """Stages get a folder; the store, the view and the session decide where things lie."""
-    kin = ("store.objects", "store.view")
+    kin = ("store.objects", "store.view", "store.writing")
     users = {name for name, path in modules().items() if any(inside(i) in kin for i in imports(path))}
     writers = {
+        "store.objects",
         "store.view",
         "publish.folder",
         "store.ownership",

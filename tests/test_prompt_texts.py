@@ -164,7 +164,10 @@ def test_the_first_pipeline_that_takes_all_that_is_given_gets_it() -> None:
         (Ask.of(boxes=[[0, 0, 5, 5]], mask="m.png"), "interactive", [Clicks((Box(1, 0, 0, 5, 5),), mask="mask")]),
     ):
         assert taking(BOTH, ask) == pipeline
-        assert ask.prompts(BOTH[pipeline]) == asked
+        assert ask.prompts(BOTH[pipeline], "instances") == asked
+    two = Ask.of(boxes=[[0, 0, 5, 5], [5, 5, 9, 9]])
+    each = [Clicks((Box(1, 0, 0, 5, 5),)), Clicks((Box(1, 5, 5, 4, 4),))]
+    assert two.prompts(Clicks, "masks") == each and len(two.prompts(Clicks, "instances")) == 1
     assert Ask.of(mask="m.png").files == {"mask": Path("m.png")} and Ask.of("star").files == {}
 
 

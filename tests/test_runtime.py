@@ -6,8 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import miniature
 import numpy as np
@@ -19,9 +23,11 @@ from sam3_build import registry, runtime
 from sam3_build.errors import BuildError, NoDeviceError
 from sam3_build.model_format import GRAPH, JudgedFile, ModelFile, text_of
 from sam3_build.pipeline.cases import listed_cases, outputs_of
+from sam3_build.plugins import RunRequest
 from sam3_build.runtime.choice import choose
 from sam3_build.runtime.folder import ModelFolder, open_folder
 from sam3_build.runtime.found import Found
+from sam3_build.runtime.opened import _Pictures
 from sam3_build.spec import DeviceFingerprint
 
 SCENE = miniature.SCENES / "scene1.png"
@@ -131,6 +137,60 @@ def test_pictures_that_do_not_fit_into_the_memory_are_encoded_again(folder: Path
         assert model.runs["vision_encoder"] == 2
 
 
+def test_of_encoded_pictures_those_used_last_are_kept_within_the_memory() -> None:
+    kept, computed = _Pictures(250), {"vision_encoder": {"features": np.zeros(100, np.uint8)}}
+    kept.put("one", computed)
+    kept.put("two", computed)
+    assert kept.get("one") is computed
+    kept.put("three", computed)
+    assert [name for name in ("one", "two", "three") if kept.get(name)] == ["one", "three"]
+    kept.put("large", {"vision_encoder": {"features": np.zeros(300, np.uint8)}})
+    assert kept.get("one") and kept.get("three") and not kept.get("large")
+
+
+class Away:
+    """An output that does not lie on the host, as those that sessions of engines give; which of them numpy reads."""
+
+    read: ClassVar[set[str]] = set()
+
+    def __init__(self, name: str, array: np.ndarray) -> None:
+        self.name, self.away, self.shape, self.dtype = name, array, array.shape, array.dtype
+        self.ndim, self.nbytes = array.ndim, array.nbytes
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        Away.read.add(self.name)
+        return self.away.copy()
+
+    def repeat(self, repeats: int, axis: int) -> Away:
+        return Away(self.name, self.away.repeat(repeats, axis))
+
+
+def test_arrays_go_from_network_to_network_where_they_lie(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a backend whose sessions take and give such arrays, in the place of a GPU's."""
+    real, wanted = registry.backend("onnxruntime"), {}
+
+    @contextmanager
+    def session(request: RunRequest) -> Iterator[object]:
+        wanted[request.stem] = request.on_device
+        with real.session(request) as opened:
+
+            def run(arrays: dict[str, object]) -> dict[str, object]:
+                outputs = opened.run({n: a.away if isinstance(a, Away) else a for n, a in arrays.items()})
+                return {n: Away(n, a) for n, a in outputs.items()} if request.on_device else dict(outputs)
+
+            yield SimpleNamespace(inputs=opened.inputs, run=run)
+
+    with runtime.load(folder) as model:
+        expected = model.segment(SCENE, ["red circle", "star"])
+    monkeypatch.setattr(registry, "backend", lambda name: replace(real, session=session))
+    with runtime.load(folder) as model:
+        found = model.segment(SCENE, ["red circle", "star"])
+    assert np.array_equal(found.masks, expected.masks) and np.array_equal(found.scores, expected.scores)
+    assert wanted == {f"{name}.fp32": name != "decoder" for name in runnable.COMPONENTS}
+    joined = {"text_features", "text_mask", "geometry_features", "geometry_mask"}
+    assert Away.read == joined, "what is computed of a picture is read by the networks alone"
+
+
 def test_many_pictures_come_one_by_one_and_in_order(model: runtime.Model) -> None:
     before = model.runs["decoder"]
     found = model.segment_many([miniature.SCENES / "heldout501.png", SCENE], "red circle")
@@ -161,6 +221,7 @@ def test_boxes_are_corners_in_pixels_and_what_is_not_meant_is_left_out(model: ru
         ({"boxes": [[0, 0, 9, 9]], "box_labels": [2]}, "boxes[0]: the label is 2; 1 is meant, 0 is not meant"),
         ({"points": [[3, 4]]}, "this model takes no points; pipeline image takes text, boxes"),
         ({"text": "star", "points": [[3, 4]], "mask": "m.png"}, "this model takes no points or mask"),
+        ({"boxes": [0, 0, 9, 9]}, "boxes is a list of lists of numbers, and boxes[0] is 0"),
         ({"points": [[3, 4, 5]]}, "points[0]: [3.0, 4.0, 5.0] is no point"),
         ({"boxes": [[0, 0, 9, 9]], "box_labels": [1, 0]}, "1 boxes and 2 box_labels"),
         ({"text": "star", "threshold": 3.0}, "threshold is 3.0"),

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import sys
+import weakref
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -46,6 +50,7 @@ class Device:
             raise
         self._stream = stream
         self.stream = stream.value or 0
+        self._arrays: weakref.WeakSet[DeviceArray] = weakref.WeakSet()
 
     def activate(self) -> None:
         """Make the context that of the calling thread; what follows in it, here and in TensorRT, is on this GPU."""
@@ -73,12 +78,26 @@ class Device:
             target, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes)
             self._call("cuMemcpyDtoHAsync_v2", target, ctypes.c_uint64(address), size, self._stream)
 
+    def copy(self, address: int, source: int, size: int) -> None:
+        """Copy bytes on the GPU, when the stream comes to it."""
+        if size:
+            places = ctypes.c_uint64(address), ctypes.c_uint64(source)
+            self._call("cuMemcpyDtoDAsync_v2", *places, ctypes.c_size_t(size), self._stream)
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> DeviceArray:
+        """Return an array on the GPU that holds anything yet; it is freed when nobody has it, or with the device."""
+        made = DeviceArray(self, shape, dtype)
+        self._arrays.add(made)
+        return made
+
     def synchronize(self) -> None:
         """Wait for all that the stream has been given; an error of a kernel shows here."""
         self._call("cuStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Give back the stream and the context."""
+        """Give back the stream, the context and all arrays."""
+        for array in list(self._arrays):
+            array.free()
         self._release("cuStreamDestroy_v2", self._stream)
         self._release("cuDevicePrimaryCtxRelease_v2", self._device)
 
@@ -99,6 +118,66 @@ class Device:
             self._library.cuGetErrorString(code, ctypes.byref(text))
             message = (text.value or b"unknown error").decode()
             raise BuildError(f"CUDA: {function} says {message!r} ({code}); does `nvidia-smi` work?")
+
+
+class DeviceArray:
+    """A C-contiguous array on the GPU. Numpy copies it to the host when it reads it; BuildError once it is freed."""
+
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+        """Take memory."""
+        self.shape, self.dtype, self.ndim = shape, dtype, len(shape)
+        self.nbytes = math.prod(shape) * dtype.itemsize
+        self._device = device
+        self._buffer = Buffer(device)
+        self._buffer.reserve(self.nbytes)
+
+    @property
+    def address(self) -> int:
+        """Where it lies. All sessions share the GPU's primary context, and so their addresses."""
+        if not self._buffer.address:
+            raise BuildError("an array on the GPU lives no longer than the session that gave it, which is closed")
+        return self._buffer.address
+
+    def __array__(self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None) -> NDArray[np.generic]:
+        """Return a copy on the host."""
+        import numpy as np
+
+        if copy is False:
+            raise ValueError("an array on the GPU is not read without a copy")
+        host: NDArray[np.generic] = np.empty(self.shape, self.dtype)
+        self._device.activate()
+        self._device.download(host, self.address)
+        self._device.synchronize()
+        return host if dtype is None else host.astype(dtype)
+
+    def repeat(self, repeats: int, axis: int) -> DeviceArray | NDArray[np.generic]:
+        """Return each slice along `axis` so many times, as numpy.repeat; of one slice first on the GPU."""
+        import numpy as np
+
+        if math.prod(self.shape[: axis + 1]) != 1:
+            return np.repeat(np.asarray(self), repeats, axis)
+        self._device.activate()
+        shape = (*self.shape[:axis], repeats, *self.shape[axis + 1 :])
+        whole = self._device.array(shape, self.dtype)
+        for turn in range(repeats):
+            self._device.copy(whole.address + turn * self.nbytes, self.address, self.nbytes)
+        self._device.synchronize()
+        return whole
+
+    def take(self, indices: Sequence[int], axis: int) -> NDArray[np.generic]:
+        """Return some slices along `axis`, on the host, as numpy.take."""
+        import numpy as np
+
+        return np.asarray(self).take(indices, axis)
+
+    def free(self) -> None:
+        """Give the memory back."""
+        self._buffer.free()
+
+    def __del__(self) -> None:
+        """Give the memory back when nobody has it."""
+        if hasattr(self, "_buffer"):  # else the GPU had no memory left
+            self._buffer.free()
 
 
 class Buffer:

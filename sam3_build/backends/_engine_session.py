@@ -1,16 +1,17 @@
 """Runs an engine of TensorRT or TensorRT-RTX: takes arrays by name, returns arrays by name. No Polygraphy.
 
 One execution context and one buffer per tensor serve all runs, so that nothing is compiled or allocated anew for
-shapes that were seen. No test has run it on a GPU: see `_engines` and `_cuda`.
+shapes that were seen; outputs that stay on the GPU have memory of their own, and are fed to other sessions without a
+copy. No test has run it on a GPU: see `_engines` and `_cuda`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from sam3_build.backends._cuda import Buffer, Device
+from sam3_build.backends._cuda import Buffer, Device, DeviceArray
 from sam3_build.backends._engines import Context, Engine, LoadedEngine
 from sam3_build.backends._tensorrt import Library
 from sam3_build.errors import BuildError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam3_build.plugins import Arrays
+
+    Array = NDArray[np.generic]
 
 # What the library calls an element type -> numpy's dtype.
 _DTYPES = {
@@ -40,11 +43,14 @@ _DTYPES = {
 class EngineSession:
     """A `plugins.Session` on an engine that is loaded on a GPU."""
 
-    def __init__(self, loaded: LoadedEngine, device: Device) -> None:
-        """Take both. `close` lets go of the engine and leaves the device to its owner."""
+    def __init__(self, loaded: LoadedEngine, device: Device, on_device: bool = False) -> None:
+        """Take both. `close` lets go of the engine and leaves the device to its owner.
+
+        on_device: whether outputs stay on the GPU
+        """
         engine = loaded.engine
         self._loaded: LoadedEngine | None = loaded
-        self._device, self._file = device, loaded.file
+        self._device, self._file, self._on_device = device, loaded.file, on_device
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         specs = {name: self._spec(engine, name) for name in names}
         self.inputs = {n: spec for n, spec in specs.items() if engine.get_tensor_mode(n).name == "INPUT"}
@@ -81,28 +87,42 @@ class EngineSession:
                 context.set_optimization_profile_async(profile, device.stream),
             )
         # They are held until the stream has read them. A scalar stays one.
-        fed = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        fed = {n: a if isinstance(a, DeviceArray) else np.asarray(a, order="C") for n, a in arrays.items()}
         for name, array in fed.items():
             loaded.require(f"takes no {list(array.shape)} for {name!r}", context.set_input_shape(name, array.shape))
-            device.upload(self._place(loaded, context, name, array.nbytes), array)
-        outputs: dict[str, NDArray[np.generic]] = {}
+            if isinstance(array, DeviceArray):
+                self._place(loaded, context, name, array.address)
+            else:
+                address = self._buffers[name].reserve(array.nbytes)
+                self._place(loaded, context, name, address)
+                device.upload(address, array)
+        outputs = {}
         for name, dtype in self._outputs.items():
             shape = tuple(context.get_tensor_shape(name))
             if any(size < 0 for size in shape):
                 raise BuildError(f"{self._file}: the shape of output {name!r} depends on values: no session runs it")
-            outputs[name] = np.empty(shape, dtype)
-            self._place(loaded, context, name, outputs[name].nbytes)
+            outputs[name] = output = self._output(name, shape, np.dtype(dtype))
+            address = output.address if isinstance(output, DeviceArray) else self._buffers[name].address
+            self._place(loaded, context, name, address)
         loaded.require("cannot run it", context.execute_async_v3(device.stream))
-        for name, array in outputs.items():
-            device.download(array, self._buffers[name].address)
+        for name, output in outputs.items():
+            if not isinstance(output, DeviceArray):
+                device.download(output, self._buffers[name].address)
         device.synchronize()
-        return outputs
+        return cast("Arrays", outputs)
 
-    def _place(self, loaded: LoadedEngine, context: Context, name: str, size: int) -> int:
-        """Give a tensor `size` bytes on the GPU, and return where."""
-        address = self._buffers[name].reserve(size)
+    def _output(self, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> DeviceArray | Array:
+        """Return where an output is found after the run. On the host it comes through the tensor's buffer."""
+        import numpy as np
+
+        if self._on_device:
+            return self._device.array(shape, dtype)
+        output: Array = np.empty(shape, dtype)
+        self._buffers[name].reserve(output.nbytes)
+        return output
+
+    def _place(self, loaded: LoadedEngine, context: Context, name: str, address: int) -> None:
         loaded.require(f"takes no memory for {name!r}", context.set_tensor_address(name, address))
-        return address
 
     def _fitting(self, arrays: Arrays) -> int:
         """Return the first profile that takes the shapes."""
@@ -142,7 +162,9 @@ def session(request: RunRequest, library: Library) -> Iterator[EngineSession]:
     """Yield a session on `<stem>.engine` in the folder `built`. BuildError when there is no GPU for it."""
     device = Device()
     try:
-        opened = EngineSession(LoadedEngine(request.built / f"{request.stem}.engine", library), device)
+        opened = EngineSession(
+            LoadedEngine(request.built / f"{request.stem}.engine", library), device, request.on_device
+        )
         try:
             yield opened
         finally:

@@ -14,8 +14,9 @@ from pathlib import Path
 from sam3_build.errors import BuildError
 from sam3_build.execution.local import log_path
 from sam3_build.execution.session import Session
-from sam3_build.store.objects import Store, read_history, writing
+from sam3_build.store.objects import Store, read_history
 from sam3_build.store.view import KEPT
+from sam3_build.store.writing import writing
 
 _YOUNG_SECONDS = 60
 # What killed runs may leave half written, from a manifest's view.

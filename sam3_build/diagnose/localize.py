@@ -23,7 +23,7 @@ from sam3_build.folders import write_atomically
 from sam3_build.manifest.types import Manifest
 from sam3_build.params import LocalizeParams, VerifyParams
 from sam3_build.spec import BASELINE, Action, Comparison, Gate, Input, Json, Kind
-from sam3_build.store.objects import writing
+from sam3_build.store.writing import writing
 
 
 @dataclass(frozen=True)

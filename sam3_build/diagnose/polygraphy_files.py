@@ -23,8 +23,8 @@ from sam3_build.params import BuildParams
 from sam3_build.pipeline import profiles
 from sam3_build.pipeline.cases import INPUTS, OUTPUTS, arrays_of, recorded_cases
 from sam3_build.spec import BASELINE, Action, ComponentSpec, Gate, Profile
-from sam3_build.store.objects import writing
 from sam3_build.store.view import place
+from sam3_build.store.writing import writing
 
 if TYPE_CHECKING:
     import numpy as np

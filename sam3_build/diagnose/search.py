@@ -19,7 +19,7 @@ from sam3_build.folders import write_atomically
 from sam3_build.manifest.lock import lock_path
 from sam3_build.manifest.lock_file import read_lock, with_entry
 from sam3_build.spec import BASELINE, Json, Kind
-from sam3_build.store.objects import hold, writing
+from sam3_build.store.writing import hold, writing
 
 
 @dataclass(frozen=True)

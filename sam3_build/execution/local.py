@@ -29,9 +29,10 @@ from sam3_build.machine import gpu_lock
 from sam3_build.machine.toolchain import version
 from sam3_build.manifest.types import Manifest
 from sam3_build.spec import Action, Json
-from sam3_build.store.objects import Record, writing
+from sam3_build.store.objects import Record
 from sam3_build.store.resolve import Answer, State
 from sam3_build.store.view import View
+from sam3_build.store.writing import writing
 
 _TAIL_LINES = 12
 _LITTLE_SPACE = 1 << 20

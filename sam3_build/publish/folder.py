@@ -17,8 +17,8 @@ from pathlib import Path
 from sam3_build.digest import DigestCache
 from sam3_build.errors import StoreError
 from sam3_build.folders import sync_folder
-from sam3_build.store.objects import writing
 from sam3_build.store.view import place
+from sam3_build.store.writing import writing
 
 SUMS = "SHA256SUMS"
 

@@ -28,7 +28,7 @@ from sam3_build.report.table import Counts
 from sam3_build.report.verdicts import tell
 from sam3_build.spec import Action, Json
 from sam3_build.store.explain import explain_due
-from sam3_build.store.objects import hold
+from sam3_build.store.writing import hold
 
 # Exit codes. This machine's limits are no failure: otherwise no machine would ever have a good night.
 GOOD, BAD_GATE, BAD_BUILD = 0, 1, 2

@@ -16,7 +16,8 @@ from sam3_build.compare.judge import outcome
 from sam3_build.errors import BuildError
 from sam3_build.folders import write_atomically
 from sam3_build.spec import Json
-from sam3_build.store.objects import Record, writing
+from sam3_build.store.objects import Record
+from sam3_build.store.writing import writing
 
 Run = Mapping[str, Json]
 

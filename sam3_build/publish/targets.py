@@ -22,7 +22,7 @@ from sam3_build.publish.content import content_of
 from sam3_build.publish.items import Item, Part, parts_of, shown
 from sam3_build.publish.outcome import Published, Status
 from sam3_build.publish.reasons import EXCUSABLE, Cause, Reason
-from sam3_build.store.objects import hold
+from sam3_build.store.writing import hold
 
 
 def publish(session: Session, found: Judged, targets: Sequence[str]) -> list[Published]:

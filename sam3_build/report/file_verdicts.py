@@ -23,7 +23,7 @@ from sam3_build.model_format import (
 from sam3_build.params import ModelParams
 from sam3_build.plan.model import NAME
 from sam3_build.spec import Kind
-from sam3_build.store.objects import writing
+from sam3_build.store.writing import writing
 
 
 def write_verdicts(session: Session, found: Judged) -> None:

@@ -20,7 +20,7 @@ from sam3_build.folders import write_atomically
 from sam3_build.report.tables import QUIET, Cell, Table, table
 from sam3_build.report.text import wrapped
 from sam3_build.spec import TYPES, Json, Kind, Plan
-from sam3_build.store.objects import writing
+from sam3_build.store.writing import writing
 
 HIDDEN = QUIET | {"rows"}  # hardly ever wrong, and so without a column until it is
 

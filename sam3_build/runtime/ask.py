@@ -105,13 +105,15 @@ def _each(
     labels: Labels | None,
     made: Callable[[Sequence[float], object], Prompt],
 ) -> tuple[Prompt, ...]:
-    listed = [] if values is None else [[float(number) for number in value] for value in values]
+    listed = [] if values is None else list(values)
     if labels is not None and len(labels) != len(listed):
         raise BuildError(f"there are {len(listed)} {name} and {len(labels)} {labels_name}; give one for each")
     found = []
     for i, value in enumerate(listed):
         try:
-            found.append(made(value, 1 if labels is None else labels[i]))
+            found.append(made([float(number) for number in value], 1 if labels is None else labels[i]))
+        except TypeError as error:
+            raise BuildError(f"{name} is a list of lists of numbers, and {name}[{i}] is {value!r}") from error
         except ValueError as error:
             raise BuildError(f"{name}[{i}]: {error}") from error
     return tuple(found)

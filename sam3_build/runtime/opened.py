@@ -127,7 +127,9 @@ class OpenPipeline:
         # ONNX Runtime's product only describes a graph, which is what it runs.
         extension = path.suffix if backend.extension == ".json" else backend.extension
         stem = path.name.removesuffix(extension)
-        session = self._open.enter_context(backend.session(RunRequest(path.parent, path.parent, stem, file.options)))
+        on_device = name != self._steps[-1].component  # what the last step gives is read here
+        request = RunRequest(path.parent, path.parent, stem, file.options, on_device)
+        session = self._open.enter_context(backend.session(request))
         static = self._folder.description.static
         dims = {t.name: tuple(static.get(str(dim), dim) for dim in t.dims) for t in self._components[name].inputs}
         own = {dim for of_input in dims.values() for dim in of_input if isinstance(dim, str)}
@@ -175,8 +177,10 @@ class _Pictures:
         return self._kept.get(identity)
 
     def put(self, identity: Hashable, computed: Mapping[str, Arrays]) -> None:
+        if _size(computed) > self._memory:
+            return
         self._kept[identity] = computed
-        while self._kept and sum(map(_size, self._kept.values())) > self._memory:
+        while sum(map(_size, self._kept.values())) > self._memory:
             self._kept.popitem(last=False)
 
     def clear(self) -> None:

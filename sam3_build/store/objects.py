@@ -27,14 +27,11 @@ from pathlib import Path
 from sam3_build.digest import DigestCache, canonical, digest, file_digest
 from sam3_build.errors import DeniedError, StoreError
 from sam3_build.folders import is_shared, make_folder, share, sync_folder, write_atomically
-from sam3_build.machine.locks import NO_LOCKS, open_lock, take
+from sam3_build.machine.locks import NO_LOCKS
 from sam3_build.spec import Input, Json
+from sam3_build.store.writing import LOCAL_STORE, NO_LOCKS_HERE, held, store_error, writing
 
 HISTORY = 8
-
-_NO_LOCKS = "this file system has no locks, and without them two runs would write over each other's files: "
-_LOCAL_STORE = "set SAM3_STORE to a folder on a local disk (a project that lies here too needs its artifacts/ on one)"
-_LOCAL_PROJECT = "put the project on a local disk, or make its artifacts/ a link to a folder on one"
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError):
             return None
         except OSError as error:
-            raise _store_error(error, path, self._advice()) from error
+            raise store_error(error, path, self._advice()) from error
 
     def intact(self, record: Record) -> bool:
         """Tell whether every file of the record's object still has its digest (reads only what changed since)."""
@@ -168,7 +165,7 @@ class Store:
         path = self.root / "locks" / name
         with self._writing(path):
             make_folder(path.parent, self.root)
-        with _held(path, kind, waiting, self._advice()) as descriptor:
+        with held(path, kind, waiting, self._advice()) as descriptor:
             yield descriptor
 
     def workdir(self, key: str) -> Path:
@@ -267,7 +264,7 @@ class Store:
         return writing(path, self._advice())
 
     def _advice(self) -> Mapping[int, str]:
-        advice = dict.fromkeys(NO_LOCKS, _NO_LOCKS + _LOCAL_STORE)
+        advice = dict.fromkeys(NO_LOCKS, NO_LOCKS_HERE + LOCAL_STORE)
         if is_shared(self.root):
             top = shlex.quote(str(self.root))
             but_objects = r"\( -type d -o ! -path '*/objects/*' \)"
@@ -277,69 +274,12 @@ class Store:
         return advice
 
 
-@contextmanager
-def hold(path: Path, kind: int, waiting: Callable[[], None] | None = None) -> Iterator[int]:
-    """Hold the lock file at `path`, below the project's artifacts (fcntl.LOCK_SH or LOCK_EX).
-
-    `waiting` is called once when it is not free. StoreError where it cannot be held.
-    """
-    with _held(path, kind, waiting, dict.fromkeys(NO_LOCKS, _NO_LOCKS + _LOCAL_PROJECT)) as descriptor:
-        yield descriptor
-
-
-@contextmanager
-def _held(path: Path, kind: int, waiting: Callable[[], None] | None, advice: Mapping[int, str]) -> Iterator[int]:
-    with writing(path, advice):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = open_lock(path)
-    try:
-        with writing(path.parent, advice):
-            take(descriptor, kind, waiting)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def read_history(path: Path) -> tuple[str, ...]:
     """Return the keys that a file below `names/` lists, newest first; none when it cannot be read."""
     try:
         return tuple(str(key) for key in json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):
         return ()
-
-
-@contextmanager
-def writing(path: Path, advice: Mapping[int, str] | None = None) -> Iterator[None]:
-    """Turn an OSError of the body into a StoreError that says where and what to do (`advice`: errno -> text)."""
-    try:
-        yield
-    except OSError as error:
-        raise _store_error(error, path, advice or {}) from error
-
-
-def _store_error(error: OSError, path: Path, special: Mapping[int, str]) -> StoreError:
-    advice = {
-        errno.ENOSPC: "free some space (`sam3-build gc` may help) or set SAM3_STORE to another disk",
-        errno.EDQUOT: "free some space or set SAM3_STORE to another disk",
-        errno.EROFS: "it is read-only: set SAM3_STORE to a folder that can be written",
-        errno.EACCES: "you may not write there: fix its permissions or set SAM3_STORE to a folder of yours",
-        errno.EPERM: "you may not write there: fix its permissions or set SAM3_STORE to a folder of yours",
-        **special,
-    }
-    message = os.strerror(error.errno) if error.errno else str(error)
-    kind = DeniedError if isinstance(error, PermissionError) else StoreError
-    return kind(f"{_where(error, path)}: {message}; {advice.get(error.errno or 0, 'check this folder')}")
-
-
-def _where(error: OSError, path: Path) -> Path:
-    """Return the path that an error is about; where it was denied, the folder or file that may not be written."""
-    named = [Path(os.fsdecode(name)) for name in (error.filename2, error.filename) if name] or [path]
-    if isinstance(error, PermissionError):
-        for place in named:
-            existing = next((p for p in (place, *place.parents) if os.access(p, os.F_OK)), place)
-            if not os.access(existing, os.W_OK):
-                return existing
-    return named[-1]
 
 
 def _plain_files(out: Path) -> list[Path]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from sam3_build.errors import ManifestError
 from sam3_build.folders import write_atomically
-from sam3_build.store.objects import hold, writing
 from sam3_build.store.view import KEPT
+from sam3_build.store.writing import hold, writing
 
 OWNER = ".manifest"
 

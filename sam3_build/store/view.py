@@ -13,7 +13,8 @@ from pathlib import Path
 from sam3_build.digest import DigestCache
 from sam3_build.folders import make_folder, write_atomically
 from sam3_build.spec import Action
-from sam3_build.store.objects import Record, Store, hold, writing
+from sam3_build.store.objects import Record, Store
+from sam3_build.store.writing import hold, writing
 
 _FICLONE = 0x40049409
 

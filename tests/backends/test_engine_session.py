@@ -6,6 +6,7 @@ Neither a real engine nor a real GPU is under test here: a library without a GPU
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import logging
 import shutil
@@ -68,11 +69,11 @@ PROFILES = (profile((1, 4), (2, 8)), profile((1, 2), (9, 20)))
 
 
 def opened(
-    folder: Path, *faults: str, tensors: tuple[tuple[object, ...], ...] = TENSORS
+    folder: Path, *faults: str, tensors: tuple[tuple[object, ...], ...] = TENSORS, on_device: bool = False
 ) -> AbstractContextManager[Session]:
     described = {"tensors": tensors, "profiles": PROFILES, "faults": faults}
     (folder / "toy.fp16.engine").write_text(json.dumps(described))
-    return _engine_session.session(RunRequest(folder, folder, "toy.fp16", {}), LIBRARY)
+    return _engine_session.session(RunRequest(folder, folder, "toy.fp16", {}, on_device), LIBRARY)
 
 
 def feed(rows: int, columns: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -123,6 +124,57 @@ def test_what_a_run_gave_stays_as_it_is(tmp_path: Path, driver: ctypes.CDLL) -> 
         kept = first["sums"].copy()
         session.run(feed(3, 5, seed=1))
         assert np.array_equal(first["sums"], kept)
+
+
+def test_outputs_that_stay_on_the_gpu_are_fed_to_another_session_without_a_copy(
+    tmp_path: Path, driver: ctypes.CDLL
+) -> None:
+    arrays = feed(3, 5)
+    with opened(tmp_path) as session:
+        once = session.run(arrays)
+        twice = session.run({**arrays, "ids": once["more"]})
+    with opened(tmp_path, on_device=True) as first, opened(tmp_path) as second:
+        before = driver.stub_downloaded()
+        given = first.run(arrays)
+        more = given["more"]
+        assert (more.shape, more.dtype, more.ndim, more.nbytes) == ((3,), np.int64, 1, 24)
+        assert driver.stub_downloaded() == before
+        uploaded = driver.stub_uploaded()
+        found = second.run({**arrays, "ids": more})
+        assert driver.stub_uploaded() - uploaded == arrays["x"].nbytes + arrays["offset"].nbytes
+        assert all(np.array_equal(found[name], twice[name]) for name in twice)
+        first.run(feed(3, 5, seed=1))
+        assert all(np.array_equal(np.asarray(given[name]), once[name]) for name in once), "a later run wrote to it"
+        assert np.array_equal(np.concatenate([given["sums"], once["sums"]]), [*once["sums"]] * 2)
+        with pytest.raises(BuildError, match=r"input 'ids' is float32\[3\], the model takes int64\[any\]"):
+            second.run({**arrays, "ids": given["sums"]})
+
+
+def test_one_row_on_the_gpu_is_repeated_there(tmp_path: Path, driver: ctypes.CDLL) -> None:
+    with opened(tmp_path, on_device=True) as session:
+        one, three = session.run(feed(1, 5))["more"], session.run(feed(3, 5))["more"]
+        before = driver.stub_downloaded()
+        repeated = np.repeat(one, 4, 0)
+        assert not isinstance(repeated, np.ndarray) and driver.stub_downloaded() == before
+        assert np.asarray(repeated).tolist() == [100] * 4
+        assert np.repeat(three, 2, 0).tolist() == [100, 100, 101, 101, 102, 102]
+        assert three.take([2, 0], 0).tolist() == [102, 100]
+
+
+def test_memory_on_the_gpu_is_given_back_with_the_array_or_with_its_session(
+    tmp_path: Path, driver: ctypes.CDLL
+) -> None:
+    with opened(tmp_path, on_device=True) as session:
+        session.run(feed(2, 5))
+        held = driver.stub_live()
+        kept = session.run(feed(2, 5))
+        assert driver.stub_live() == held + 2
+        sums = kept["sums"]
+        del kept
+        gc.collect()
+        assert driver.stub_live() == held + 1
+    with pytest.raises(BuildError, match="lives no longer than the session that gave it"):
+        np.asarray(sums)
 
 
 def test_another_thread_than_the_one_that_opened_it_may_run_it(tmp_path: Path, driver: ctypes.CDLL) -> None:

@@ -16,7 +16,7 @@ from sam3_build.digest import PACKAGE, DigestCache
 from sam3_build.execution.session import Session
 from sam3_build.folders import write_atomically
 from sam3_build.report.html.sources import Sources, sources
-from sam3_build.store.objects import writing
+from sam3_build.store.writing import writing
 
 if TYPE_CHECKING:
     import jinja2

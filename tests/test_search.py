@@ -95,6 +95,15 @@ def test_without_its_lock_the_precision_is_stale_and_explain_says_what_changed(c
     assert re.search(r"params\.locked: \{graph: [0-9a-f]{12}, nodes: \[.*Mul_2.*\]\} -> absent", said)
 
 
+def test_a_search_begins_with_what_the_lock_holds_and_leaves_out_what_need_not_be(searched, copied: BuildSpace) -> None:
+    lock = copied.root / LOCK
+    lock.write_text(lock.read_text().replace("keep_fp32:\n", "keep_fp32:\n    - encoder.layers.0.mlp/Tanh_0\n"))
+    run = copied.cli("search", "encoder")
+    assert run.code == 0, run.output
+    assert trials(run)[:3] == [(0, False), (3, True), (2, True)] and "(the lock): passes" in run.output
+    assert locked(copied) == searched[1]
+
+
 def test_another_gate_needs_no_new_trial(copied: BuildSpace) -> None:
     """Statistics are kept, verdicts are not: what is tried depends on the gates, what was measured does not."""
     copied.append("manifests/toy.yaml", "tolerances: {fp16: {encoder: {y: {cosine: 0.99}}}}\n")

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 Nodes = frozenset[str]
 Test = Callable[[Nodes], bool]
 
+# What the smallest set is called.
+NOTHING = "nothing"
+
 # Parts of module paths and operators that mark nodes of one kind wherever they stand: what tools and people keep in
 # FP32 as a whole.
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -30,7 +33,7 @@ def starts(candidates: Sequence[str], seeds: Nodes) -> Iterator[tuple[str, Nodes
 
     The last one is all candidates.
     """
-    yield "nothing", frozenset()
+    yield NOTHING, frozenset()
     if seeds:
         yield "seeds", seeds
     kinds = {
@@ -51,6 +54,15 @@ def minimal(candidates: Sequence[str], begin: Nodes, seeds: Nodes, passes: Test)
     kept = begin
     for likely in (False, True):
         kept = _drop(_tree(n for n in candidates if n in begin and (n in seeds) is likely).parts, kept, passes)
+    return one_by_one(candidates, kept, passes)
+
+
+def one_by_one(candidates: Sequence[str], begin: Nodes, passes: Test) -> Nodes:
+    """Return a part of `begin`, which passes, that passes and of which no member can be left out: `begin` is nearly so.
+
+    candidates: all names, in the graph's order
+    """
+    kept = begin
     while True:
         smaller = next((kept - {node} for node in candidates if node in kept and passes(kept - {node})), None)
         if smaller is None:

@@ -6,11 +6,11 @@ The result is measured once more as `doit` will build it before it is written.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sam3_build.compare.judge import condition
-from sam3_build.diagnose.delta_debugging import minimal, starts
+from sam3_build.diagnose.delta_debugging import NOTHING, Nodes, minimal, one_by_one, starts
 from sam3_build.diagnose.trials import Candidate, Goal, Locks, Runs, Say, Trials, failing
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.execution.local import readable
@@ -44,14 +44,13 @@ def search(session: Session, goal: Goal, say: Say) -> SearchResult:
     seeds = frozenset(name for name, node in trials.candidates.items() if node.document["beyond"])
     say(f"{goal.stem}: {len(names)} nodes can be low; rules on ranges and weights name {len(seeds)} of them")
     runs.say_how_long()
-    begin = next((nodes for name, nodes in starts(names, seeds) if trials.passes(nodes, name)), None)
-    if begin is None:
+    kept = _minimal(trials, names, seeds, _locked(session, trials, goal))
+    if kept is None:
         raise BuildError(
             f"{goal.stem}: its gates fail even with every node in FP32 ({trials.last}), so no set of FP32 nodes helps: "
             f"look at its tolerances; `sam3-build localize {runs.components[-1]} --precision {goal.precision}` shows "
             "where the error begins"
         )
-    kept = minimal(names, begin, seeds, trials.passes)
     locks = trials.locks(kept)
     nodes = tuple(trials.candidates[name] for name in names if name in kept)
     found = SearchResult(nodes, len(names), len(trials.known), runs.ran)
@@ -60,6 +59,23 @@ def search(session: Session, goal: Goal, say: Say) -> SearchResult:
     for line in _summary(session, found, runs):
         say(line)
     return replace(found, ran=runs.ran)
+
+
+def _locked(session: Session, trials: Trials, goal: Goal) -> Nodes:
+    """Return the candidates that the manifest's lock keeps in FP32 now."""
+    locks = {name: of[goal.precision].keep_fp32 for name, of in session.manifest.locks.items() if goal.precision in of}
+    return frozenset(name for name, one in trials.candidates.items() if one.node in locks.get(one.component, ()))
+
+
+def _minimal(trials: Trials, names: Sequence[str], seeds: Nodes, locked: Nodes) -> Nodes | None:
+    """Return a set that passes, none of which can be left out; None where no set passes.
+
+    What is locked is near to one, whatever has changed since; any other start is far from it.
+    """
+    if not trials.passes(frozenset(), NOTHING) and locked and trials.passes(locked, "the lock"):
+        return one_by_one(names, locked, trials.passes)
+    begin = next((nodes for name, nodes in starts(names, seeds) if trials.passes(nodes, name)), None)
+    return None if begin is None else minimal(names, begin, seeds, trials.passes)
 
 
 def _check(session: Session, goal: Goal) -> None:

@@ -737,7 +737,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         (("batch: [1, 2, 4], num_boxes: 3", "batch: [4, 2, 1], num_boxes: 0"), ("batch: [1, 4, 16]", "batch: [1, 4]")),
         (
             "m.yaml:12: shape_profiles.small.batch: min <= opt <= max does not hold for [4, 2, 1]",
-            "m.yaml:12: shape_profiles.small.num_boxes: min is 0, but a dimension has at least 1",
+            "m.yaml:12: shape_profiles.small.num_boxes: opt is 0, but a dimension usually has at least 1",
             "m.yaml:13: shape_profiles.large.batch: must be one integer (fixed) or [min, opt, max], "
             "found the list [1, 4]",
         ),

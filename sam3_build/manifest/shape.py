@@ -26,8 +26,10 @@ def _range(given: object) -> Range:
     if len(numbers) != 3 or not all(isinstance(n, int) for n in numbers):
         raise ValueError(f"must be one integer (fixed) or [min, opt, max], found {found(given)}")
     low, usual, high = (int(n) for n in numbers)
-    if low < 1:
-        raise ValueError(f"min is {low}, but a dimension has at least 1")
+    if low < 0:
+        raise ValueError(f"min is {low}, but a dimension has at least 0")
+    if usual < 1:
+        raise ValueError(f"opt is {usual}, but a dimension usually has at least 1")
     if not low <= usual <= high:
         raise ValueError(f"min <= opt <= max does not hold for [{low}, {usual}, {high}]")
     if high > LARGEST_SIZE:
@@ -73,7 +75,9 @@ def _text(given: object, example: str) -> str:
 
 
 SIZE: Mapping[str, Json] = {"type": "integer", "minimum": 1, "maximum": LARGEST_SIZE}
-SIZES: Mapping[str, Json] = {"type": "array", "items": SIZE, "minItems": 3, "maxItems": 3}
+# A prompt may have no points, or no boxes.
+MAY_BE_EMPTY: Mapping[str, Json] = {**SIZE, "minimum": 0}
+SIZES: Mapping[str, Json] = {"type": "array", "items": MAY_BE_EMPTY, "minItems": 3, "maxItems": 3}
 
 # What an editor is told of these; null, everywhere below the top, removes a key of an extended manifest.
 RANGE: Mapping[str, Json] = {"anyOf": [SIZE, SIZES, {"type": "null"}]}

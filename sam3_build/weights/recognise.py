@@ -16,7 +16,7 @@ def recognise(
 ) -> dict[str, CheckpointTensors]:
     """Return family -> the file's tensors by its names, of those families that know the names, best first.
 
-    The best one is that which leaves the fewest tensors unknown, then the one that uses the most.
+    The best one is that which uses the most tensors, less those that it does not know.
     BuildError when the file cannot be read, or no family knows its names: then what each says.
     """
     dicts = read_state_dicts(path)
@@ -33,7 +33,7 @@ def recognise(
     if not known:
         one = len(refusals) == 1
         raise BuildError("\n".join(why if one else f"{family}: {why}" for family, why in refusals.items()))
-    return dict(sorted(known.items(), key=lambda item: (len(item[1].unknown), -len(item[1].tensors))))
+    return dict(sorted(known.items(), key=lambda item: -_known(item[1])))
 
 
 def other_family(path: Path, family: str, tables: Mapping[str, KeyTables], state_dict: str | None = None) -> str | None:
@@ -44,9 +44,13 @@ def other_family(path: Path, family: str, tables: Mapping[str, KeyTables], state
         return None
     best, tensors = next(iter(found.items()))
     own = found.get(family)
-    if best == family or (own and len(own.unknown) <= len(tensors.unknown)):
+    if best == family or (own and _known(own) >= _known(tensors)):
         return None
     return (
         f"{path.name} holds the weights of the family {best!r} ({tensors.format.title}), and the manifest's is "
         f"{family!r}; write `family: {best}`, or name a checkpoint of {tables[family].model}"
     )
+
+
+def _known(found: CheckpointTensors) -> int:
+    return len(found.tensors) - len(found.unknown)

@@ -5,15 +5,14 @@ Two ways to name the same tensors: transformers' Sam2VideoModel, and Meta's sam2
 
 from __future__ import annotations
 
-from sam3_build.family_code import Format, KeyTables, Reshape, Section
+from sam3_build.family_code import Format, KeyTables, Section
+from sam3_build.weights import sam2_keys
 
-NORMS = (r"\bnorm(\d)\.", r"layer_norm\1.")
 PERCEPTRON = (
     (r"\blayers\.2\.", "proj_out."),
     (r"\blayers\.0\.", "proj_in."),
     (r"\blayers\.1\.", "layers.0."),
 )
-HEADS = r"^(output_hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head)\.layers\."
 
 # Meta's beginning, our beginning, and what else differs behind it.
 SECTIONS = (
@@ -22,48 +21,18 @@ SECTIONS = (
         "vision_encoder.backbone.",
         (
             (r"^patch_embed\.proj\.", "patch_embed.projection."),
-            NORMS,
+            sam2_keys.NORMS,
             (r"\bmlp\.layers\.0\.", "mlp.proj_in."),
             (r"\bmlp\.layers\.1\.", "mlp.proj_out."),
         ),
     ),
     Section("image_encoder.neck.convs.", "vision_encoder.neck.convs.", ((r"^(\d+)\.conv\.", r"\1."),)),
+    *sam2_keys.PROMPT_ENCODER,
+    *sam2_keys.MASK_DECODER,
     Section(
-        "sam_prompt_encoder.mask_downscaling.",
-        "prompt_encoder.mask_embed.",
-        (
-            (r"^0\.", "conv1."),
-            (r"^1\.", "layer_norm1."),
-            (r"^3\.", "conv2."),
-            (r"^4\.", "layer_norm2."),
-            (r"^6\.", "conv3."),
-        ),
-    ),
-    Section("sam_prompt_encoder.point_embeddings.", "prompt_encoder.point_embed."),
-    Section(
-        "sam_prompt_encoder.",
-        "prompt_encoder.",
-        ((r"^pe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),),
-    ),
-    Section(
-        "sam_mask_decoder.",
-        "mask_decoder.",
-        (
-            (r"^output_upscaling\.0\.", "upscale_conv1."),
-            (r"^output_upscaling\.1\.", "upscale_layer_norm."),
-            (r"^output_upscaling\.3\.", "upscale_conv2."),
-            (r"\bnorm_final_attn\.", "layer_norm_final_attn."),
-            NORMS,
-            (r"\bmlp\.layers\.0\.", "mlp.proj_in."),
-            (r"\bmlp\.layers\.1\.", "mlp.proj_out."),
-            (r"\bout_proj\.", "o_proj."),
-            (HEADS + r"2\.", r"\1.proj_out."),
-            (HEADS + r"0\.", r"\1.proj_in."),
-            (HEADS + r"1\.", r"\1.layers.0."),
-        ),
-    ),
-    Section(
-        "memory_attention.", "memory_attention.", (NORMS, (r"^norm\.", "layer_norm."), (r"\bout_proj\.", "o_proj."))
+        "memory_attention.",
+        "memory_attention.",
+        (sam2_keys.NORMS, (r"^norm\.", "layer_norm."), (r"\bout_proj\.", "o_proj.")),
     ),
     Section(
         "memory_encoder.mask_downsampler.encoder.",
@@ -96,9 +65,6 @@ SECTIONS = (
     Section("no_obj_embed_spatial", "occlusion_spatial_embedding_parameter"),
 )
 
-# What four labels of points add to them: one tensor in transformers, four in Meta's files and in our modules.
-LABELS = tuple(f"prompt_encoder.point_embed.{label}.weight" for label in range(4))
-
 FORMATS = (
     Format(
         "transformers' Sam2VideoModel",
@@ -117,7 +83,7 @@ FORMATS = (
             "no_object_pointer",
             "occlusion_spatial_embedding_parameter",
         ),
-        reshaped={"prompt_encoder.point_embed.weight": Reshape(parts=LABELS)},
+        reshaped=sam2_keys.LABELS,
     ),
     Format(
         "official SAM 2.1, sam2.1_hiera_*.pt",
@@ -140,8 +106,7 @@ KEYS = KeyTables(
     whole="transformers' Sam2VideoModel",
     formats=FORMATS,
     other_models=OTHER_MODELS,
-    # transformers keeps the frequencies of points and of the picture's positions apart; in Meta's code they are one.
-    tied={"shared_image_embedding.positional_embedding": "prompt_encoder.shared_embedding.positional_embedding"},
+    tied=sam2_keys.TIED,
     # Else the head says of every object that it is hidden, or of one and not of the other by a rounding.
     scales=(("mask_decoder.pred_obj_score_head.proj_out.bias", (3.0, 0.1)),),
 )

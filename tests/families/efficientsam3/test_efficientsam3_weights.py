@@ -12,7 +12,7 @@ from miniature import ROOT
 from safetensors.torch import save_file
 
 sys.path.append(str(ROOT / "tests" / "families" / "sam3_image"))
-from official import to_official
+from sam3_official import to_official
 
 from sam3_build import registry
 from sam3_build.commands.inspect import describe, render

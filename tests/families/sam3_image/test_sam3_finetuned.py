@@ -8,8 +8,8 @@ import math
 import pytest
 import sam3_weights as weights
 import torch
-from official import official_names, to_official
 from safetensors.torch import save_file
+from sam3_official import official_names, to_official
 
 from sam3_build.commands.inspect import describe, render
 from sam3_build.errors import BuildError

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import sam3_weights as weights
 import torch
-from official import official_names, to_official, to_official_3_1
 from roi_align_oracle import roi_align
 from safetensors.torch import save_file
+from sam3_official import official_names, to_official, to_official_3_1
 
 from sam3_build.commands.inspect import describe, render
 from sam3_build.errors import BuildError

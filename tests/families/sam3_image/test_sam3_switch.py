@@ -18,8 +18,8 @@ from build_space import copy_manifests
 from local_files import serve as serve_files
 from local_hub import serve
 from miniature import CONFIG, ROOT, TOKENIZER
-from official import to_official
 from safetensors.torch import save_file
+from sam3_official import to_official
 
 REPO = "some-org/sam3"
 

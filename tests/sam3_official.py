@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-NAMES = Path(__file__).with_name("official_names.txt")
+NAMES = Path(__file__).with_name("sam3_official_names.txt")
 
 
 def official_names():

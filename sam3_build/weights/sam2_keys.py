@@ -1,0 +1,62 @@
+"""How Meta names the tensors of SAM 2's prompt encoder and mask decoder, which SAM 3's tracker has: tables.
+
+The names of our modules are those of transformers' Sam3TrackerModel, but for what points' labels add: four modules.
+"""
+
+from __future__ import annotations
+
+from sam3_build.family_code import Reshape, Section
+
+NORMS = (r"\bnorm(\d)\.", r"layer_norm\1.")
+HEADS = r"^(output_hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head)\.layers\."
+
+# Each section: Meta's beginning, our beginning, and what else differs behind it.
+PROMPT_ENCODER = (
+    Section(
+        "sam_prompt_encoder.mask_downscaling.",
+        "prompt_encoder.mask_embed.",
+        (
+            (r"^0\.", "conv1."),
+            (r"^1\.", "layer_norm1."),
+            (r"^3\.", "conv2."),
+            (r"^4\.", "layer_norm2."),
+            (r"^6\.", "conv3."),
+        ),
+    ),
+    Section("sam_prompt_encoder.point_embeddings.", "prompt_encoder.point_embed."),
+    Section(
+        "sam_prompt_encoder.",
+        "prompt_encoder.",
+        ((r"^pe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),),
+    ),
+)
+MASK_DECODER = (
+    Section(
+        "sam_mask_decoder.",
+        "mask_decoder.",
+        (
+            (r"^output_upscaling\.0\.", "upscale_conv1."),
+            (r"^output_upscaling\.1\.", "upscale_layer_norm."),
+            (r"^output_upscaling\.3\.", "upscale_conv2."),
+            (r"\bnorm_final_attn\.", "layer_norm_final_attn."),
+            NORMS,
+            # SAM 2's file and SAM 3's name the layers of these differently.
+            (r"\bmlp\.(layers\.0|lin1)\.", "mlp.proj_in."),
+            (r"\bmlp\.(layers\.1|lin2)\.", "mlp.proj_out."),
+            (r"\bout_proj\.", "o_proj."),
+            (HEADS + r"2\.", r"\1.proj_out."),
+            (HEADS + r"0\.", r"\1.proj_in."),
+            (HEADS + r"1\.", r"\1.layers.0."),
+        ),
+    ),
+)
+
+# One tensor in transformers, four in Meta's files and in our modules.
+LABELS = {
+    "prompt_encoder.point_embed.weight": Reshape(
+        parts=tuple(f"prompt_encoder.point_embed.{label}.weight" for label in range(4))
+    )
+}
+
+# transformers keeps the frequencies of points and of the picture's positions apart; in Meta's code they are one.
+TIED = {"shared_image_embedding.positional_embedding": "prompt_encoder.shared_embedding.positional_embedding"}

@@ -1,0 +1,53 @@
+"""A small SAM 3 tracker with weights of seed 0: our networks, and transformers' model with the same tensors."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import torch
+from miniature import ROOT
+
+from sam3_build import registry
+from sam3_build.families.sam3_tracker.modules import modeling, sam3_tracker_config
+from sam3_build.torch_modules.assemble import assemble
+from sam3_build.weights import inventory, load
+
+CODE = registry.family_code("sam3_tracker")
+SOURCE = {"random": {"seed": 0}}
+
+CONFIG = CODE.modules.complete_config(json.loads((ROOT / "manifests" / "sam3_tracker_mini.json").read_text()))
+
+
+@cache
+def tensors(name):
+    """Return the weights of a network, from seed 0."""
+    layout = "previous_mask" if name == "previous_mask" else "clicks"
+    component = "vision_encoder" if name.startswith("vision") else "prompt_encoder_mask_decoder"
+    listed = inventory.inventory(CODE, SOURCE, CONFIG, None, layout)[component]
+    return load.load(CODE, name, SOURCE, CONFIG, None, listed)
+
+
+@cache
+def network(name):
+    return assemble(CODE.modules, name, CONFIG, tensors(name))
+
+
+def transformers_model():
+    """Return Sam3TrackerModel; what no network of ours holds has random numbers, which must not matter."""
+    torch.manual_seed(1)
+    model = modeling().Sam3TrackerModel(sam3_tracker_config(CONFIG))
+    held = {**tensors("vision_encoder_as_meta"), **tensors("previous_mask")}
+    labels = [held.pop(f"prompt_encoder.point_embed.{label}.weight") for label in range(4)]
+    held["prompt_encoder.point_embed.weight"] = torch.cat(labels)
+    others = {key: torch.randn(tensor.shape) for key, tensor in model.state_dict().items() if key not in held}
+    model.load_state_dict({**held, **others}, strict=True)
+    return model.eval()
+
+
+def fed(name, maps, batch, **prompts):
+    """Return what a decoder computes of prompts on so many pictures, by name."""
+    features = {f"image_embeddings_{level}": features[:batch] for level, features in enumerate(maps)}
+    with torch.no_grad():
+        outputs = network(name)(**prompts, **features)
+    return dict(zip(("iou_scores", "pred_masks", "object_score_logits"), outputs, strict=True))

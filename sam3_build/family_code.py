@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sam3_build.params import SampleParams
     from sam3_build.pipeline.cases import Case, PromptRequest
-    from sam3_build.pipeline.loop import LoopCode
+    from sam3_build.pipeline.loop import Follower, LoopCode, LoopNetwork
 
     Array = NDArray[np.generic]
 
@@ -140,6 +140,15 @@ class Prompts(Protocol):
     def picture_arrays(self, picture: Image.Image, config: Mapping[str, Json]) -> Mapping[str, Array]:
         """Return what an RGB picture alone gives, one row of each array. Of a family whose pipelines take pictures."""
 
+    def frame_arrays(self, frame: Image.Image, config: Mapping[str, Json]) -> Mapping[str, Array]:
+        """Return what an RGB frame of a clip alone gives. Of a family whose pipelines take clips."""
+
+    def clip_arrays(self, request: PromptRequest, prompts: object, size: tuple[int, int]) -> Mapping[str, Array]:
+        """Return what prompts on a clip give: the arrays of its loop. BuildError when one is wrong.
+
+        request: without samples; prompts: of the pipeline's class; size: (height, width) of the frames
+        """
+
     def prompt_arrays(
         self, request: PromptRequest, prompts: Sequence[object], size: tuple[int, int]
     ) -> Mapping[str, Array]:
@@ -187,3 +196,6 @@ class FamilyCode(Protocol):
 
     def loop(self, name: str) -> LoopCode:
         """Return the function `name` of `loops.py`: the host code of a loop (see `pipeline/loop.py`)."""
+
+    def tracker(self, loop: str) -> Callable[[Mapping[str, LoopNetwork], int], Follower] | None:
+        """Return what runs a loop frame by frame: (networks, frames of the clip, 0 of a stream); None without one."""

@@ -14,8 +14,10 @@ from sam3_build.plugins import Backend, Patch, Precision, ResultKind, Stage
 from sam3_build.spec import ModelFamily
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from sam3_build.family_code import FamilyCode, KeyTables, Networks, Prompts, Results
-    from sam3_build.pipeline.loop import LoopCode
+    from sam3_build.pipeline.loop import Follower, LoopCode, LoopNetwork
 
 Plugin = TypeVar("Plugin")
 
@@ -113,6 +115,10 @@ class _FamilyCode:
         if not callable(found := getattr(module, name, None)):
             raise BuildError(f"sam3_build/families/{self._name}/loops.py has no function {name}, the loop's")
         return cast("LoopCode", found)
+
+    def tracker(self, loop: str) -> Callable[[Mapping[str, LoopNetwork], int], Follower] | None:
+        found = getattr(self._import("loops"), "TRACKERS", {}).get(loop)
+        return cast("Callable[[Mapping[str, LoopNetwork], int], Follower] | None", found)
 
     def _import(self, part: str) -> ModuleType:
         if not has_code(self._name, part):

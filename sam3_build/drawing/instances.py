@@ -15,19 +15,24 @@ LINE = 500
 
 
 def drawn(
-    picture: NDArray[np.uint8], masks: NDArray[np.bool_], boxes: NDArray[np.float32], prompts: NDArray[np.int64]
+    picture: NDArray[np.uint8],
+    masks: NDArray[np.bool_],
+    boxes: NDArray[np.float32],
+    prompts: NDArray[np.int64],
+    one_colour_each: bool = False,
 ) -> NDArray[np.uint8]:
     """Return [height, width, 3], RGB.
 
     masks:   [n, height, width]; boxes: [n, 4], left, top, right, bottom in pixels
-    prompts: [n], whose instance each is. What one prompt found has different colours; several prompts have one each
+    prompts: [n], whose instance each is. What one prompt found has different colours; several prompts have one each,
+             and with `one_colour_each` a single one as well
     """
     import cv2
     import numpy as np
 
     line = max(1, max(picture.shape[:2]) // LINE)
     canvas = picture.copy()
-    several = len(set(prompts.tolist())) > 1
+    several = one_colour_each or len(set(prompts.tolist())) > 1
     for i, (mask, box) in enumerate(zip(masks, boxes, strict=True)):
         colour = COLOURS[(int(prompts[i]) if several else i) % len(COLOURS)]
         tint = np.array(colour, np.float32) * TINT

@@ -57,8 +57,7 @@ class Clip:
 
     def _decoded(self) -> Iterator[Image.Image]:
         (file,) = self.files
-        if not find_spec("av"):
-            raise BuildError(f"{file.name} is a video file, and PyAV reads it: pip install 'sam3-build[video]'")
+        _require_reader(file)
         import av
 
         count = 0
@@ -72,3 +71,25 @@ class Clip:
         except av.FFmpegError as error:
             raise BuildError(f"{file.name} cannot be read as a video: {error.strerror}") from error
         raise BuildError(f"{file.name} ends after {count} frames, and {self.frames} are asked for")
+
+
+def length(file: Path) -> int:
+    """Return how many frames a video file has, by its packets. BuildError for what is no video, or has none."""
+    _require_reader(file)
+    import av
+
+    try:
+        with av.open(str(file)) as container:
+            if not container.streams.video:
+                raise BuildError(f"{file.name} holds no video")
+            count = sum(1 for packet in container.demux(video=0) if packet.size)
+    except av.FFmpegError as error:
+        raise BuildError(f"{file.name} cannot be read as a video: {error.strerror}") from error
+    if not count:
+        raise BuildError(f"{file.name} has no frames")
+    return count
+
+
+def _require_reader(file: Path) -> None:
+    if not find_spec("av"):
+        raise BuildError(f"{file.name} is a video file, and PyAV reads it: pip install 'sam3-build[video]'")

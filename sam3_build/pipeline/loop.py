@@ -27,7 +27,7 @@ from sam3_build.pipeline.cases import ListedCase, write_recorded
 from sam3_build.spec import TensorSpec
 
 if TYPE_CHECKING:
-    from sam3_build.pipeline.chain import Arrays
+    from sam3_build.pipeline.chain import Array, Arrays
 
 
 class LoopNetwork(Protocol):
@@ -38,6 +38,31 @@ class LoopNetwork(Protocol):
 
 
 LoopCode = Callable[[Mapping[str, LoopNetwork], "Arrays", "Frames"], "Arrays"]
+
+
+class Follower(Protocol):
+    """A loop frame by frame, for who does not know yet what will be asked: `TRACKERS` of a family's `loops.py`.
+
+    Frames are numbered in the order in which they are run. Answers are object -> pred_masks [side, side] and
+    object_score_logits [1], logits, and iou_scores [1].
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are remembered."""
+
+    def ask(self, position: int, frame: Arrays, given: Arrays, found: Mapping[int, Array]) -> Mapping[int, Arrays]:
+        """Return the answers to prompts on one frame.
+
+        frame, given: as the loop gets them
+        found: object -> logits of the mask that was found on this frame before, where the prompts correct it
+        """
+
+    def follow(self, position: int, frame: Arrays) -> Mapping[int, Arrays]:
+        """Return the answers of all objects that have no prompt on a frame."""
+
+    def forget(self, which: int) -> None:
+        """Follow an object no longer."""
 
 
 @dataclass(frozen=True)

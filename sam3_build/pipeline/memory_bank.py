@@ -38,7 +38,7 @@ class Recalled:
 
 @dataclass
 class MemoryBank:
-    """The memories of one object by frame: `prompted` ones are all kept and read, wherever they are in the clip.
+    """The memories of one object by frame: `prompted` ones do not fade, wherever they are in the clip.
 
     Source: `_prepare_memory_conditioned_features` of facebookresearch/sam2, every frame a memory (stride 1).
     """
@@ -46,21 +46,34 @@ class MemoryBank:
     prompted: dict[int, Memory] = field(default_factory=dict)
     tracked: dict[int, Memory] = field(default_factory=dict)
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its arrays have."""
+        kept = (*self.prompted.values(), *self.tracked.values())
+        return sum(memory.features.nbytes + memory.pointer.nbytes for memory in kept)
+
+    def prompt(self, frame: int, memory: Memory) -> None:
+        """Remember a frame with a prompt, in the place of what it was without."""
+        self.tracked.pop(frame, None)
+        self.prompted[frame] = memory
+
     def track(self, frame: int, memory: Memory, longest: int) -> None:
         """Remember a frame without a prompt, and forget those that are `longest` frames ago or more."""
         self.tracked[frame] = memory
         self.tracked = {at: kept for at, kept in self.tracked.items() if frame - at < longest}
 
-    def recall(self, frame: int, masks: int, pointers: int) -> Recalled:
+    def recall(self, frame: int, masks: int, pointers: int, prompted: int) -> Recalled:
         """Return what is read for a frame.
 
         masks:    how many memories are read, one with a prompt and those just before the frame
         pointers: how many frames back pointers are read, and what their distances are divided by, but for 1
+        prompted: how many frames with prompts are read at most (see `nearest`); the frame itself is none of them
         Pointers of prompts on later frames are not read, though their memories are.
         """
+        chosen = {at: self.prompted[at] for at in self.nearest(frame, prompted)}
         before = [(ago, self.tracked[frame - ago]) for ago in range(masks - 1, 0, -1) if frame - ago in self.tracked]
-        found = [(0, memory) for memory in self.prompted.values()] + before
-        own = [(frame - at, memory.pointer) for at, memory in self.prompted.items() if at <= frame]
+        found = [(0, memory) for memory in chosen.values()] + before
+        own = [(frame - at, memory.pointer) for at, memory in chosen.items() if at <= frame]
         own += [(d, self.tracked[frame - d].pointer) for d in range(1, pointers) if frame - d in self.tracked]
         return Recalled(
             memories=[memory for _, memory in found],
@@ -68,6 +81,25 @@ class MemoryBank:
             pointers=[pointer for _, pointer in own],
             times=[distance / max(1, pointers - 1) for distance, _ in own],
         )
+
+    def nearest(self, frame: int, count: int) -> list[int]:
+        """Return the prompted frames that are read for a frame, in the order in which they were prompted.
+
+        The last before it, the first after it, then the nearest, as `select_closest_cond_frames` of
+        facebookresearch/sam2 chooses.
+        """
+        others = [at for at in self.prompted if at != frame]
+        before, after = [at for at in others if at < frame], [at for at in others if at > frame]
+        first = [*([max(before)] if before else []), *([min(after)] if after else [])]
+        rest = sorted((at for at in others if at not in first), key=lambda at: abs(at - frame))
+        chosen = {*[*first, *rest][:count]}
+        return [at for at in others if at in chosen]
+
+    def forget(self, frame: int, count: int) -> None:
+        """Forget prompted frames before `frame` that none after it reads: `count` later ones are nearer to all."""
+        passed = sorted(at for at in self.prompted if at < frame)
+        for at in passed[: max(0, len(passed) - count)]:
+            del self.prompted[at]
 
 
 def alike(recalled: dict[int, Recalled]) -> Iterator[tuple[list[int], dict[str, Array]]]:

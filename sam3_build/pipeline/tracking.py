@@ -5,15 +5,15 @@ Equal to Meta's SAM2VideoPredictor when all prompts are added before the clip is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
 from sam3_build.pipeline.loop import LoopNetwork
-from sam3_build.pipeline.masks import enlarged
-from sam3_build.pipeline.memory_bank import Memory, MemoryBank, alike, bfloat16
+from sam3_build.pipeline.memory_bank import MemoryBank, Recalled, alike
+from sam3_build.pipeline.tracked_frame import Frame, Prompt, prompts_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,49 +28,11 @@ if TYPE_CHECKING:
 # The logits of an object before it is prompted, as the networks have them of one that is hidden.
 ABSENT = -1024.0
 
-# A frame without a prompt is asked with one point that is none.
-NO_POINT = -1
-
 # Of an object's memories, how many are read as masks, and how many as pointers.
 MASKS, POINTERS = 7, 16
 
-# What the memory encoder takes of a mask: the share of the object in a pixel, 0 to 1, by so much, plus so much.
-SCALE, BIAS = 20.0, -10.0
-
-# Logits that are fed back stay within these.
-LARGEST = 32.0
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What is asked of an object on a frame.
-
-    points: [points, 2] in pixels of the network's input, labels: [points]; mask: [side, side], 0 and 1, instead
-    """
-
-    frame: int
-    object: int
-    points: Array
-    labels: Array
-    mask: Array | None = None
-
-
-def prompts_of(given: Arrays) -> list[Prompt]:
-    """Return the prompts of a case, in order.
-
-    given: prompt_frames, prompt_objects and prompt_counts [prompts]; point_coords [points, 2] and point_labels
-           [points], of all prompts one after another; where there are masks, prompt_masks [masks, side, side] and
-           masked_prompts [masks], the prompt of each
-    """
-    ends = pairwise(accumulate(given["prompt_counts"].tolist(), initial=0))
-    numbered = zip(given["prompt_frames"].tolist(), given["prompt_objects"].tolist(), ends, strict=True)
-    masked = given["masked_prompts"].tolist() if "masked_prompts" in given else []
-    masks = {which: given["prompt_masks"][i] for i, which in enumerate(masked)}
-    points, labels = given["point_coords"], given["point_labels"]
-    return [
-        Prompt(frame, which, points[start:end], labels[start:end], masks.get(i))
-        for i, (frame, which, (start, end)) in enumerate(numbered)
-    ]
+# Of frames with prompts, so many are read and kept. Meta's code reads all of them; profiles of engines end somewhere.
+PROMPTED = 4
 
 
 @dataclass
@@ -103,6 +65,73 @@ class Followed:
         return {"ids": ids, "masks": self.masks, "visible": self.visible, "scores": self.scores}
 
 
+@dataclass
+class Tracker:
+    """Objects that are followed frame by frame, and what is remembered of each, by what they are called.
+
+    frames: how many the clip has; 0 of a stream, which counts as long
+    """
+
+    networks: Mapping[str, LoopNetwork]
+    frames: int = 0
+    banks: dict[int, MemoryBank] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are remembered."""
+        return sum(bank.nbytes for bank in self.banks.values())
+
+    def prompt(
+        self,
+        position: int,
+        encoded: Arrays,
+        prompts: Sequence[Prompt],
+        found: Mapping[int, Array] = MappingProxyType({}),
+    ) -> dict[int, Arrays]:
+        """Return object -> the answer to its prompts on a frame, which becomes a memory that does not fade.
+
+        encoded: what the vision encoder gave of the frame
+        found:   object -> mask logits that were found there without these prompts, which correct them. The other
+                 objects are looked at without memories
+        """
+        frame = Frame(self.networks, encoded)
+        known = {which: logits for which, logits in found.items() if which in self.banks}
+        features: dict[int, Array] = {}
+        for group, arrays in alike({which: self._recalled(which, position) for which in known}):
+            features |= dict(zip(group, frame.conditioned(arrays), strict=True))
+        answers = frame.answers(prompts, features, known)
+        for which, memory in frame.memories(answers, binarize=True).items():
+            self.banks.setdefault(which, MemoryBank()).prompt(position, memory)
+        return answers
+
+    def ask(
+        self, position: int, frame: Arrays, given: Arrays, found: Mapping[int, Array] = MappingProxyType({})
+    ) -> dict[int, Arrays]:
+        """Return what `prompt` does. given: as `prompts_of` takes them, all on this frame."""
+        return self.prompt(position, frame, prompts_of(given), found)
+
+    def follow(self, position: int, encoded: Arrays) -> dict[int, Arrays]:
+        """Return object -> the answer from what is remembered, of all objects without a prompt on this frame."""
+        frame = Frame(self.networks, encoded)
+        answers: dict[int, Arrays] = {}
+        waiting = [which for which, bank in self.banks.items() if position not in bank.prompted]
+        for group, arrays in alike({which: self._recalled(which, position) for which in waiting}):
+            answers |= frame.tracked(group, arrays)
+        for which, memory in frame.memories(answers, binarize=False).items():
+            self.banks[which].track(position, memory, POINTERS)
+        for bank in self.banks.values():
+            bank.forget(position, PROMPTED)
+        return answers
+
+    def forget(self, which: int) -> None:
+        """Follow an object no longer."""
+        self.banks.pop(which, None)
+
+    def _recalled(self, which: int, position: int) -> Recalled:
+        longest = min(self.frames or POINTERS, POINTERS)
+        return self.banks[which].recall(position, MASKS, longest, PROMPTED)
+
+
 def track(networks: Mapping[str, LoopNetwork], given: Arrays, frames: Frames) -> Arrays:
     """Return what `Followed.arrays` gives of a clip.
 
@@ -115,157 +144,17 @@ def track(networks: Mapping[str, LoopNetwork], given: Arrays, frames: Frames) ->
     if not prompts:
         raise BuildError("a clip is followed from a prompt on one of its frames, and this one has none")
     ids = list(dict.fromkeys(prompt.object for prompt in prompts))
-    banks = {which: MemoryBank() for which in ids}
     prompted = sorted({prompt.frame for prompt in prompts})
     followed = Followed.empty(ids, len(frames), frames[prompted[0]]["image_embeddings.0"].shape[-1])
-    longest = min(len(frames), POINTERS)
+    tracker = Tracker(networks, len(frames))
     for position in prompted:
-        on_frame = Frame(networks, frames[position])
-        answers = on_frame.answers([prompt for prompt in prompts if prompt.frame == position])
-        for which, memory in on_frame.memories(answers, binarize=True).items():
-            banks[which].prompted[position] = memory
-        _put(followed, position, answers)
+        own = [prompt for prompt in prompts if prompt.frame == position]
+        _put(followed, position, tracker.prompt(position, frames[position], own))
     for position in range(prompted[0], len(frames)):
-        recalled = {
-            which: bank.recall(position, MASKS, longest)
-            for which, bank in banks.items()
-            if position not in bank.prompted
-        }
-        if not recalled:
-            continue
-        on_frame, answers = Frame(networks, frames[position]), {}
-        for group, arrays in alike(recalled):
-            answers |= on_frame.tracked(group, arrays)
-        for which, memory in on_frame.memories(answers, binarize=False).items():
-            banks[which].track(position, memory, POINTERS)
-        _put(followed, position, answers)
+        _put(followed, position, tracker.follow(position, frames[position]))
     return followed.arrays()
 
 
 def _put(followed: Followed, position: int, answers: Mapping[int, Arrays]) -> None:
     for which, answer in answers.items():
         followed.put(position, which, answer["pred_masks"], answer["object_score_logits"], answer["iou_scores"])
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The networks, and what the vision encoder gave of a frame. What they answer of an object has no row axis."""
-
-    networks: Mapping[str, LoopNetwork]
-    encoded: Arrays
-
-    def answers(self, prompts: Sequence[Prompt]) -> dict[int, Arrays]:
-        """Return object -> what the mask decoder gives of its prompts on this frame, without memories.
-
-        More clicks on an object are taken together with those before them, and with the mask that these gave.
-        """
-        import numpy as np
-
-        answers: dict[int, Arrays] = {}
-        clicks: dict[int, tuple[Array, Array]] = {}
-        for prompt in prompts:
-            which = prompt.object
-            if prompt.mask is not None:
-                clicks.pop(which, None)
-                answers[which] = self.of_mask(prompt.mask)
-                continue
-            points, labels = clicks.get(which, (prompt.points[:0], prompt.labels[:0]))
-            clicks[which] = np.concatenate([points, prompt.points]), np.concatenate([labels, prompt.labels])
-            before = answers[which]["pred_masks"] if which in answers else None
-            answers[which] = self.of_clicks(*clicks[which], before)
-        return answers
-
-    def of_clicks(self, points: Array, labels: Array, before: Array | None) -> Arrays:
-        """Return the answer to points [points, 2] and labels [points]; before: logits of the mask so far."""
-        import numpy as np
-
-        mask = None if before is None else np.clip(before.astype(np.float32), -LARGEST, LARGEST)[None]
-        features = self.encoded["image_embeddings.2"]
-        kind = f"{len(labels)} points{'' if mask is None else ' and a mask'}"
-        return next(self._decoded(features, points[None], labels[None], mask, len(labels) <= 1, kind))
-
-    def of_mask(self, mask: Array) -> Arrays:
-        """Return the answer to a mask [side, side], 0 and 1: that mask, and the pointer that the decoder gives of it.
-
-        The features have nothing in the place of a memory, as in Meta's code.
-        """
-        import numpy as np
-        from PIL import Image
-
-        logits = self.networks["mask_prompt"]({"masks": mask[None].astype(np.float32)})["input_masks"]
-        points, labels = no_points(1)
-        answer = next(self._decoded(self.encoded["vision_features"], points, labels, logits, False, "mask"))
-        full = mask.astype(np.float32) * np.float32(SCALE) + np.float32(BIAS)
-        side = self.encoded["image_embeddings.0"].shape[-1]
-        small = np.asarray(Image.fromarray(full).resize((side, side), Image.Resampling.BILINEAR), np.float32)
-        return {
-            **answer,
-            "pred_masks": small,
-            "high_res_masks": enlarged(small, full.shape),
-            "object_score_logits": np.array([full.max()], np.float32),
-            "iou_scores": np.ones(1, np.float32),
-        }
-
-    def tracked(self, group: Sequence[int], recalled: Arrays) -> dict[int, Arrays]:
-        """Return object -> the answer from what is remembered of it. recalled: arrays of `memory_bank.alike`."""
-        features = {"vision_features": self.encoded["vision_features"]}
-        kind = "" if recalled["pointer_times"].size else "no pointers"
-        conditioned = self.networks["memory_attention"](features | dict(recalled), kind=kind)["conditioned_features"]
-        points, labels = no_points(len(group))
-        answers = self._decoded(conditioned, points, labels, None, True, "")
-        return dict(zip(group, answers, strict=True))
-
-    def memories(self, answers: Mapping[int, Arrays], *, binarize: bool) -> dict[int, Memory]:
-        """Return object -> what is remembered of this frame. binarize: as of frames with prompts, else squashed."""
-        import numpy as np
-
-        if not answers:
-            return {}
-        masks, scores = (
-            np.stack([answer[name] for answer in answers.values()]).astype(np.float32)
-            for name in ("high_res_masks", "object_score_logits")
-        )
-        share = masks > 0 if binarize else 1 / (1 + np.exp(-np.clip(masks, -80, None)))
-        encoded = self.networks["memory_encoder"](
-            {
-                "vision_features": self.encoded["vision_features"],
-                "mask_for_memory": share.astype(np.float32) * np.float32(SCALE) + np.float32(BIAS),
-                "object_score_logits": scores,
-            },
-            kind="binarized" if binarize else "",
-        )
-        features = bfloat16(encoded["memory_features"])
-        return {
-            which: Memory(own, answer["object_pointer"])
-            for own, (which, answer) in zip(features, answers.items(), strict=True)
-        }
-
-    def _decoded(
-        self, features: Array, points: Array, labels: Array, masks: Array | None, several: bool, kind: str
-    ) -> Iterator[Arrays]:
-        """Yield an answer for each row of what is asked."""
-        import numpy as np
-
-        rows, side = len(labels), self.encoded["image_embeddings.0"].shape[-1]
-        outputs = self.networks["mask_decoder"](
-            {
-                "image_embeddings.0": self.encoded["image_embeddings.0"],
-                "image_embeddings.1": self.encoded["image_embeddings.1"],
-                "conditioned_features": features,
-                "input_points": points.astype(np.float32),
-                "input_labels": labels.astype(np.int64),
-                "input_masks": np.zeros((rows, side, side), np.float32) if masks is None else masks,
-                "has_masks": np.full(rows, masks is not None),
-                "multimask": np.full(rows, several),
-            },
-            kind=kind,
-        )
-        for row in range(rows):
-            yield {name: array[row].copy() for name, array in outputs.items()}
-
-
-def no_points(rows: int) -> tuple[Array, Array]:
-    """Return points [rows, 1, 2] and labels [rows, 1] that ask nothing."""
-    import numpy as np
-
-    return np.zeros((rows, 1, 2), np.float32), np.full((rows, 1), NO_POINT, np.float32)

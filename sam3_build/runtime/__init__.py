@@ -4,3 +4,5 @@ from sam3_build.runtime.found import Found as Found
 from sam3_build.runtime.model import Model as Model
 from sam3_build.runtime.model import Scene as Scene
 from sam3_build.runtime.model import load as load
+from sam3_build.runtime.track import Track as Track
+from sam3_build.runtime.track import TrackedFrame as TrackedFrame

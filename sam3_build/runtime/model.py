@@ -14,11 +14,14 @@ from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.model_format import MODEL, ModelPipeline
 from sam3_build.runtime.ask import Ask, taking
 from sam3_build.runtime.choice import AUTO, Choice, choose
+from sam3_build.runtime.clip import frames_of
 from sam3_build.runtime.folder import ModelFolder, open_folder
 from sam3_build.runtime.found import KINDS, Found, joined
 from sam3_build.runtime.keep import Keep
-from sam3_build.runtime.opened import OpenPipeline, Times
+from sam3_build.runtime.open_clip import OpenClip, tracked
+from sam3_build.runtime.opened import OpenPipeline, Sessions
 from sam3_build.runtime.pictures import Given, given
+from sam3_build.runtime.track import Track
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     from sam3_build.pipeline.chain import Arrays
     from sam3_build.runtime.ask import Labels, Numbers, Texts
+    from sam3_build.runtime.clip import Video
 
     Picture = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -122,18 +126,24 @@ class Model:
         description = folder.description
         family = registry.family(description.family).laid_out(description.layout)
         self.folder, self._pipelines, self._choose = folder, pipelines, choose
-        self._memory, self._tokenizer, self._times = memory, tokenizer, Times()
-        self.seconds, self.runs = self._times.seconds, self._times.runs
+        self._memory, self._tokenizer, self._sessions = memory, tokenizer, Sessions(folder)
+        self.seconds, self.runs = self._sessions.times.seconds, self._sessions.times.runs
         self._kinds = {name: family.pipeline(name).prompts for name in pipelines}
         self._results = registry.family_code(description.family).results
         self._opened: dict[str, OpenPipeline] = {}
+        self._clips: OpenClip | None = None
         self._first = next(iter(pipelines))
-        self._open(self._first)
+        try:
+            self._open(self._first)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Free all networks and pictures."""
         for opened in self._opened.values():
-            opened.close()
+            opened.forget()
+        self._sessions.close()
 
     def __enter__(self) -> Self:
         """Return the model."""
@@ -176,11 +186,27 @@ class Model:
         for picture in pictures:
             yield self.segment(picture, text, **options)
 
+    def track(self, video: Video, *, reverse: bool = False) -> Track:
+        """Return a clip on its way: `add` objects to it, then iterate over its frames.
+
+        video:   a video file, a folder of pictures, a list of them, or a stream: any other iterable of pictures
+        reverse: whether the last frame comes first, and is frame 0
+        BuildError when the model does not track, when the clip has no frames, and for a stream in reverse.
+        """
+        frames = frames_of(video, reverse)
+        if self._clips is None:
+            pipeline = tracked(self.folder)
+            if pipeline is None:
+                kinds = ", ".join(p.name for p in self.folder.description.pipelines)
+                raise BuildError(f"this model follows nothing through clips; its pipelines are {kinds}")
+            self._clips = OpenClip(self.folder, pipeline, self._choose(pipeline), self._sessions)
+        return Track(self._clips, frames)
+
     def _open(self, name: str) -> OpenPipeline:
         if name not in self._opened:
             pipeline = self._pipelines[name]
             self._opened[name] = OpenPipeline(
-                self.folder, pipeline, self._choose(pipeline), self._memory, self._tokenizer, self._times
+                self.folder, pipeline, self._choose(pipeline), self._sessions, self._memory, self._tokenizer
             )
         return self._opened[name]
 

@@ -40,24 +40,77 @@ class Times:
         self.runs[component] += 1
 
 
+class Sessions:
+    """Networks that are loaded, each once, whichever pipelines run it."""
+
+    def __init__(self, folder: ModelFolder) -> None:
+        """Begin with none. folder: that of model.json."""
+        self._folder, self._times = folder, Times()
+        self._networks: dict[tuple[str, str, bool], Network] = {}
+        self._components = {component.name: component for component in folder.description.components}
+        self._open = ExitStack()
+
+    @property
+    def times(self) -> Times:
+        """What they cost so far."""
+        return self._times
+
+    def close(self) -> None:
+        """Free all of them."""
+        self._networks.clear()
+        self._open.close()
+
+    def network(self, name: str, file: ModelFile, *, on_device: bool) -> Callable[[Arrays], Arrays]:
+        """Return what runs a component. BuildError when its file does not load.
+
+        on_device: whether its outputs may stay on the device (see `RunRequest`)
+        """
+        network = self._network(name, file, on_device)
+
+        def run(inputs: Arrays) -> Arrays:
+            began = time.perf_counter()
+            outputs = network.run(spread(inputs, network.dims), name)
+            self._times.add(name, time.perf_counter() - began)
+            return outputs
+
+        return run
+
+    def _network(self, name: str, file: ModelFile, on_device: bool) -> Network:
+        key = name, file.path, on_device
+        if key not in self._networks:
+            backend = registry.backend(file.backend)
+            path = self._folder.file(file.path)
+            # ONNX Runtime's product only describes a graph, which is what it runs.
+            extension = path.suffix if backend.extension == ".json" else backend.extension
+            stem = path.name.removesuffix(extension)
+            request = RunRequest(path.parent, path.parent, stem, file.options, on_device)
+            session = self._open.enter_context(backend.session(request))
+            static = self._folder.description.static
+            dims = {t.name: tuple(static.get(str(dim), dim) for dim in t.dims) for t in self._components[name].inputs}
+            own = {dim for of_input in dims.values() for dim in of_input if isinstance(dim, str)}
+            ranges = profiles.restricted(file.profiles, own)
+            self._networks[key] = Network(session, dims, ranges, file.row_dim, file.row_axes)
+        return self._networks[key]
+
+
 class OpenPipeline:
-    """Sessions on the files of one pipeline, and what it computed of the pictures that were used last."""
+    """The networks of one pipeline, and what it computed of the pictures that were used last."""
 
     def __init__(
         self,
         folder: ModelFolder,
         pipeline: ModelPipeline,
         choice: Choice,
-        memory: int,
-        tokenizer: Path | None,
-        times: Times,
+        sessions: Sessions,
+        memory: int = 0,
+        tokenizer: Path | None = None,
     ) -> None:
-        """Open a session on each file, after its digest is checked.
+        """Open a session on each file that has none yet, after all digests are checked.
 
         memory: bytes of encoded pictures that are kept; tokenizer: in the place of the folder's own
         """
         description = folder.description
-        self.choice, self._folder, self._times = choice, folder, times
+        self.choice = choice
         self._host = registry.family_code(description.family).prompts
         self._components = {component.name: component for component in description.components}
         self._steps = [Step(step.component, step.feeds, Per(step.per)) for step in pipeline.steps]
@@ -72,19 +125,17 @@ class OpenPipeline:
             padding=0,
         )
         self._pictures = _Pictures(memory)
-        self._open = ExitStack()
-        try:
-            for file in choice.files.values():
-                folder.require(file)
-            self._networks = {name: self._network(name, file) for name, file in choice.files.items()}
-        except BaseException:
-            self.close()
-            raise
+        for file in choice.files.values():
+            folder.require(file)
+        # What a loop or the last step gives is read here; everything else may stay where it was computed.
+        read_here = {name for loop in pipeline.loops for name in loop.components} or {self._steps[-1].component}
+        self._networks = {
+            name: sessions.network(name, file, on_device=name not in read_here) for name, file in choice.files.items()
+        }
 
-    def close(self) -> None:
-        """Free all networks and pictures."""
+    def forget(self) -> None:
+        """Free all pictures."""
         self._pictures.clear()
-        self._open.close()
 
     def encode(self, picture: Given) -> Mapping[str, Arrays]:
         """Return step -> outputs of what computes on the picture alone, one row. It runs once for pictures kept."""
@@ -120,28 +171,6 @@ class OpenPipeline:
             )
         return outputs
 
-    def _network(self, name: str, file: ModelFile) -> Callable[[Arrays], Arrays]:
-        """Return what runs a component, with a session that stays open until `close`."""
-        backend = registry.backend(file.backend)
-        path = self._folder.file(file.path)
-        # ONNX Runtime's product only describes a graph, which is what it runs.
-        extension = path.suffix if backend.extension == ".json" else backend.extension
-        stem = path.name.removesuffix(extension)
-        on_device = name != self._steps[-1].component  # what the last step gives is read here
-        request = RunRequest(path.parent, path.parent, stem, file.options, on_device)
-        session = self._open.enter_context(backend.session(request))
-        static = self._folder.description.static
-        dims = {t.name: tuple(static.get(str(dim), dim) for dim in t.dims) for t in self._components[name].inputs}
-        own = {dim for of_input in dims.values() for dim in of_input if isinstance(dim, str)}
-        network = Network(session, dims, profiles.restricted(file.profiles, own), file.row_dim, file.row_axes)
-
-        def run(inputs: Arrays) -> Arrays:
-            began = time.perf_counter()
-            outputs = network.run(spread(inputs, dims), name)
-            self._times.add(name, time.perf_counter() - began)
-            return outputs
-
-        return run
 
 
 def spread(inputs: Arrays, dims: Mapping[str, Sequence[int | str]]) -> Arrays:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from sam3_build.errors import BuildError
 from sam3_build.pipeline.loop import LoopNetwork
-from sam3_build.pipeline.tracking import MASKS, POINTERS, Followed, Prompt, no_points, prompts_of
+from sam3_build.pipeline.tracked_frame import Prompt, no_points, prompts_of
+from sam3_build.pipeline.tracking import MASKS, POINTERS, Followed, Tracker
 from sam3_build.pipeline.tracking import track as track
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from sam3_build.pipeline.loop import Frames
 
     Array = NDArray[np.generic]
+
+# Loop -> what runs it frame by frame.
+TRACKERS = {"track": Tracker}
 
 
 @dataclass
@@ -46,7 +50,7 @@ def mask_tracker(networks: Mapping[str, LoopNetwork], given: Arrays, frames: Fra
     As DeepStream's MaskTracker calls the networks: each object has one frame with a prompt, the first of its memories,
     and what the mask decoder gives for memory goes into the memory encoder as it is.
 
-    given: see `prompts.frame_arrays`
+    given: see `prompts.clip_arrays`
     """
     prompts = prompts_of(given)
     known: dict[int, Memories] = {}

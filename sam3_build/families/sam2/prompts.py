@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sam3_build.documents import value_of
 from sam3_build.errors import BuildError, InputError, Keys
@@ -61,8 +61,8 @@ def _clips(request: PromptRequest) -> Iterator[Case]:
         yield Case(
             name=f"{name}.reordered" if sample.is_reordered else name,
             samples=(i,),
-            arrays=frame_arrays(asked_of(sample), request.files, (first.height, first.width), side),
-            frames=({pixels: images.frame_input(frame, (side, side), MEAN, STD)[None]} for frame in clip),
+            arrays=clip_arrays(request, value_of(ClipPrompts, sample.prompts), (first.height, first.width)),
+            frames=({pixels: _frame(frame, side)} for frame in clip),
             like=name if sample.is_reordered else "",
         )
 
@@ -105,16 +105,27 @@ def prompt_arrays(request: PromptRequest, prompts: Sequence[object], size: tuple
 # ------------------------------------------------------------------ clips
 
 
-def frame_arrays(
-    prompts: Sequence[ObjectPrompt], files: Mapping[str, Path], size: tuple[int, int], side: int
-) -> dict[str, Array]:
-    """Return prompts on frames as `pipeline/tracking.prompts_of` reads them.
+def frame_arrays(frame: Image.Image, config: Mapping[str, Json]) -> dict[str, Array]:
+    """Return what a frame alone gives, in the layout `predictor`: pixel_values [1, 3, size, size] float32."""
+    return {"pixel_values": _frame(frame, static_dims(config)["image_size"])}
 
-    files: of masks, by role; size: of the frames, height and width; side: of the network's input
+
+def _frame(frame: Image.Image, side: int) -> Array:
+    return images.frame_input(frame, (side, side), MEAN, STD)[None]
+
+
+def clip_arrays(request: PromptRequest, asked: object, size: tuple[int, int]) -> dict[str, Array]:
+    """Return prompts on frames as `pipeline/tracked_frame.prompts_of` reads them. BuildError when one is wrong.
+
+    request: its samples are not read; asked: ClipPrompts; size: of the frames, height and width
     Prompts of unequal numbers of points are not filled up: a point that is none changes the answer.
     """
     import numpy as np
 
+    prompts, files = cast("ClipPrompts", asked).prompts, request.files
+    for prompt in prompts:
+        check(prompt, files, size)
+    side = static_dims(request.config)["image_size"]
     clicks = [interactive.clicks(prompt) for prompt in prompts]
     points = np.array([click for own in clicks for click in own], np.float64).reshape(-1, 3)
     masks = {i: interactive.mask_of(prompt.mask, files, size) for i, prompt in enumerate(prompts) if prompt.mask}
@@ -168,15 +179,18 @@ def problems(
         for i, prompt in enumerate(asked_of(sample)):
             with _collecting(faults, *at, "prompts", i):
                 for size in sizes:
-                    interactive.check(prompt, size, "its frame")
-                    mask = interactive.mask_of(prompt.mask, files, size)
-                    if mask is not None and not mask.any():
-                        raise BuildError(f"{files[str(prompt.mask)].name} is black: it marks no object")
-                if prompt.mask and (prompt.points or prompt.boxes):
-                    raise BuildError(
-                        "has a mask, and points or a box beside it; a mask on a frame is the answer itself"
-                    )
+                    check(prompt, files, size)
     return faults
+
+
+def check(prompt: ObjectPrompt, files: Mapping[str, Path], size: tuple[int, int]) -> None:
+    """Refuse a prompt that is none for an object on a frame of a size (height, width). BuildError says why."""
+    interactive.check(prompt, size, "its frame")
+    mask = interactive.mask_of(prompt.mask, files, size)
+    if mask is not None and not mask.any():
+        raise BuildError(f"{files[str(prompt.mask)].name} is black: it marks no object")
+    if prompt.mask and (prompt.points or prompt.boxes):
+        raise BuildError("has a mask, and points or a box beside it; a mask on a frame is the answer itself")
 
 
 @contextmanager

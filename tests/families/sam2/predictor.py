@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from sam3_build import registry
-from sam3_build.families.sam2.family import ObjectPrompt
-from sam3_build.families.sam2.prompts import MEAN, STD, frame_arrays
+from sam3_build.families.sam2.family import ClipPrompts, ObjectPrompt
+from sam3_build.families.sam2.prompts import MEAN, STD, clip_arrays
 from sam3_build.pipeline import images
+from sam3_build.pipeline.cases import PromptRequest
 from sam3_build.pipeline.prompts import Box, Point
 from sam3_build.torch_modules.assemble import assemble, compute
 from sam3_build.weights.inventory import inventory
@@ -86,4 +87,5 @@ def encoded(run, layout="predictor"):
 def given(prompts, tmp_path):
     """Return prompts as the loop gets them."""
     Image.fromarray(square()).save(tmp_path / "square.png")
-    return frame_arrays(prompts, {"square": tmp_path / "square.png"}, (120, 160), config()["image_size"])
+    request = PromptRequest("predictor", "video", "meta", (), None, {"square": tmp_path / "square.png"}, config())
+    return clip_arrays(request, ClipPrompts(tuple(prompts)), (120, 160))

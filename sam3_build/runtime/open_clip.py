@@ -95,7 +95,12 @@ class OpenClip(OpenPipeline):
             if answer := answers.get(which):
                 masks[0, i] = answer["pred_masks"]
                 visible[0, i], scores[0, i] = answer["object_score_logits"].item(), answer["iou_scores"].item()
-        outputs: dict[str, NDArray[np.generic]] = {"ids": np.array(ids, np.int64), "masks": masks, "visible": visible, "scores": scores}
+        outputs: dict[str, NDArray[np.generic]] = {
+            "ids": np.array(ids, np.int64),
+            "masks": masks,
+            "visible": visible,
+            "scores": scores,
+        }
         return cast("Tracks", self._code.results.find(outputs, size, self._threshold))
 
     @staticmethod

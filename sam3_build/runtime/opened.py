@@ -172,7 +172,6 @@ class OpenPipeline:
         return outputs
 
 
-
 def spread(inputs: Arrays, dims: Mapping[str, Sequence[int | str]]) -> Arrays:
     """Return the inputs of a network, those of one picture repeated for several prompts on it.
 

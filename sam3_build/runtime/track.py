@@ -228,9 +228,7 @@ class Track:
         """Refuse a stream that ended before a frame that is prompted."""
         if late := sorted(at for at in self._waiting if at >= self._next):
             which = self._waiting[late[0]][0].which
-            raise BuildError(
-                f"the clip ends after {self._next} frames; object {which} is prompted on frame {late[0]}"
-            )
+            raise BuildError(f"the clip ends after {self._next} frames; object {which} is prompted on frame {late[0]}")
 
     def _forget(self, which: int) -> None:
         self._follower.forget(which)
@@ -245,9 +243,7 @@ class Track:
             self._size = size
         if size != self._size:
             height, width = self._size
-            raise BuildError(
-                f"frame {position} is {size[1]} x {size[0]} pixels, and the others {width} x {height}"
-            )
+            raise BuildError(f"frame {position} is {size[1]} x {size[0]} pixels, and the others {width} x {height}")
 
     def _shown(self) -> TrackedFrame:
         import numpy as np

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from sam3_build.errors import BuildError
 from sam3_build.families.sam2 import deepstream
 from sam3_build.families.sam2.config import ADVICE, KIND, OLD, static_dims
-from sam3_build.pipeline.tracking import BIAS, MASKS, POINTERS, SCALE
+from sam3_build.pipeline.tracked_frame import BIAS, SCALE
+from sam3_build.pipeline.tracking import MASKS, POINTERS
 from sam3_build.spec import Json
 from sam3_build.torch_modules import tracker
 from sam3_build.torch_modules.config_keys import complete

@@ -9,7 +9,7 @@ import predictor
 import pytest
 import torch
 
-from sam3_build.pipeline import tracking
+from sam3_build.pipeline import tracked_frame, tracking
 from sam3_build.pipeline.interactive import clicks
 
 # Of logits whose deviation is about 1. FP32 sums in another order, over five frames.
@@ -72,7 +72,7 @@ def followed_by_transformers(model, prompts):
 def test_masks_are_those_of_transformers_where_neither_rounds_memories(
     case, run, frames, transformers, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(tracking, "bfloat16", lambda values: values.astype(np.float32))
+    monkeypatch.setattr(tracked_frame, "bfloat16", lambda values: values.astype(np.float32))
     monkeypatch.setattr(torch, "bfloat16", torch.float32)
     prompts = predictor.PROMPTS[case]
     found = tracking.track(run, predictor.given(prompts, tmp_path), frames)

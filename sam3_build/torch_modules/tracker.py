@@ -213,8 +213,9 @@ def memory_features(
     import torch
 
     marked = encoder.mask_downsampler(masks)
-    # OpenVINO cannot add one row to several behind convolutions that it fuses.
-    projected = encoder.feature_projection(features).expand(marked.shape[0], -1, -1, -1)
+    # Features are repeated before they are projected: OpenVINO's CPU plugin fails where it fuses a convolution with the
+    # sum of its output, of several rows, and another convolution's of one row.
+    projected = encoder.feature_projection(features.expand(marked.shape[0], -1, -1, -1))
     made = encoder.projection(encoder.memory_fuser(projected + marked))
     hidden = parts.get_parameter("occlusion_spatial_embedding_parameter")[..., None, None]
     return torch.where(occlusion[..., None, None] > 0, made, made + hidden)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sam3_build.families.sam1.family import static_dims
 from sam3_build.spec import Json
 from sam3_build.torch_modules.config_keys import complete
-from sam3_build.torch_modules.sam_decoder import best_of_several, decode, one_hot, picked, stability
+from sam3_build.torch_modules.sam_decoder import decode, one_hot, picked, stability
 from sam3_build.torch_modules.sam_prompts import grid_encoding, mask_features, point_encoding, point_tokens
 from sam3_build.torch_modules.wrapping import container, named, override
 
@@ -130,8 +130,9 @@ def taken(scores: Tensor, labels: Tensor) -> Tensor:
 
     # Counted in the graph: a comparison of a size of a shape would become a condition on it while exporting.
     several = torch.ones_like(labels).sum(dim=1, keepdim=True) > 2.5
-    first = one_hot(torch.zeros_like(scores[:, :1], dtype=torch.int64), scores.shape[1])
-    return torch.where(several, first, best_of_several(scores))
+    best = 1 + scores[:, 1:].argmax(dim=1, keepdim=True)
+    # Of positions and not of flags: ONNX Runtime has no Where of booleans.
+    return one_hot(torch.where(several, torch.zeros_like(best), best), scores.shape[1])
 
 
 def compute_tables(model: nn.Module) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import miniature
@@ -12,14 +14,22 @@ import numpy as np
 import onnx
 import pytest
 from build_space import ROOT
+from torch import nn
 
-from sam3_build import runtime
+from sam3_build import registry, runtime
 from sam3_build.errors import BuildError
 from sam3_build.families.sam1.family import COORDINATES, STABILITY
+from sam3_build.graph import files
 from sam3_build.graph.emulation import write_emulation
-from sam3_build.graph.files import onnx_file
+from sam3_build.graph.names import name_from_scopes
 from sam3_build.params import PrecisionParams
 from sam3_build.stages import precision
+from sam3_build.stages.export import Interface, hold_against, optimize, to_onnx
+from sam3_build.torch_modules.assemble import assemble, compute
+from sam3_build.weights.inventory import inventory
+from sam3_build.weights.load import load
+
+CODE = registry.family_code("sam1")
 
 pytestmark = pytest.mark.ci
 
@@ -99,21 +109,35 @@ def test_two_prompts_in_a_batch_and_any_number_of_points_suit_the_graph(built: P
 
 
 @pytest.fixture(scope="module")
-def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Layout -> a manifest that builds its decoder alone, with masks of the published size, 256 x 256."""
-    folder = tmp_path_factory.mktemp("manifests")
-    config = json.loads((ROOT / "manifests" / "sam1_mini.json").read_text())
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[nn.Module, Path]]:
+    """Layout -> its decoder in PyTorch and as ONNX, with few channels and with masks of the published size."""
+    folder = tmp_path_factory.mktemp("decoders")
+    given = json.loads((ROOT / "manifests" / "sam1_mini.json").read_text())
     for part in ("vision_config", "prompt_encoder_config"):
-        config[part]["image_size"] = 1024
-    (folder / "sam1_large_masks.json").write_text(json.dumps(config))
-    found = {}
-    for layout in ("single", "stability"):
-        found[layout] = folder / f"sam1_{layout}.yaml"
-        found[layout].write_text(
-            f"extends: {ROOT}/manifests/sam1_mini.yaml\nlayout: {layout}\n"
-            "checkpoint: {random: {seed: 0, config: sam1_large_masks.json}}\ncomponents: {image_encoder: null}\n"
-        )
-    return found
+        given[part]["image_size"] = 1024
+    config = CODE.modules.complete_config(given)
+
+    @cache
+    def made(layout: str) -> tuple[nn.Module, Path]:
+        source, network = {"random": {"seed": 0}}, f"{layout}_as_meta"
+        listed = inventory(CODE, source, config, None, layout)["mask_decoder"]
+        model = assemble(CODE.modules, network, config, load(CODE, network, source, config, None, listed))
+        if layout == "stability":  # logits above -1 everywhere, and above 1 in some places
+            for mlp in model.mask_decoder.output_hypernetworks_mlps:
+                mlp.proj_out.weight.zero_()
+                mlp.proj_out.bias.fill_(0.5)
+        family = CODE.family.laid_out(layout)
+        spec, sizes = family.component("mask_decoder"), {**family.static_dims(config), **CODE.modules.DYNAMIC_SIZES}
+        interface = Interface(spec.inputs, spec.outputs, family.dynamic_dims, sizes)
+        graph = to_onnx(model, interface, 20)
+        optimize(graph)
+        name_from_scopes(graph, "mask_decoder", frozenset(model.state_dict()))
+        hold_against(interface, graph, "mask_decoder")
+        (folder / layout).mkdir()
+        files.save(graph, folder / layout / "mask_decoder.onnx")
+        return model, folder / layout / "mask_decoder.onnx"
+
+    return made
 
 
 def inputs(batch: int, points: int) -> dict[str, np.ndarray]:
@@ -128,34 +152,32 @@ def inputs(batch: int, points: int) -> dict[str, np.ndarray]:
     return {name: array.astype(np.float32) for name, array in given.items()}
 
 
-def test_the_graph_of_single_takes_the_mask_that_metas_rule_takes(manifests: dict[str, Path]) -> None:
-    """Of one point the best of the last three, of two or more the first."""
-    graph = miniature.onnx("precision:mask_decoder.fp32", str(manifests["single"]))
-    found = {points: miniature.run_onnx(graph, inputs(2, points)) for points in (2, 3)}
-    assert all(one["low_res_masks"].shape == (2, 1, 256, 256) for one in found.values())
-    model = onnx.load(graph)
-    assert not [node.name for node in model.graph.node if node.op_type in ("GatherND", "Range")]
+def test_the_graph_of_single_takes_the_mask_that_pytorch_takes_for_any_number_of_points(exported) -> None:
+    model, file = exported("single")
+    for batch, points in ((1, 1), (2, 2), (3, 3), (1, 7)):
+        expected = compute(model, inputs(batch, points), ["iou_predictions", "low_res_masks"])
+        for name, found in miniature.run_onnx(file, inputs(batch, points)).items():
+            assert found.shape == expected[name].shape and found.shape[:2] == (batch, 1)
+            assert np.abs(found - expected[name]).max() < 1e-5 * np.abs(expected[name]).max(), (name, points)
+    assert not [node.name for node in onnx.load(file).graph.node if node.op_type in ("GatherND", "Range")]
 
 
-def test_stability_is_right_in_fp16_only_because_its_counts_stay_fp32(
-    manifests: dict[str, Path], tmp_path: Path
-) -> None:
+def test_stability_is_right_in_fp16_only_because_its_counts_stay_fp32(exported, tmp_path: Path) -> None:
     """A mask of 256 x 256 has more pixels than FP16 can count."""
-    manifest = str(manifests["stability"])
-    exact = miniature.run_onnx(miniature.onnx("precision:mask_decoder.fp32", manifest), inputs(1, 2))["iou_predictions"]
-    kept = miniature.onnx("precision:mask_decoder.fp16", manifest)
-    emulated = write_emulation(kept, tmp_path)
-    assert emulated is not None and exact.min() > 0.1
-    assert np.abs(miniature.run_onnx(emulated, inputs(1, 2))["iou_predictions"] - exact).max() < 0.02
-
-    whole = {**miniature.params("precision:mask_decoder.fp16", manifest)}
-    assert set(whole["fp32_nodes"]) == {COORDINATES, STABILITY}
-    (tmp_path / "low").mkdir()
-    patched = onnx_file(miniature.folder("patch:mask_decoder", manifest))
-    precision.run(
-        PrecisionParams.of({**whole, "fp32_nodes": [COORDINATES]}).document(), {"onnx": patched}, tmp_path / "low"
-    )
-    low = write_emulation(onnx_file(tmp_path / "low"), tmp_path / "low")
-    assert low is not None
-    wrong = miniature.run_onnx(low, inputs(1, 2))["iou_predictions"]
-    assert not np.abs(wrong - exact).max() < 0.02, "the counts no longer need FP32: drop the pattern"
+    model, file = exported("stability")
+    exact = compute(model, inputs(1, 2), ["iou_predictions", "low_res_masks"])["iou_predictions"]
+    assert exact.min() > 0.5 and exact.max() < 1
+    declared = CODE.family.laid_out("stability").component("mask_decoder").fp32_nodes
+    assert declared == (COORDINATES, STABILITY)
+    errors = {}
+    for patterns in (declared, (COORDINATES,)):
+        out = tmp_path / str(len(patterns))
+        out.mkdir()
+        params = PrecisionParams(component="mask_decoder", precision="fp16", fp32_nodes=patterns)
+        precision.run(params.document(), {"onnx": file}, out)
+        emulated = write_emulation(out / "mask_decoder.fp16.onnx", out)
+        assert emulated is not None
+        found = miniature.run_onnx(emulated, inputs(1, 2))["iou_predictions"]
+        errors[patterns] = float(np.abs(np.nan_to_num(found) - exact).max())
+    assert errors[declared] < 0.01
+    assert errors[COORDINATES,] > 0.1, "the counts no longer need FP32: drop the pattern"

@@ -1,4 +1,4 @@
-"""The `sam3-build` command. `segment` is all that the base installation has; `commands/building` has the others."""
+"""The `sam3-build` command. The base installation has `segment` and `track`; `commands/building` has the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Segment pictures with what was built; plan, explain, inspect and clean up builds.",
+    help="Segment pictures and clips with what was built; plan, explain, inspect and clean up builds.",
 )
 
 
@@ -98,6 +98,40 @@ def segment(
         times=times,
     )
     segmenting.segment(request, lambda line: print(line, flush=True))
+
+
+@app.command()
+def track(
+    clip: Annotated[Path, typer.Argument(help="A video file, or a folder of pictures")],
+    points: Annotated[str | None, typer.Option(help="One object: 'pos:x,y;neg:x,y' in pixels")] = None,
+    boxes: Annotated[str | None, typer.Option(help="An object for each: 'pos:x,y,w,h;pos:x,y,w,h'")] = None,
+    mask: Annotated[Path | None, typer.Option(help="One object: a picture as large as a frame, not black")] = None,
+    frame: Annotated[int, typer.Option(help="The frame that these are on")] = 0,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="A JSON list of prompts: frame, object, points, boxes, mask")
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Begin with the last frame, then frame 0")] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--from", "--model-dir", "--model", help="artifacts/MANIFEST, a MANIFEST, or a published folder"),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="A target of the manifest; auto takes what passed and runs here")
+    ] = "auto",
+    precision: Annotated[str | None, typer.Option(help="One precision alone")] = None,
+    unverified: Annotated[bool, typer.Option("--unverified", help="Run files that did not pass, too")] = False,
+    out: Annotated[Path, typer.Option("--out", "--output-dir", help="The folder for what is saved")] = Path("tracked"),
+    save: Annotated[str, typer.Option(help="Some of sheet,video,masks,json")] = "sheet",
+) -> None:
+    """Follow objects through a clip, with what was built, and draw them."""
+    from sam3_build.commands import segment as segmenting
+    from sam3_build.commands import track as tracking
+    from sam3_build.commands.track_prompts import Typed
+
+    built = segmenting.built(folder, os.environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, Path.cwd())
+    typed = Typed(points, boxes, mask, frame, prompts)
+    request = tracking.Request(clip, built, typed, reverse, target, precision, unverified, out, save)
+    tracking.track(request, lambda line: print(line, flush=True))
 
 
 app.add_typer(building.app)

@@ -55,9 +55,9 @@ def no_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "torch" else find_spec(name))
 
 
-def test_every_command_but_segment_is_one_that_builds() -> None:
+def test_every_command_but_segment_and_track_is_one_that_builds() -> None:
     names = set(typer.main.get_command(command_line.app).commands)
-    assert names == {words.split()[0] for words in BUILDS} | {"segment"}
+    assert names == {words.split()[0] for words in BUILDS} | {"segment", "track"}
 
 
 @pytest.mark.parametrize("words", BUILDS)
@@ -113,7 +113,7 @@ def test_the_chosen_manifest_is_planned(tmp_path: Path) -> None:
 POSIX = frozenset({"crypt", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"})
 
 # What runs files, beside what plug-ins and `segment` import. `building` is for those who build.
-STARTS = ("__main__", "runtime.__init__", "commands.segment")
+STARTS = ("__main__", "runtime.__init__", "commands.segment", "commands.track")
 PLUG_INS = ("families.*.family", "families.*.prompts", "families.*.results", "families.*.loops", "backends.*")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,6 +89,19 @@ def length(file: Path) -> int:
     if not count:
         raise BuildError(f"{file.name} has no frames")
     return count
+
+
+def rate(file: Path) -> Fraction | None:
+    """Return how many frames of a video file belong to a second, where it says so. BuildError for what is no video."""
+    _require_reader(file)
+    import av
+
+    try:
+        with av.open(str(file)) as container:
+            found: Fraction | None = container.streams.video[0].average_rate
+    except (av.FFmpegError, IndexError) as error:
+        raise BuildError(f"{file.name} cannot be read as a video") from error
+    return found
 
 
 def _require_reader(file: Path) -> None:

@@ -98,7 +98,7 @@ class Found:
 
     def rle(self) -> list[Rle]:
         """Return each mask as COCO's compressed run lengths."""
-        return [{"size": list(mask.shape), "counts": _compressed(_runs(mask))} for mask in self.masks]
+        return [rle(mask) for mask in self.masks]
 
     def to_supervision(self) -> Detections:
         """Return the instances as supervision's Detections; class_id is the position of a prompt, from 0.
@@ -127,9 +127,9 @@ class Found:
                 "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
                 "score": float(score),
                 "area": int(mask.sum()),
-                "segmentation": rle,
+                "segmentation": own,
             }
-            for mask, (x0, y0, x1, y1), score, prompt, rle in zip(
+            for mask, (x0, y0, x1, y1), score, prompt, own in zip(
                 self.masks, self.boxes, self.scores, self.prompts, self.rle(), strict=True
             )
         ]
@@ -183,6 +183,11 @@ def encoded(picture: NDArray[np.uint8], path: Path) -> bytes:
     out = BytesIO()
     Image.fromarray(picture).save(out, kind)
     return out.getvalue()
+
+
+def rle(mask: NDArray[np.bool_]) -> Rle:
+    """Return a mask [height, width] as COCO's compressed run lengths."""
+    return {"size": list(mask.shape), "counts": _compressed(_runs(mask))}
 
 
 def _runs(mask: NDArray[np.bool_]) -> list[int]:

@@ -104,6 +104,11 @@ class Track:
         self._now, self._reading = None, iter(())
 
     @property
+    def count(self) -> int:
+        """How many frames there are; 0 of a stream."""
+        return self._frames.count
+
+    @property
     def ids(self) -> tuple[int, ...]:
         """The objects that are followed, in the order in which they were added."""
         return tuple(self._ids)

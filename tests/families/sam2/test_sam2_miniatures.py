@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import onnx
 import pytest
 from build_space import ROOT, copy_manifests
+from PIL import Image
+
+from sam3_build import runtime
+from sam3_build.pipeline import clips
 
 
 @pytest.mark.ci
@@ -33,4 +39,33 @@ def test_a_miniature_is_built_verified_and_published(name, last, tmp_path):
     assert len(rotated) == 2 * 4, "queries and keys of two attentions in each of two layers, as fp16_safe keeps them"
     published = doit("publish")
     assert "  published  cpu " in published.stdout, published.stdout + published.stderr
-    assert (tmp_path / "artifacts" / name / "published" / "cpu" / f"{last}.fp16.onnx").is_file()
+    folder = tmp_path / "artifacts" / name / "published" / "cpu"
+    assert (folder / f"{last}.fp16.onnx").is_file()
+    if name == "sam2_mini":
+        _follow(folder, tmp_path)
+
+
+def _follow(folder, scratch):
+    """Follow two objects with what was published, by the command, and look at all that it writes."""
+    clip, out = ROOT / "manifests" / "samples" / "clip", scratch / "tracked"
+    prompts = [{"frame": 0, "object": 1, "points": "pos:30,44"}, {"frame": 2, "object": 2, "boxes": "pos:82,20,34,34"}]
+    (scratch / "prompts.json").write_text(json.dumps(prompts))
+    argv = [sys.executable, "-m", "sam3_build", "track", clip, "--from", folder, "--prompts", scratch / "prompts.json"]
+    argv += ["--out", out, "--save", "sheet,video,masks,json"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 objects, 5 frames" in done.stdout
+    tracks = json.loads((out / "clip.json").read_text())["frames"]
+    assert [len(frame["objects"]) for frame in tracks] == [2] * 5
+    with runtime.load(folder) as model, model.track(clip) as following:
+        following.add(0, object=1, points=[[30, 44]])
+        following.add(2, object=2, boxes=[[82, 20, 116, 54]])
+        for frame, written in zip(following, tracks, strict=True):
+            assert frame.scores.tolist() == [one["score"] for one in written["objects"]]
+            for i, which in enumerate(frame.ids.tolist()):
+                file = out / f"clip.{frame.index:05}.{which}.png"
+                assert file.is_file() == bool(frame.visible[i])
+                assert not frame.visible[i] or (np.asarray(Image.open(file)) > 0).tolist() == frame.masks[i].tolist()
+    assert clips.length(out / "clip.webm") == 5
+    with Image.open(out / "clip.png") as sheet:
+        assert sheet.width > 4 * 160 and sheet.height > 2 * 120

@@ -1,0 +1,149 @@
+"""Behind `sam3-build track`: takes a clip and prompts, follows the objects, writes a sheet, a video, masks, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam3_build import runtime
+from sam3_build.commands.progress import counted
+from sam3_build.commands.track_prompts import Typed, asked
+from sam3_build.documents import Json
+from sam3_build.drawing import film
+from sam3_build.errors import BuildError, did_you_mean
+from sam3_build.folders import write_atomically
+from sam3_build.pipeline import clips
+from sam3_build.runtime.found import encoded, rle
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# What can be written of a clip.
+SHEET, VIDEO, MASKS, TRACKS = SAVED = ("sheet", "video", "masks", "json")
+
+# How many frames a sheet shows.
+SHOWN = 12
+
+# Frames per second of what has no rate of its own.
+RATE = Fraction(10)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was typed.
+
+    clip:   a video file or a folder of pictures; folder: what was built
+    out:    the folder for what is saved; save: some of SAVED, joined by commas
+    """
+
+    clip: Path
+    folder: Path
+    prompts: Typed
+    reverse: bool = False
+    target: str = "auto"
+    precision: str | None = None
+    unverified: bool = False
+    out: Path = Path("tracked")
+    save: str = SHEET
+
+
+def track(request: Request, say: Callable[[str], None]) -> None:
+    """Follow all that is asked for. When a frame cannot be read, what was done before is kept, and that is an error."""
+    wanted = frozenset(name.strip() for name in request.save.split(",") if name.strip())
+    for name in wanted:
+        if name not in SAVED:
+            raise BuildError(f"--save: there is no {name!r}{did_you_mean(name, SAVED)}")
+    prompts = asked(request.prompts)
+    with ExitStack() as stack:
+        model = stack.enter_context(
+            runtime.load(
+                request.folder, target=request.target, precision=request.precision, unverified=request.unverified
+            )
+        )
+        clip = stack.enter_context(model.track(request.clip, reverse=request.reverse))
+        for one in prompts:
+            clip.add(**one.words())
+        say(f"{model.choice.name}, from {request.folder}; {len(clip.ids)} objects, {clip.count} frames")
+        files = stack.enter_context(_files(request, wanted, clip.count, say))
+        with counted(range(clip.count)) as each:
+            for _ in each:
+                files.add(next(clip))
+
+
+@dataclass
+class _Files:
+    """What is written of a clip. shown: the frames of the sheet"""
+
+    stem: str
+    out: Path
+    wanted: frozenset[str]
+    shown: frozenset[int]
+    video: film.Film | None
+    sheet: list[tuple[int, film.Picture]] = field(default_factory=list)
+    frames: list[Json] = field(default_factory=list)
+
+    def add(self, frame: runtime.TrackedFrame) -> None:
+        """Write a frame, or keep it for the sheet and the JSON file."""
+        drawn = frame.drawn() if self.video or frame.index in self.shown else frame.picture
+        if self.video:
+            self.video.add(drawn)
+        if frame.index in self.shown:
+            self.sheet.append((frame.index, drawn))
+        objects: list[Json] = []
+        for i, which in enumerate(frame.ids.tolist()):
+            mask, seen = frame.masks[i], bool(frame.visible[i])
+            if MASKS in self.wanted and seen:
+                path = self.out / f"{self.stem}.{frame.index:05}.{which}.png"
+                _write(path, encoded(mask.astype("uint8") * 255, path))
+            own: dict[str, Json] = {"id": which, "visible": seen, "score": float(frame.scores[i])}
+            if seen:
+                own |= {"box": frame.boxes[i].tolist(), "rle": _rle(mask)}
+            objects.append(own)
+        self.frames.append({"index": frame.index, "objects": objects})
+
+    def finish(self) -> Iterator[Path]:
+        """Write what is known at the end; yield each file."""
+        if SHEET in self.wanted and self.sheet:
+            path = self.out / f"{self.stem}.png"
+            _write(path, encoded(film.sheet(self.sheet), path))
+            yield path
+        if TRACKS in self.wanted:
+            path = self.out / f"{self.stem}.json"
+            _write(path, (json.dumps({"clip": self.stem, "frames": self.frames}) + "\n").encode())
+            yield path
+
+
+@contextmanager
+def _files(request: Request, wanted: frozenset[str], count: int, say: Callable[[str], None]) -> Iterator[_Files]:
+    stem = request.clip.resolve().stem
+    shown = {round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)} if SHEET in wanted else set()
+    path = request.out / f"{stem}{film.SUFFIX}"
+    rate = clips.rate(request.clip) if request.clip.is_file() else None
+    with ExitStack() as stack:
+        video = stack.enter_context(film.written(path, rate or RATE)) if VIDEO in wanted else None
+        files = _Files(stem, request.out, wanted, frozenset(shown), video)
+        try:
+            yield files
+        finally:
+            for written in files.finish():
+                say(f"{len(files.frames)} frames -> {written}")
+    if VIDEO in wanted:
+        say(f"{len(files.frames)} frames -> {path}")
+
+
+def _rle(mask: NDArray[np.bool_]) -> Json:
+    runs = rle(mask)
+    return {"size": runs["size"], "counts": runs["counts"]}
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise BuildError(f"{path} cannot be written: {error.strerror}; name another place with --out") from error

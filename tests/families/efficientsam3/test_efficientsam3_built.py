@@ -17,7 +17,7 @@ import sys
 for name in ("torch", "transformers", "timm"):
     sys.modules[name] = None
 from sam3_build import runtime
-with runtime.load("artifacts/{manifest}", target="cpu", precision="{precision}") as model:
+with runtime.load("artifacts/{manifest}", target="cpu", precision="fp32") as model:
     scene = model.encode("manifests/samples/scene1.png")
     found = scene.segment(text="red circle", threshold=0.0)
     boxed = scene.segment(boxes=[(40, 40, 70, 70)], threshold=0.0)
@@ -32,12 +32,11 @@ def test_a_miniature_is_built_verified_published_and_runs_without_pytorch(manife
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 failed" in done.stdout
-    for precision in ("fp32", "fp16"):
-        code = RUN.format(manifest=manifest, precision=precision)
-        ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr
-        count, rest = ran.stdout.split(maxsplit=1)
-        assert int(count) == 20 and rest.startswith("(20, ")
+    code = RUN.format(manifest=manifest)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    count, rest = ran.stdout.split(maxsplit=1)
+    assert int(count) == 20 and rest.startswith("(20, ")
 
 
 @pytest.mark.ci

@@ -65,7 +65,7 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
 
 
 def config_of(shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Json]:
-    """Return the config of an official file, told from shapes of its tensors by our names; BuildError without one."""
+    """Return the config of an official file, read from shapes of its tensors by our names; BuildError without one."""
     (width, *_) = shapes.get("vision_encoder.patch_embed.projection.weight", (0,))
     prefix = "vision_encoder.layers."
     layers = len({name.removeprefix(prefix).partition(".")[0] for name in shapes if name.startswith(prefix)})

@@ -60,7 +60,7 @@ SIZES = {
 
 
 def config_of(shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Json]:
-    """Return the config of an official file, told from shapes of its tensors by our names; BuildError without one."""
+    """Return the config of an official file, read from shapes of its tensors by our names; BuildError without one."""
     if missing := [name for name in NEW if name not in shapes]:
         raise BuildError(f"this is {OLD}{', '.join(missing)}; {ADVICE}")
     (width, *_) = shapes.get("vision_encoder.backbone.patch_embed.projection.weight", (0,))

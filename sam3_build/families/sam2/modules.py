@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import Sam2VideoConfig, Sam2VideoModel
 
 # Sizes of the dynamic dims while tracing: all different, and none 0 or 1, which torch.export would take for constants.
-# Places are traced as many as those of four memories of the published models, which smaller ones have room in.
+# Places are traced as many as those of four memories of the published models, which smaller ones fit into.
 DYNAMIC_SIZES = {"batch": 2, "num_points": 3, "num": 5, "buff_size": 4, "buff_size_embed": 4 * 4096 + 20}
 DYNAMIC_SIZES |= {"objects": 2, "points": 3, "memories": 4, "pointers": 5}
 

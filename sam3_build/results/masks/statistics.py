@@ -4,7 +4,7 @@ Prompt i owns mask i, so that nothing is paired.
 
     mask_iou   the smallest IoU of the masks taken, at the picture's own size
     score      the largest difference of the scores of a prompt's masks, also of those that are not taken
-    choice     in how many prompts another of several masks is taken; near ties are told apart, and do not count
+    choice     in how many prompts another of several masks is taken; near ties do not count
     visible    in how many prompts the two disagree whether the object is in the picture
     nonfinite  how many values of the target's outputs are NaN or Inf; such a prompt is left out of all the above
     incomparable  in how many prompts an output has another shape or dtype

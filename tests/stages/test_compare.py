@@ -304,7 +304,7 @@ def test_the_sheet_has_each_sample_once_with_what_was_asked_and_found(tmp_path: 
     segmented(tmp_path, found)
     said = [text for text in written if text]
     assert " ".join(said).startswith(
-        "PyTorch fp32 against onnxruntime fp16, emulated (range parity) Boxes of a prompt: "
+        "PyTorch fp32 against onnxruntime fp16, emulated (range parity) Boxes and points of a prompt: "
     )
     assert said[said.index('"a"') :] == [
         *('"a"', "3 found, 3 by PyTorch; smallest mask IoU 1.000", "picture", "PyTorch", "onnxruntime fp16"),

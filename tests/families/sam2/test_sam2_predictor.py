@@ -91,7 +91,7 @@ def test_a_clip_is_followed_as_metas_predictor_follows_it(case, run, frames, tmp
         expected = recorded[f"{case}/masks"]
     masks = found["masks"][len(frames) - len(expected) :, ..., ::2, ::2]
     assert masks.shape == expected.shape
-    ious = (np.minimum(masks > 0, expected > 0).sum((2, 3))) / np.maximum(masks > 0, expected > 0).sum((2, 3))
+    flipped = ((masks > 0) != (expected > 0)).sum((2, 3))
     apart = np.abs(masks - expected).max((1, 2, 3))
-    # A pixel of so small a mask is more than a thousandth of it.
-    assert apart.max() <= LARGEST and ious.min() >= 0.995, (apart, ious)
+    # A logit this near to 0 may fall on either side of it.
+    assert apart.max() <= LARGEST and flipped.max() <= 1, (apart, flipped)

@@ -105,8 +105,8 @@ def cut_short(project: Project) -> str:
 def another_model(project: Project) -> str:
     weights(
         project,
-        "image_encoder.trunk.blocks.0.attn.qkv.weight",
-        "memory_encoder.out_proj.weight",
+        "image_encoder.trunk.body.conv_stem.weight",
+        "spatial_perceiver.latents",
         "obj_ptr_proj.layers.0.weight",
     )
     return project.say("doit", "manifest=mine", "checkpoint")
@@ -157,7 +157,7 @@ PROVOKED: dict[str, Callable[[Project], str]] = {
     "... is blocked: ...": blocked,
     "... does not hold the weights of ...": half_matching,
     "... is cut short": cut_short,
-    "... holds SAM 2, by the names of its tensors": another_model,
+    "... holds EdgeTAM, by the names of its tensors": another_model,
     "... not finite, and nothing is exported from ...": not_finite,
     "HF_HUB_OFFLINE": offline,
     "its worker was killed by SIGKILL (out of memory?)": killed,

@@ -166,7 +166,7 @@ def test_stability_is_right_in_fp16_only_because_its_counts_stay_fp32(exported, 
     """A mask of 256 x 256 has more pixels than FP16 can count."""
     model, file = exported("stability")
     exact = compute(model, inputs(1, 2), ["iou_predictions", "low_res_masks"])["iou_predictions"]
-    assert exact.min() > 0.5 and exact.max() < 1
+    assert exact.min() > 0.1 and exact.max() < 1
     declared = CODE.family.laid_out("stability").component("mask_decoder").fp32_nodes
     assert declared == (COORDINATES, STABILITY)
     errors = {}

@@ -191,7 +191,7 @@ def ratios(of: Sequence[float], to: Sequence[float]) -> list[float]:
     return statistics.quantiles([a / b for a, b in zip(of, to, strict=True)], n=4)
 
 
-def told(title: str, taken: Mapping[str, Taken]) -> Iterator[str]:
+def table_lines(title: str, taken: Mapping[str, Taken]) -> Iterator[str]:
     """Yield each client's times, and the runtime's beside it, round by round."""
     yield f"{title + ', ms':38}    best  median  CPU median   the runtime's of it: wall, CPU (median, quartiles)"
     for name, times in taken.items():
@@ -232,7 +232,7 @@ def main(arguments: argparse.Namespace) -> int:
         }
     print(f"{platform.machine()}, {threads} CPUs, load {os.getloadavg()[0]:.1f}, {arguments.rounds} rounds")
     print(", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "torch", "transformers", "numpy")))
-    lines = [line for title, of_title in taken.items() for line in told(title, of_title)]
+    lines = [line for title, of_title in taken.items() for line in table_lines(title, of_title)]
     print("\n".join(lines))
     print(f"the vision encoder ran {encoded} time for ten prompts")
     return int(encoded != 1 or any("MISSED" in line for line in lines))

@@ -37,9 +37,17 @@ def weights_of(document: Mapping[str, Json], store: Store) -> str | None:
 
 
 def _by_object(store: Store) -> dict[str, Record]:
-    """Return object digest -> a record of it. Equal objects of two keys were made from equal weights."""
+    """Return object digest -> a record of it. Equal objects of two keys were made from equal weights.
+
+    What passed its input on as it was did not make it: a chain that went there would end nowhere.
+    """
     records = (store.record(path.stem) for path in (store.root / "records").glob("*/*.json"))
-    return {record.object: record for record in records if record}
+    return {record.object: record for record in records if record and not _passed_on(record)}
+
+
+def _passed_on(record: Record) -> bool:
+    inputs = record.document.get("inputs")
+    return isinstance(inputs, Mapping) and inputs.get("onnx") == record.object
 
 
 def foreign(file: Path, name: str, record: Record, store: Store) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sam3_build.torch_modules.wrapping import override
+from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -91,26 +91,37 @@ def attend(attention: Sam2VideoRoPEAttention, query: Tensor, keys: Tensor, value
     return attended
 
 
-def memory_layer(layer: Sam2VideoMemoryAttentionLayer, side: int, base: float) -> nn.Module:
+def memory_layer(
+    layer: Sam2VideoMemoryAttentionLayer, side: int, base: float, memory_side: int | None = None
+) -> nn.Module:
     """Give a layer of transformers' memory attention a forward that rotates by broadcast tables.
 
     It takes features [batch, cells, channels], spatial memories and the same with positions, both [batch, memories,
     cells, own channels], pointers and the same with positions, both [batch, rows, own channels].
+
+    side: of the features' grid; memory_side: of a memory's, where that is another one
     """
     import torch
 
     for attention in (layer.self_attn, layer.cross_attn_image):
         attention.add_module("rope", rotation(side, attention.internal_dim, base))
+    cross = layer.cross_attn_image
+    rotate = cross.rope
+    # EdgeTAM's layer has in a module what SAM 2's has beside each other.
+    mix = layer.mlp if hasattr(layer, "mlp") else lambda x: layer.linear2(layer.activation(layer.linear1(x)))
+    if memory_side is not None:
+        rotate = rotation(memory_side, cross.internal_dim, base)
+        cross.add_module("memories", container(rope=rotate))
 
     def forward(x: Tensor, spatial: Tensor, placed: Tensor, pointers: Tensor, timed: Tensor) -> Tensor:
-        own, cross = layer.self_attn, layer.cross_attn_image
+        own = layer.self_attn
         normed = layer.layer_norm1(x)
         x = x + attend(own, own.rope(own.q_proj(normed)), own.rope(own.k_proj(normed)), normed)
-        rotated = cross.rope(cross.k_proj(placed)).flatten(1, 2)
+        rotated = rotate(cross.k_proj(placed)).flatten(1, 2)
         keys = torch.cat([rotated, cross.k_proj(timed)], dim=1)
         memories = torch.cat([spatial.flatten(1, 2), pointers], dim=1)
         x = x + attend(cross, cross.rope(cross.q_proj(layer.layer_norm2(x))), keys, memories)
-        mixed: Tensor = layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(x))))
+        mixed: Tensor = mix(layer.layer_norm3(x))
         return x + mixed
 
     return override(layer, forward)

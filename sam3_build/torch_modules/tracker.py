@@ -212,10 +212,16 @@ def memory_features(
     """
     import torch
 
+    made = memory_map(encoder, masks, features)
+    hidden = parts.get_parameter("occlusion_spatial_embedding_parameter")[..., None, None]
+    return torch.where(occlusion[..., None, None] > 0, made, made + hidden)
+
+
+def memory_map(encoder: Sam2VideoMemoryEncoder, masks: Tensor, features: Tensor) -> Tensor:
+    """Return the same, whether the object is visible or not."""
     marked = encoder.mask_downsampler(masks)
     # Features are repeated before they are projected: OpenVINO's CPU plugin fails where it fuses a convolution with the
     # sum of its output, of several rows, and another convolution's of one row.
     projected = encoder.feature_projection(features.expand(marked.shape[0], -1, -1, -1))
-    made = encoder.projection(encoder.memory_fuser(projected + marked))
-    hidden = parts.get_parameter("occlusion_spatial_embedding_parameter")[..., None, None]
-    return torch.where(occlusion[..., None, None] > 0, made, made + hidden)
+    made: Tensor = encoder.projection(encoder.memory_fuser(projected + marked))
+    return made

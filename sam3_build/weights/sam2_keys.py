@@ -1,4 +1,4 @@
-"""How Meta names the tensors of SAM 2's prompt encoder and mask decoder, which SAM 3's tracker has: tables.
+"""How Meta names the tensors of SAM 2's prompt encoder, mask decoder and memory, which other trackers have: tables.
 
 The names of our modules are those of transformers' Sam3TrackerModel, but for what points' labels add: four modules.
 """
@@ -49,6 +49,45 @@ MASK_DECODER = (
             (HEADS + r"1\.", r"\1.layers.0."),
         ),
     ),
+)
+
+PERCEPTRON = (
+    (r"\blayers\.2\.", "proj_out."),
+    (r"\blayers\.0\.", "proj_in."),
+    (r"\blayers\.1\.", "layers.0."),
+)
+
+MEMORY_ENCODER = (
+    Section(
+        "memory_encoder.mask_downsampler.encoder.",
+        "memory_encoder.mask_downsampler.",
+        (
+            (r"^12\.", "final_conv."),
+            *((rf"^{3 * i}\.", f"layers.{i}.conv.") for i in range(4)),
+            *((rf"^{3 * i + 1}\.", f"layers.{i}.layer_norm.") for i in range(4)),
+        ),
+    ),
+    Section("memory_encoder.pix_feat_proj.", "memory_encoder.feature_projection."),
+    Section("memory_encoder.out_proj.", "memory_encoder.projection."),
+    Section(
+        "memory_encoder.fuser.layers.",
+        "memory_encoder.memory_fuser.layers.",
+        (
+            (r"\bgamma$", "scale"),
+            (r"\bdwconv\.", "depthwise_conv."),
+            (r"\bnorm\.", "layer_norm."),
+            (r"\bpwconv(\d)\.", r"pointwise_conv\1."),
+        ),
+    ),
+)
+# What is beside the networks of memory.
+MEMORY_TABLES = (
+    Section("obj_ptr_proj.", "object_pointer_proj.", PERCEPTRON),
+    Section("mask_downsample.", "mask_downsample."),
+    Section("maskmem_tpos_enc", "memory_temporal_positional_encoding"),
+    Section("no_mem_embed", "no_memory_embedding"),
+    Section("no_mem_pos_enc", "no_memory_positional_encoding"),
+    Section("no_obj_ptr", "no_object_pointer"),
 )
 
 # One tensor in transformers, four in Meta's files and in our modules.

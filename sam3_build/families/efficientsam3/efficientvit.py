@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sam3_build.families.efficientsam3.layers import residual, sequence
+from sam3_build.torch_modules.conv_norm import residual, sequence
 from sam3_build.torch_modules.wrapping import container, named, override
 
 if TYPE_CHECKING:

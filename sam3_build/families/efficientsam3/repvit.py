@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sam3_build.families.efficientsam3.layers import conv_norm, residual, sequence, stem
+from sam3_build.torch_modules.conv_norm import conv_norm, residual, sequence, squeeze_excite, stem
 from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
 def trunk(widths: Sequence[int], depths: Sequence[int]) -> nn.Module:
@@ -41,7 +41,7 @@ def _block(width: int, *, excited: bool) -> nn.Module:
     conv, conv1 = conv_norm(width, width, 3, groups=width), nn.Conv2d(width, width, 1, groups=width)
     norm = nn.BatchNorm2d(width)
     depthwise = override(container(conv=conv, conv1=conv1, bn=norm), lambda x: norm(conv(x) + conv1(x) + x))
-    mixer = nn.Sequential(depthwise, _squeeze_excite(width) if excited else nn.Identity())
+    mixer = nn.Sequential(depthwise, squeeze_excite(width) if excited else nn.Identity())
     return sequence(token_mixer=mixer, channel_mixer=_channel_mixer(width))
 
 
@@ -58,17 +58,3 @@ def _channel_mixer(width: int) -> nn.Module:
     from torch import nn
 
     return residual("m", nn.Sequential(conv_norm(width, 2 * width), nn.GELU(), conv_norm(2 * width, width)))
-
-
-def _squeeze_excite(width: int) -> nn.Module:
-    """Return a gate on channels, from their means over the picture; a quarter of them inside, in whole eights."""
-    from torch import nn
-
-    inner = max(8, (width // 4 + 4) // 8 * 8)
-    fc1, fc2 = nn.Conv2d(width, inner, 1), nn.Conv2d(inner, width, 1)
-
-    def forward(x: Tensor) -> Tensor:
-        gate: Tensor = fc2(fc1(x.mean((2, 3), keepdim=True)).relu())
-        return x * gate.sigmoid()
-
-    return override(container(fc1=fc1, fc2=fc2), forward)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sam3_build.families.efficientsam3.layers import sequence
+from sam3_build.torch_modules.conv_norm import sequence
 from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:

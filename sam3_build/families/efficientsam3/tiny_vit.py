@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sam3_build.families.efficientsam3.layers import conv_norm, sequence, stem
+from sam3_build.torch_modules.conv_norm import conv_norm, sequence, stem
 from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:

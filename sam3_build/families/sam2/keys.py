@@ -8,12 +8,6 @@ from __future__ import annotations
 from sam3_build.family_code import Format, KeyTables, Section
 from sam3_build.weights import sam2_keys
 
-PERCEPTRON = (
-    (r"\blayers\.2\.", "proj_out."),
-    (r"\blayers\.0\.", "proj_in."),
-    (r"\blayers\.1\.", "layers.0."),
-)
-
 # Meta's beginning, our beginning, and what else differs behind it.
 SECTIONS = (
     Section(
@@ -34,34 +28,9 @@ SECTIONS = (
         "memory_attention.",
         (sam2_keys.NORMS, (r"^norm\.", "layer_norm."), (r"\bout_proj\.", "o_proj.")),
     ),
-    Section(
-        "memory_encoder.mask_downsampler.encoder.",
-        "memory_encoder.mask_downsampler.",
-        (
-            (r"^12\.", "final_conv."),
-            *((rf"^{3 * i}\.", f"layers.{i}.conv.") for i in range(4)),
-            *((rf"^{3 * i + 1}\.", f"layers.{i}.layer_norm.") for i in range(4)),
-        ),
-    ),
-    Section("memory_encoder.pix_feat_proj.", "memory_encoder.feature_projection."),
-    Section("memory_encoder.out_proj.", "memory_encoder.projection."),
-    Section(
-        "memory_encoder.fuser.layers.",
-        "memory_encoder.memory_fuser.layers.",
-        (
-            (r"\bgamma$", "scale"),
-            (r"\bdwconv\.", "depthwise_conv."),
-            (r"\bnorm\.", "layer_norm."),
-            (r"\bpwconv(\d)\.", r"pointwise_conv\1."),
-        ),
-    ),
-    Section("obj_ptr_proj.", "object_pointer_proj.", PERCEPTRON),
+    *sam2_keys.MEMORY_ENCODER,
     Section("obj_ptr_tpos_proj.", "temporal_positional_encoding_projection_layer."),
-    Section("mask_downsample.", "mask_downsample."),
-    Section("maskmem_tpos_enc", "memory_temporal_positional_encoding"),
-    Section("no_mem_embed", "no_memory_embedding"),
-    Section("no_mem_pos_enc", "no_memory_positional_encoding"),
-    Section("no_obj_ptr", "no_object_pointer"),
+    *sam2_keys.MEMORY_TABLES,
     Section("no_obj_embed_spatial", "occlusion_spatial_embedding_parameter"),
 )
 

@@ -1,4 +1,4 @@
-"""Layers that the trunks share: a convolution with its BatchNorm, a residual branch. PyTorch; workers only."""
+"""Layers that small trunks share: a convolution with its BatchNorm, a residual branch, a gate on channels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def conv_norm(channels: int, width: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -36,3 +36,17 @@ def sequence(**parts: nn.Module) -> nn.Sequential:
     from torch import nn
 
     return nn.Sequential(OrderedDict(parts))
+
+
+def squeeze_excite(width: int) -> nn.Module:
+    """Return a gate on channels, from their means over the picture; a quarter of them inside, in whole eights."""
+    from torch import nn
+
+    inner = max(8, (width // 4 + 4) // 8 * 8)
+    fc1, fc2 = nn.Conv2d(width, inner, 1), nn.Conv2d(inner, width, 1)
+
+    def forward(x: Tensor) -> Tensor:
+        gate: Tensor = fc2(fc1(x.mean((2, 3), keepdim=True)).relu())
+        return x * gate.sigmoid()
+
+    return override(container(fc1=fc1, fc2=fc2), forward)

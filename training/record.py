@@ -71,7 +71,8 @@ class RunLog:
         for name, value in parts.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
-        if step % EVERY:
+        # The last step too: a curve is drawn of what is written.
+        if step % EVERY and step != steps:
             return
         seconds, self._since = (time.monotonic() - self._since) / self._count, time.monotonic()
         means = {name: value / self._count for name, value in self._sums.items()}

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from sam3_build.commands.output import outlive_readers
+from sam3_build.spec import Json
+from training.record import Curves, Exam, RunLog
 from training.scenes import CHOOSING, HELD_OUT
 
 if TYPE_CHECKING:
@@ -16,27 +23,76 @@ if TYPE_CHECKING:
 
     from training.learning import Average
 
-Options = TypeVar("Options")
 
-# A process's number, the options, the file by which processes find each other, and the process that started them.
-Work = Callable[[int, Options, Path, int], None]
+@dataclass(frozen=True)
+class RunOptions:
+    """What every run has; with the task's own options, it determines the weights, but for the cores' rounding.
+
+    config: of the network; start: weights to start from
+    fall: the last steps, in which the learning rate falls to nothing; horizon: steps of the moving average
+    """
+
+    folder: Path
+    config: Path
+    start: Path | None = None
+    steps: int = 5000
+    fall: int = 2000
+    peak: float = 1e-3
+    horizon: int = 1000
+    seed: int = 1
+    processes: int = 2
+    save_minutes: float = 4.0
+    evaluate_minutes: float = 15.0
 
 
-def refuse_held_out(seed: int) -> str | None:
-    """Return what is wrong with a seed to train with, or None."""
-    if seed in (HELD_OUT, CHOOSING):
-        return f"--seed {seed}: the scenes of this seed are for evaluation only; take another"
-    return None
+@dataclass(frozen=True)
+class Task:
+    """What a run learns.
+
+    model:  whose weights are kept; learner: the same with all that learns beside it
+    losses: of (step, turn), where each process has turns of its own: what to minimize, and the parts to note
+    files:  copied beside weights
+    """
+
+    learner: nn.Module
+    model: nn.Module
+    losses: Callable[[int, int], tuple[Tensor, Mapping[str, float]]]
+    exam: Exam
+    curves: Curves
+    files: Sequence[Path] = ()
 
 
-def start(work: Work[Options], options: Options, folder: Path, processes: int) -> None:
-    """Run `work` in processes until they have ended. Ctrl-C lets them finish their step and save."""
+Options = TypeVar("Options", bound=RunOptions)
+
+# Makes the task of a process, of the options and the network's config.
+Make = Callable[[Options, Mapping[str, Json]], Task]
+
+
+def parse(kind: type[Options], description: str | None, config: Path) -> Options:
+    """Return the command line's options; config: the default one."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--config", type=Path, default=config)
+    parser.add_argument("--from", dest="start", type=Path, default=None, help="weights to start from (.safetensors)")
+    for field in fields(kind)[3:]:
+        number = float if isinstance(field.default, float) else int
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=number, default=field.default)
+    options = kind(**vars(parser.parse_args()))
+    if options.seed in (HELD_OUT, CHOOSING):
+        parser.error(f"--seed {options.seed}: the scenes of this seed are for evaluation only; take another")
+    return options
+
+
+def start(make: Make[Options], options: Options) -> None:
+    """Run `learn` in processes until they have ended. Ctrl-C lets them finish their step and save."""
     from torch.multiprocessing.spawn import spawn
 
-    folder.mkdir(parents=True, exist_ok=True)
-    store = folder.resolve() / "meeting"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    outlive_readers()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    store = options.folder.resolve() / "meeting"
     store.unlink(missing_ok=True)
-    context = spawn(work, args=(options, store, os.getpid()), nprocs=processes, join=False)  # type: ignore[no-untyped-call]
+    context = spawn(learn, args=(make, options, store, os.getpid()), nprocs=options.processes, join=False)  # type: ignore[no-untyped-call]
     running = True
     while running:
         # Ctrl-C reaches the processes too: they finish their step, save and end.
@@ -46,6 +102,59 @@ def start(work: Work[Options], options: Options, folder: Path, processes: int) -
             for process in context.processes:
                 if process.is_alive():
                     os.kill(process.pid, signal.SIGINT)
+
+
+def learn(rank: int, make: Make[Options], options: Options, store: Path, parent: int) -> None:
+    """Run one of the processes, as long as `parent` does; the first one also reports, saves and evaluates.
+
+    store: the file by which processes find each other
+    """
+    outlive_readers()
+    import torch
+
+    from training.learning import Average, Schedule
+
+    meet(rank, options.processes, store, options.seed)
+    config: Mapping[str, Json] = json.loads(options.config.read_text())
+    task = make(options, config)
+    learner, model = task.learner, task.model
+    if options.start is not None:
+        from safetensors.torch import load_file
+
+        model.load_state_dict(load_file(options.start), strict=True)
+    weights = [value for _, value in learner.named_parameters()]
+    optimizer = adam(learner)
+    average = Average(model, options.horizon)
+    step = resume(options.folder, learner, optimizer, average)
+    schedule = Schedule(options.steps, options.fall, peak=options.peak)
+    record = None
+    if rank == 0:
+        record = RunLog(options.folder, asdict(options), config, step, task.exam, task.curves, task.files)
+    signals = Stop(parent)
+    stop = False
+    last_save = last_evaluation = time.monotonic()
+    while step < options.steps and not stop:
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        loss, parts = task.losses(step, step * options.processes + rank)
+        torch.autograd.backward(loss)
+        stop = add_up(weights, stop=signals.asked)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        average.update(model, step)
+        if record is None:
+            continue
+        record.step(step, options.steps, parts, schedule.rate(step))
+        done, now = step == options.steps, time.monotonic()
+        if done or stop or now - last_save > 60 * options.save_minutes:
+            save(options.folder, learner, optimizer, average, step)
+            last_save = now
+        if done or now - last_evaluation > 60 * options.evaluate_minutes:
+            record.evaluate(step, {**model.state_dict(), **average.weights})
+            last_evaluation = time.monotonic()
+    part()
 
 
 def meet(rank: int, processes: int, store: Path, seed: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sam3_build.diagnose.delta_debugging import minimal, starts
+from sam3_build.diagnose.delta_debugging import minimal, one_by_one, starts
 
 Nodes = frozenset[str]
 BLOCKS = tuple(
@@ -87,6 +87,12 @@ def test_where_a_larger_set_can_fail_the_result_still_passes_and_needs_each_memb
 def test_a_start_that_is_minimal_stays() -> None:
     test = needs(*BLOCKS[:4])
     assert minimal(BLOCKS, frozenset(BLOCKS[:4]), frozenset(), test) == frozenset(BLOCKS[:4])
+
+
+def test_leaving_single_nodes_out_goes_on_behind_one_that_was_left_out() -> None:
+    test = needs(*BLOCKS[:80:2])
+    assert one_by_one(BLOCKS, frozenset(BLOCKS[:80]), test) == frozenset(BLOCKS[:80:2])
+    assert len(test.known) == 80 + 40, "each once, and what is left once more: not from the beginning after each"
 
 
 def test_searching_again_asks_the_same() -> None:

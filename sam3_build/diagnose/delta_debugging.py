@@ -62,12 +62,13 @@ def one_by_one(candidates: Sequence[str], begin: Nodes, passes: Test) -> Nodes:
 
     candidates: all names, in the graph's order
     """
-    kept = begin
-    while True:
-        smaller = next((kept - {node} for node in candidates if node in kept and passes(kept - {node})), None)
-        if smaller is None:
-            return kept
-        kept = smaller
+    kept, before = begin, None
+    while kept != before:
+        before = kept
+        for node in candidates:
+            if node in kept and passes(kept - {node}):
+                kept -= {node}
+    return kept
 
 
 @dataclass

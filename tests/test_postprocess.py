@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from sam3_build.compare.ious import box_ious, mask_ious
 from sam3_build.errors import BuildError
 from sam3_build.pipeline import postprocess
+from sam3_build.pipeline.ious import box_ious, mask_ious
 from sam3_build.pipeline.postprocess import Nms, Step, cleaned, survivors
 from sam3_build.runtime.found import Found
 from sam3_build.runtime.keep import Keep

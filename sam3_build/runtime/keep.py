@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sam3_build.compare.ious import box_ious, mask_ious
 from sam3_build.errors import BuildError
 from sam3_build.pipeline import postprocess
+from sam3_build.pipeline.ious import box_ious, mask_ious
 from sam3_build.pipeline.postprocess import BOX, Nms, Step
 from sam3_build.runtime.found import Found
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sam3_build.compare.ious import box_ious, mask_ious
 from sam3_build.compare.judge import Row, Verdict, judge, result_gates
 from sam3_build.digest import DigestCache
 from sam3_build.pipeline.instances import Instances
+from sam3_build.pipeline.ious import box_ious, mask_ious
 from sam3_build.results.instances.result import RESULT
 from sam3_build.results.instances.statistics import NEAR, InstanceStatistics, PictureRow, paired
 from sam3_build.spec import PIPELINE, Comparison, Gate, Kind
@@ -85,7 +85,7 @@ def test_ious_are_those_of_counted_pixels() -> None:
 
 def test_ious_of_large_masks_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that are shorter than the masks add up to the same."""
-    monkeypatch.setattr("sam3_build.compare.ious.CHUNK", 7)
+    monkeypatch.setattr("sam3_build.pipeline.ious.CHUNK", 7)
     rng = np.random.default_rng(1)
     a, b = rng.random((2, *SIZE)) < 0.4, rng.random((2, *SIZE)) < 0.5
     np.testing.assert_allclose(mask_ious(a, b), [[(x & y).sum() / (x | y).sum() for y in b] for x in a])
@@ -151,7 +151,7 @@ def test_default_gates_are_the_documented_ones() -> None:
 
 def test_the_gates_are_in_no_key_of_what_they_judge() -> None:
     keyed = DigestCache(Path("/nonexistent")).recipe(("stages.compare", "stages.verify", "results.instances.result"))
-    assert {"results.instances.statistics", "compare.ious", "compare.statistics"} <= keyed.keys()
+    assert {"results.instances.statistics", "pipeline.ious", "compare.statistics"} <= keyed.keys()
     assert not {"compare.metrics", "compare.judge"} & keyed.keys()
 
 

@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sam3_build.compare.ious import box_ious, mask_ious
 from sam3_build.compare.outputs import PictureRow, SoundOutputs, listed
 from sam3_build.pipeline.instances import Instances
+from sam3_build.pipeline.ious import box_ious, mask_ious
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:

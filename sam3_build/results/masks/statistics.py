@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sam3_build.compare.ious import mask_ious
 from sam3_build.compare.outputs import PictureRow, SoundOutputs, listed
+from sam3_build.pipeline.ious import mask_ious
 from sam3_build.pipeline.masks import Masks
 from sam3_build.spec import Json
 

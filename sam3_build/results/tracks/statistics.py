@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from itertools import combinations, groupby
 from typing import TYPE_CHECKING
 
-from sam3_build.compare.ious import mask_ious
 from sam3_build.compare.outputs import SoundOutputs, listed
+from sam3_build.pipeline.ious import mask_ious
 from sam3_build.pipeline.tracks import Tracks
 from sam3_build.spec import Json
 

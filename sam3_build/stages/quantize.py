@@ -1,7 +1,7 @@
 """Takes a component's ONNX and recorded inputs, returns `<component>.<precision>.onnx` with explicit Q/DQ pairs.
 
-ONNX Runtime's quantizer calibrates and writes them: symmetric INT8, activations by the smallest and largest value that
-was ever seen, weights by column. Everything else stays FP32. Names are made canonical again afterwards.
+ONNX Runtime's quantizer writes them: symmetric INT8, activations by the largest magnitude that was ever seen, weights
+by column. Everything else stays FP32. Names are made canonical again afterwards.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +18,13 @@ from sam3_build.errors import BuildError
 from sam3_build.graph import files, keep_fp32, names
 from sam3_build.graph.schemas import GEMMS
 from sam3_build.params import PrecisionParams
-from sam3_build.pipeline.cases import INPUTS, arrays_of, recorded_cases
+from sam3_build.pipeline.cases import recorded_cases
 from sam3_build.plugins import Memory, Precision, Stage
 from sam3_build.spec import Json
+from sam3_build.stages._calibration import magnitudes
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx_ir as ir
-    from numpy.typing import NDArray
-
-    Arrays = dict[str, NDArray[np.generic]]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +53,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         work = Path(folder)
         if chosen:  # the quantizer takes no nodes for all of them
             files.save(model, work / "fp32.onnx")
-            _quantize(work / "fp32.onnx", work / "int8.onnx", recipe, chosen, cases)
+            _quantize(work, recipe, chosen, cases)
             shared = _shared(model, frozenset(chosen))
             model = files.load(work / "int8.onnx")
             _spare_others(model, frozenset(chosen), shared)
@@ -99,36 +96,31 @@ def choose(model: ir.Model, recipe: Precision, keep: Mapping[str, str]) -> tuple
     return chosen, kept
 
 
-def _quantize(source: Path, target: Path, recipe: Precision, nodes: list[str], cases: list[Path]) -> None:
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+def _quantize(folder: Path, recipe: Precision, nodes: Collection[str], cases: Sequence[Path]) -> None:
+    """Write `int8.onnx` beside `fp32.onnx`."""
+    import numpy as np
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
-    class Recorded(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types
-        """Reads a case at a time."""
-
-        def __init__(self) -> None:
-            self._left = iter(cases)
-
-        def get_next(self) -> Arrays | None:
-            case = next(self._left, None)
-            return arrays_of(case, INPUTS) if case else None
-
+    source, ranges = folder / "fp32.onnx", folder / "ranges.json"
+    model = files.load(source)
+    read = dict.fromkeys(str(n.inputs[0].name) for n in model.graph if n.name in nodes and n.inputs[0] is not None)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        largest = magnitudes(model, read, cases, Path(scratch))
+    of_all = {name: (np.float32(-value), np.float32(value)) for name, value in largest.items()}
+    save_tensors_data(TensorsData(CalibrationMethod.MinMax, of_all), ranges)
+    del model
     quantize_static(
         source,
-        target,
-        Recorded(),
+        folder / "int8.onnx",
+        None,
+        calibration_cache_path=ranges,
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=list(recipe.quantizes),
-        nodes_to_quantize=nodes,
+        nodes_to_quantize=list(nodes),
         per_channel=True,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
-        # Histograms would keep every tensor that was seen.
         calibrate_method=CalibrationMethod.MinMax,
         use_external_data_format=source.with_name(f"{source.name}.data").exists(),
         # TensorRT takes symmetric types only, and adds what follows to the sum before it is rounded.

@@ -1,8 +1,8 @@
 """Trains the click-and-track miniature from a seed alone: weights, config and a curve into a run's folder.
 
-    python -m training.tracking.train training/runs/track --steps 20000
+    python -m training.tracking.train training/runs/track --steps 5000
 
-Pictures alone at first, then pictures and clips in turns. One process per core, each with scenes of its own.
+Pictures alone at first, then clips, and pictures now and then. One process per core, each with scenes of its own.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ class TrainingOptions(running.RunOptions):
     """What determines a run.
 
     pictures: of a batch, with `objects` of each; clips: of a batch
-    clips_from: the first step with clips; frames: of each clip that is learnt from
+    clips_from: the first step with clips; stills: every so many of the steps from there on have pictures
+    frames: of each clip that is learnt from
     """
 
-    steps: int = 20000
-    fall: int = 6000
+    fall: int = 1500
     pictures: int = 6
     objects: int = 3
     clips: int = 2
     frames: int = 5
-    clips_from: int = 4000
+    clips_from: int = 1400
+    stills: int = 4
     evaluate_minutes: float = 20.0
 
 
@@ -57,7 +58,7 @@ def make(options: TrainingOptions, config: Mapping[str, Json]) -> running.Task:
 
     def losses(step: int, turn: int) -> tuple[Tensor, Mapping[str, float]]:
         rng = np.random.default_rng([options.seed, turn, 5])
-        if step >= options.clips_from and step % 2:
+        if step >= options.clips_from and step % options.stills:
             clips = batches.videos(options.seed, turn, options.clips, options.frames)
             loss, parts = learning.on_clips(learner, clips, rng)
         else:

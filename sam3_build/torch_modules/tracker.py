@@ -38,24 +38,23 @@ def vision_encoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
 def mask_prompt(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
     """Return the network that makes of masks, 0 and 1, what the mask decoder takes as their logits."""
     downsample = model.mask_downsample
+    parts = container(mask_downsample=downsample)
+    parts.enlarging = enlarging(dims["image_size"] // 4, dims["grid_4"])
 
     def forward(masks: Tensor) -> tuple[Tensor]:
-        return (downsample(masks[:, None])[:, 0],)
+        return (parts.get_submodule("enlarging")(downsample(masks[:, None])[:, 0]),)
 
-    return override(container(mask_downsample=downsample), forward)
+    return override(parts, forward)
 
 
 def mask_decoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
     """Return the network of prompts: the best of three masks where several may be meant, else the first if stable."""
     import torch
-    from torch import nn
     from torch.nn import functional
 
     prompt, decoder = model.prompt_encoder, model.mask_decoder
     parts = decoder_parts(model, dims)
-    with torch.device("cpu"):
-        rows = functional.interpolate(torch.eye(dims["grid_4"])[None], size=dims["image_size"], mode="linear")[0].T
-    parts.enlarging = nn.Buffer(rows.contiguous(), persistent=False)
+    parts.enlarging = enlarging(dims["grid_4"], dims["image_size"], dims["grid_16"])
     delta, least = decoder.dynamic_multimask_stability_delta, decoder.dynamic_multimask_stability_thresh
     # Meta's code takes an empty mask for a stable one.
     parts.stability = named(
@@ -86,16 +85,40 @@ def mask_decoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
         mask = torch.where(is_visible[..., None], sam_decoder.picked(masks, taken), HIDDEN)
         # The pointer is that of the first mask also where another one is taken for want of stability.
         pointer = model.object_pointer_proj(sam_decoder.picked(tokens, torch.where(several, best, first)))
-        enlarging = parts.get_buffer("enlarging")
         return (
             mask,
             sam_decoder.picked(scores, taken)[:, None],
             torch.where(is_visible, pointer, parts.get_parameter("no_object_pointer")),
             occlusion,
-            enlarging @ mask @ enlarging.T,
+            parts.get_submodule("enlarging")(mask),
         )
 
     return override(parts, forward)
+
+
+def enlarging(side: int, *sides: int) -> nn.Module:
+    """Return a module that brings [n, side, side] to each of `sides` in turn, bilinearly.
+
+    A product with constants: runtimes compute the places that they resize from differently.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Enlarging(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            with torch.device("cpu"):
+                rows = torch.eye(side)
+                for larger in sides:
+                    if larger != rows.shape[1]:
+                        rows = functional.interpolate(rows[None], size=larger, mode="linear")[0]
+            self.rows = nn.Buffer(rows.T.contiguous(), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rows @ x @ self.rows.T
+
+    return Enlarging() if any(larger != side for larger in sides) else nn.Identity()
 
 
 def decoder_parts(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:

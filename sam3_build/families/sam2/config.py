@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sam3_build.errors import BuildError
 from sam3_build.pipeline.config_values import integer
+from sam3_build.pipeline.predictor_networks import sizes
 from sam3_build.spec import Json
 
 KIND = "sam2_video"
@@ -94,14 +95,7 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
             f"memory_encoder_output_channels, {memory}"
         )
     return {
-        "image_size": size,
-        "grid": grid,
-        "grid_2": 2 * grid,
-        "grid_4": 4 * grid,
-        "cells": grid * grid,
-        "hidden_size": hidden,
-        "hidden_4": hidden // 4,
-        "hidden_8": hidden // 8,
+        **sizes(size, grid, hidden),
         "memory_size": memory,
         "time_codes": memories,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sam3_build.errors import BuildError
+from sam3_build.pipeline.predictor_networks import sizes
 from sam3_build.spec import Json
 
 KIND = "sam3_tracker"
@@ -54,13 +55,7 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
     if hidden % 8:
         raise BuildError(f"model config: fpn_hidden_size is {hidden}, which should be a multiple of 8")
     return {
-        "image_size": size,
-        "grid": grid,
-        "grid_2": 2 * grid,
-        "grid_4": 4 * grid,
-        "hidden_size": hidden,
-        "hidden_4": hidden // 4,
-        "hidden_8": hidden // 8,
+        **sizes(size, grid, hidden),
         "num_masks": _integer(config, 3, "mask_decoder_config", "num_multimask_outputs"),
     }
 

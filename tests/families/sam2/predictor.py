@@ -9,10 +9,8 @@ import numpy as np
 from PIL import Image
 
 from sam3_build import registry
-from sam3_build.families.sam2.family import ClipPrompts, ObjectPrompt
-from sam3_build.families.sam2.prompts import MEAN, STD, clip_arrays
-from sam3_build.pipeline import images
 from sam3_build.pipeline.cases import PromptRequest
+from sam3_build.pipeline.predictor_cases import ClipPrompts, ObjectPrompt
 from sam3_build.pipeline.prompts import Box, Point
 from sam3_build.torch_modules.assemble import assemble, compute
 from sam3_build.weights.inventory import inventory
@@ -74,8 +72,7 @@ def networks(layout="predictor"):
 
 def pixels():
     """Return the frames as the network takes them, [1, 3, side, side] each."""
-    side = config()["image_size"]
-    return [images.frame_input(Image.open(file), (side, side), MEAN, STD)[None] for file in CLIP]
+    return [CODE.prompts.frame_arrays(Image.open(file), config())["pixel_values"] for file in CLIP]
 
 
 def encoded(run, layout="predictor"):
@@ -88,4 +85,4 @@ def given(prompts, tmp_path):
     """Return prompts as the loop gets them."""
     Image.fromarray(square()).save(tmp_path / "square.png")
     request = PromptRequest("predictor", "video", "meta", (), None, {"square": tmp_path / "square.png"}, config())
-    return clip_arrays(request, ClipPrompts(tuple(prompts)), (120, 160))
+    return CODE.prompts.clip_arrays(request, ClipPrompts(tuple(prompts)), (120, 160))

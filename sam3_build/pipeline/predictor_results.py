@@ -1,0 +1,36 @@
+"""Takes what loops and the mask decoder give, returns tracks and masks at the size of frames and pictures. No torch.
+
+Mask logits are brought to that size, bilinearly; positive ones belong to the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sam3_build.pipeline.masks import Masks, enlarged
+from sam3_build.pipeline.tracks import Tracks
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def find(outputs: Mapping[str, NDArray[np.generic]], size: tuple[int, int], threshold: float) -> Tracks | Masks:
+    """Return the tracks of one clip, or the mask of one prompt on a picture.
+
+    outputs: of a clip ids [n]; masks [frames, n, h, w], logits; visible [frames, n], logits; scores [frames, n].
+             Of a prompt pred_masks [h, w] and object_score_logits [1], logits; iou_scores [1]
+    size:    height and width of the frames, or of the picture, in pixels
+    """
+    import numpy as np
+
+    floats = {name: array.astype(np.float32, copy=False) for name, array in outputs.items() if name != "ids"}
+    if "pred_masks" in floats:
+        mask = enlarged(floats["pred_masks"], size) > 0
+        return Masks(mask[None], floats["iou_scores"], 0, bool(floats["object_score_logits"][0] > 0))
+    masks = np.zeros((*floats["masks"].shape[:2], *size), np.bool_)
+    for frame, objects in zip(masks, floats["masks"], strict=True):
+        for inside, logits in zip(frame, objects, strict=True):
+            inside[:] = enlarged(logits, size) > 0
+    return Tracks(outputs["ids"].astype(np.int64), masks, floats["visible"] > 0, floats["scores"])

@@ -1,22 +1,29 @@
 """How fast a CPU runs what is built: OpenVINO in each precision, ONNX Runtime FP32 and PyTorch, on a recorded picture.
 
     doit manifest=MANIFEST build reference
-    python benchmarks/cpu_engines.py [MANIFEST] [--rounds N] [--threads N]
+    python benchmarks/cpu_engines.py [MANIFEST] [--rounds N] [--threads N] [--processor-time]
 
-The default is sam3_mini_precisions. All get the same threads, in one process, and take turns: a noisy machine disturbs
-all alike. Printed are the best and the median of all rounds in milliseconds, of each component on one row and of all
-components after one another; then what building took, and bytes. MB are 10**6 bytes.
+The default is sam3_mini_precisions; sam3_image_random_openvino is the full size. Each component has a process of its
+own, in which all that run it get the same threads and take turns: a noisy machine disturbs all alike. Printed are the
+best and the median of all rounds in milliseconds, of each component on one row, and their sums; the peak of each
+process's resident memory; then what building took, and bytes. MB are 10**6 bytes, GB 10**9. With --processor-time,
+counted is what all threads of the process worked, not what passed: with one thread, waiting for a busy machine is out.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -33,34 +40,58 @@ from sam3_build.torch_modules.assemble import compute
 
 ROOT = Path(__file__).parents[1]
 TARGET = "openvino"
+NOT_BUILT = "not built"
 
 Feed = Mapping[str, np.ndarray]
 Sides = dict[str, Callable[[], object]]
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print both tables; 1, and what is missing, when something was not built."""
-    import torch
-
-    torch.set_num_threads(arguments.threads)
+    """Print both tables; 1, and what is missing, when no FP32 graph or nothing for OpenVINO was built."""
     session = open_session(ROOT, arguments.manifest, os.environ)
+    components = list(session.manifest.components)
     precisions = session.manifest.targets[TARGET].precisions
+    clock = time.process_time if arguments.processor_time else time.perf_counter
+    one = partial(_measured, arguments.manifest, clock=clock, rounds=arguments.rounds, threads=arguments.threads)
     try:
-        with ExitStack() as stack, torch.inference_mode():
-            sides = {
-                name: _sides(session, name, precisions, arguments.threads, stack)
-                for name in session.manifest.components
-            }
-            timings = _measured(sides, arguments.rounds)
-        lines = [*_speed(timings), "", *_builds(session, precisions)]
+        builds = list(_builds(session, precisions))
+        with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
+            measured = dict(zip(components, processes.map(one, components), strict=True))
     except BuildError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    cpu = _record(session, f"build:{next(iter(sides))}.{precisions[0]}.{TARGET}").facts
+    cpu = _record(session, f"build:{components[0]}.{precisions[0]}.{TARGET}").facts
     print(f"{session.manifest.name} on {cpu['name']}, {cpu.get('requirements')}")
-    print(f"{arguments.threads} threads, {arguments.rounds} rounds")
-    print("\n".join(lines))
+    counted = "processor time" if arguments.processor_time else "time that passed"
+    print(f"{arguments.threads} threads, {arguments.rounds} rounds, {counted}")
+    print("\n".join([*_speed(measured), "", *builds]))
     return 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Milliseconds of each round, by what ran a component, and the peak of its process in bytes."""
+
+    sides: Mapping[str, Sequence[float]]
+    peak: int
+
+
+def _measured(manifest: str, component: str, clock: Callable[[], float], rounds: int, threads: int) -> Measured:
+    """Measure a component in this process. The first round warms up."""
+    import torch
+
+    torch.set_num_threads(threads)
+    session = open_session(ROOT, manifest, os.environ)
+    found: dict[str, list[float]] = {}
+    with ExitStack() as stack, torch.inference_mode():
+        sides = _sides(session, component, session.manifest.targets[TARGET].precisions, threads, stack)
+        for number in range(rounds + 1):
+            for side, run in sides.items():
+                began = clock()
+                run()
+                if number:
+                    found.setdefault(side, []).append(1000 * (clock() - began))
+    return Measured(found, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def _sides(session: Session, component: str, precisions: tuple[str, ...], threads: int, stack: ExitStack) -> Sides:
@@ -73,7 +104,11 @@ def _sides(session: Session, component: str, precisions: tuple[str, ...], thread
     return {
         "PyTorch fp32": _pytorch(session, component, feed),
         "ONNX Runtime fp32": _onnxruntime(session, component, feed, threads),
-        **{f"OpenVINO {p}": _openvino(session, component, p, feed, threads, stack) for p in precisions},
+        **{
+            f"OpenVINO {p}": _openvino(session, component, p, feed, threads, stack)
+            for p in precisions
+            if session.resolver.resolve(f"build:{component}.{p}.{TARGET}").record
+        },
     }
 
 
@@ -105,44 +140,43 @@ def _openvino(
     return lambda: opened.run(feed)
 
 
-def _measured(sides: Mapping[str, Sides], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Return component -> side -> milliseconds of each round. The first round of all warms up."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for number in range(rounds + 1):
-        for component, of_component in sides.items():
-            for side, run in of_component.items():
-                began = time.perf_counter()
-                run()
-                if number:
-                    milliseconds = 1000 * (time.perf_counter() - began)
-                    found.setdefault(component, {}).setdefault(side, []).append(milliseconds)
-    return found
+def _speed(measured: Mapping[str, Measured]) -> Iterator[str]:
+    """Yield a line per side, and one of the peaks. Of all components together, bests and medians are summed."""
+    baseline = _summed(measured, "ONNX Runtime fp32")
+    yield from _row("ms, best / median", *measured, "all of them", "of ONNX Runtime's")
+    for side in dict.fromkeys(side for of in measured.values() for side in of.sides):
+        cells = [
+            _shown(_best_and_median(of.sides[side])) if side in of.sides else NOT_BUILT for of in measured.values()
+        ]
+        if NOT_BUILT not in cells:
+            of_all = _summed(measured, side)
+            cells += [_shown(of_all), _shown([mine / other for mine, other in zip(of_all, baseline, strict=True)])]
+        yield from _row(side, *cells)
+    yield from _row("peak of the process", *(f"{of.peak / 1e9:.2f} GB" for of in measured.values()))
 
 
-def _speed(timings: Mapping[str, Mapping[str, list[float]]]) -> Iterator[str]:
-    """Yield a line per side. The best of all components together is the sum of their bests."""
-    sides = list(next(iter(timings.values())))
-    best = {side: sum(min(of_component[side]) for of_component in timings.values()) for side in sides}
-    median = {
-        side: statistics.median(map(sum, zip(*(of[side] for of in timings.values()), strict=True))) for side in sides
-    }
-    yield from _row("ms, best / median", *timings, "all of them", "of ONNX Runtime's")
-    for side in sides:
-        cells = [_shown(of_component[side]) for of_component in timings.values()]
-        ratios = (found[side] / found["ONNX Runtime fp32"] for found in (best, median))
-        yield from _row(side, *cells, f"{best[side]:.2f} / {median[side]:.2f}", "{:.2f} / {:.2f}".format(*ratios))
+def _summed(measured: Mapping[str, Measured], side: str) -> Sequence[float]:
+    return [sum(values) for values in zip(*(_best_and_median(of.sides[side]) for of in measured.values()), strict=True)]
 
 
-def _shown(values: list[float]) -> str:
-    return f"{min(values):.2f} / {statistics.median(values):.2f}"
+def _best_and_median(milliseconds: Sequence[float]) -> Sequence[float]:
+    return min(milliseconds), statistics.median(milliseconds)
+
+
+def _shown(values: Sequence[float]) -> str:
+    return " / ".join(f"{value:.2f}" for value in values)
 
 
 def _builds(session: Session, precisions: tuple[str, ...]) -> Iterator[str]:
     yield from _row("build", *session.manifest.components)
     for precision in precisions:
-        facts = [_record(session, f"build:{name}.{precision}.{TARGET}").facts for name in session.manifest.components]
-        cells = [f"{f['seconds']:.1f} s, {int(str(f['bytes'])) / 1e6:.2f} MB" for f in facts]
-        yield from _row(f"OpenVINO {precision}", *cells)
+        stems = [f"{name}.{precision}" for name in session.manifest.components]
+        yield from _row(f"OpenVINO {precision}", *(_build(session, f"build:{stem}.{TARGET}") for stem in stems))
+
+
+def _build(session: Session, action: str) -> str:
+    record = session.resolver.resolve(action).record
+    return f"{record.facts['seconds']:.1f} s, {int(str(record.facts['bytes'])) / 1e6:.2f} MB" if record else NOT_BUILT
 
 
 def _row(first: str, *cells: str) -> Iterator[str]:
@@ -165,4 +199,5 @@ if __name__ == "__main__":
     parser.add_argument("manifest", nargs="?", default="sam3_mini_precisions")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--processor-time", action="store_true")
     sys.exit(main(parser.parse_args()))

@@ -11,13 +11,14 @@ import pytest
 from sam3_build.errors import ManifestError
 from sam3_build.manifest.json_schema import json_schema, write_schema
 from sam3_build.manifest.load import load
+from sam3_build.manifest.lock import manifest_files
 from sam3_build.manifest.shape import ManifestFile
 from sam3_build.manifest.yaml_tree import Problem, read_yaml
 from sam3_build.pipeline.prompts import boxes_of
 from sam3_build.spec import Json
 
 ROOT = Path(__file__).parents[1]
-MANIFESTS = sorted((ROOT / "manifests").glob("*.yaml"))
+MANIFESTS = manifest_files(ROOT / "manifests")
 
 
 def plain(text: str, folder: Path) -> Json:

@@ -21,7 +21,7 @@ def problems(family: ModelFamily) -> list[str]:
         for name, layout in family.layouts.items()
         for problem in (
             *_names(layout),
-            *(p for component in layout.components for p in _rows(component, layout)),
+            *(p for component in layout.components for p in (*_rows(component, layout), *_meaning(component))),
             *(p for pipeline in layout.pipelines for p in _pipeline(layout, pipeline)),
         )
     ]
@@ -60,6 +60,19 @@ def _rows(component: ComponentSpec, layout: Layout) -> Iterator[str]:
     for tensor in component.outputs:
         if dim not in tensor.dims and set(tensor.dims) & set(layout.dynamic_dims):
             yield f"{where} does not stand in output {tensor.name}, so that its rows cannot be joined"
+
+
+def _meaning(component: ComponentSpec) -> Iterator[str]:
+    """Yield what is wrong with outputs that say which rows of another one mean anything."""
+    known = {tensor.name: tensor for tensor in component.outputs}
+    for tensor in component.outputs:
+        where = f"component {component.name}: output {tensor.name} means something where"
+        if (name := tensor.meaningful_where) is None:
+            continue
+        if name not in known:
+            yield f"{where} {name!r} is positive, which is no output{did_you_mean(name, known)}"
+        elif known[name].dims[1:] not in ((), (1,)) or known[name].dims[:1] != tensor.dims[:1]:
+            yield f"{where} {name!r} is positive, which is not one logit for each of its rows"
 
 
 def _pipeline(layout: Layout, pipeline: Pipeline) -> Iterator[str]:

@@ -225,12 +225,14 @@ class VerifyParams(NetworkParams):
 
     keep_outputs: whether outputs are written, for other actions
     rows: how many rows of a case are fed once more, together
+    meaningful_where: as TensorSpec has it, of the outputs that have it
     types: what the graph's types were written by; None where GEMMs' types are not measured
     """
 
     keep_outputs: bool
     rows: int
     types: PrecisionParams | None = None
+    meaningful_where: Mapping[str, str] = {}
 
 
 class ChainParams(NetworkParams):

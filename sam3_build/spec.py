@@ -43,11 +43,14 @@ class TensorSpec:
 
     A name that the family's `dynamic_dims` lists stays symbolic in the ONNX; every other name is a size that the
     family's `static_dims(config)` gives.
+    `meaningful_where` names an output of the same component, a logit for each row, as the first dim counts them: where
+    it is not positive, such as of a hidden object, the row of this output is a constant and is not compared.
     """
 
     name: str
     dtype: str
     dims: tuple[int | str, ...]
+    meaningful_where: str | None = None
 
     def row_axis(self, row_dim: str | None) -> int | None:
         """Return the axis whose entries are rows; None where it has none, and every row gets the whole tensor."""

@@ -107,3 +107,18 @@ def test_rows_a_step_per_frame_and_names_of_a_plan_are_held_against_what_can_be_
         "component samples: row_dim 'rows' does not stand in output all, so that its rows cannot be joined",
         "pipeline video, samples: 'features' is fed by encoder, which runs once per frame, and is read once",
     ]
+
+
+def test_what_says_which_rows_mean_something_is_an_output_with_a_logit_for_each() -> None:
+    whole = registry.family("sam2")
+    layout = whole.layouts["deepstream"]
+
+    def wrong(name: str) -> list[str]:
+        decoder = next(c for c in layout.components if c.name == "mask_decoder")
+        outputs = (replace(decoder.outputs[0], meaningful_where=name), *decoder.outputs[1:])
+        components = tuple(replace(c, outputs=outputs) if c.name == decoder.name else c for c in layout.components)
+        return problems(replace(whole, layouts={"deepstream": replace(layout, components=components)}))
+
+    where = "layout deepstream: component mask_decoder: output obj_ptr means something where"
+    assert wrong("occ_logits") == [f"{where} 'occ_logits' is positive, which is no output; did you mean 'occ_logit'?"]
+    assert wrong("pred_mask") == [f"{where} 'pred_mask' is positive, which is not one logit for each of its rows"]

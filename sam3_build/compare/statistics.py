@@ -12,6 +12,9 @@ Writing r for the reference and a for what is compared with it, over all element
     rows                the largest difference between rows fed again and what they gave before (batch_invariance.py),
                         over max(r) - min(r); for bool and integer outputs the number of elements that differ
 
+Rows that are left out, because they mean nothing, are looked at for NaN and Inf alone. Where there is no other row, no
+metric is measured, and none could be: `not_run` says so.
+
 A reference that is constant but for the rounding of float32 (std(r) at most 1e-6 max |r|: one number, or one number
 computed in batches of several sizes) has no scale of its own: std(r) and the range become max |r|, or 1 where that is
 0, and std_ratio becomes 1 + std(a) / that scale, so that two constants have the ratio 1 and noise around one shows.
@@ -23,6 +26,7 @@ tensors cost little memory and a large mean costs no digits.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -89,6 +93,7 @@ class OutputStatistics:
     actual: Moments = field(default_factory=Moments)
     reference: Moments = field(default_factory=Moments)
     products: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    left_out: int = 0
     batch_invariance: BatchInvariance = field(default_factory=BatchInvariance)
 
     @property
@@ -96,8 +101,17 @@ class OutputStatistics:
         """Whether the output is compared by equality: everything that is not floating point."""
         return not self.dtype.startswith(("float", "bfloat"))
 
-    def add(self, case: str, actual: NDArray[np.generic], reference: NDArray[np.generic]) -> bool:
-        """Take in one case; return False (and remember the problem) when the two cannot be compared."""
+    def add(
+        self,
+        case: str,
+        actual: NDArray[np.generic],
+        reference: NDArray[np.generic],
+        rows: NDArray[np.bool_] | None = None,
+    ) -> bool:
+        """Take in one case; return False (and remember the problem) when the two cannot be compared.
+
+        rows: which rows, along the first axis, are compared; all of them where it is None
+        """
         self.cases += 1
         if actual.shape != reference.shape or actual.dtype != reference.dtype or reference.dtype.name != self.dtype:
             self.problems.append(
@@ -105,14 +119,26 @@ class OutputStatistics:
                 f"where {reference.dtype.name}{list(reference.shape)} is expected"
             )
             return False
+        numbers = None if rows is None else rows.nonzero()[0]
+        if rows is not None and numbers is not None:
+            self._leave_out(actual[~rows], reference[~rows])
+            actual, reference = actual[numbers], reference[numbers]
         self.elements += reference.size
         flat_actual, flat_reference = actual.reshape(-1), reference.reshape(-1)
         compare = self._compare_exact if self.exact else self._compare_floats
         for start in range(0, reference.size, CHUNK):
             worst = compare(flat_actual[start : start + CHUNK], flat_reference[start : start + CHUNK])
             if worst is not None:
-                self._remember(case, actual, reference, start + worst)
+                self._remember(case, actual, reference, start + worst, numbers)
         return True
+
+    def _leave_out(self, actual: NDArray[np.generic], reference: NDArray[np.generic]) -> None:
+        import numpy as np
+
+        self.left_out += len(reference)
+        if not self.exact:
+            self.nonfinite += int((~np.isfinite(actual)).sum())
+            self.nonfinite_reference += int((~np.isfinite(reference)).sum())
 
     def _compare_exact(self, actual: NDArray[np.generic], reference: NDArray[np.generic]) -> int | None:
         """Count mismatches; return the position of the first one ever seen."""
@@ -149,13 +175,20 @@ class OutputStatistics:
         self.max_abs = float(difference[worst])
         return worst
 
-    def _remember(self, case: str, actual: NDArray[np.generic], reference: NDArray[np.generic], flat: int) -> None:
+    def _remember(
+        self,
+        case: str,
+        actual: NDArray[np.generic],
+        reference: NDArray[np.generic],
+        flat: int,
+        rows: NDArray[np.intp] | None,
+    ) -> None:
         import numpy as np
 
         index = tuple(int(i) for i in np.unravel_index(flat, reference.shape))
         self.worst = {
             "case": case,
-            "index": list(index),
+            "index": list(index) if rows is None else [int(rows[index[0]]), *index[1:]],
             "actual": actual[index].item(),
             "reference": reference[index].item(),
         }
@@ -196,17 +229,29 @@ class OutputStatistics:
             return 1.0 if aa == rr else 0.0
         return max(-1.0, min(1.0, ar / (math.sqrt(aa) * math.sqrt(rr))))
 
-    def summary(self) -> dict[str, Json]:
-        """Return everything measured as JSON (no NaN, no Inf): the metrics, and the numbers they are made of."""
+    def summary(self, not_run: Mapping[str, Json] | None = None, where: str = "") -> dict[str, Json]:
+        """Return everything measured as JSON (no NaN, no Inf): the metrics, and the numbers they are made of.
+
+        not_run: metric -> why there was nothing to measure it on
+        where:   the logits by which rows were left out
+        """
+        metrics, unmeasurable = self.metrics(), dict(not_run or {})
+        if self.left_out and not self.elements:
+            why = f"{where} is positive in none of the {self.left_out} rows, so that they mean nothing"
+            unmeasurable |= {metric: why for metric, value in metrics.items() if value is None}
         facts: dict[str, Json] = {
             "dtype": self.dtype,
             "exact": self.exact,
             "cases": self.cases,
             "elements": self.elements,
-            "metrics": self.metrics(),
+            "metrics": metrics,
             "problems": self.problems,
             "worst": self.worst,
         }
+        if self.left_out:
+            facts["left_out"] = self.left_out
+        if unmeasurable:
+            facts["not_run"] = unmeasurable
         if self.batch_invariance.measured:
             facts["where"] = {"rows": self.batch_invariance.worst}
             facts["unmeasured"] = {"rows": self.batch_invariance.problem}

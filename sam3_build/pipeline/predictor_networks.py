@@ -23,9 +23,9 @@ CLICKS = ("prompt_frames", "prompt_objects", "prompt_counts", "point_coords", "p
 TRACKED = ("ids", "masks", "visible", "scores")
 
 
-def floats(name: str, *dims: int | str) -> TensorSpec:
+def floats(name: str, *dims: int | str, meaningful_where: str | None = None) -> TensorSpec:
     """Return a tensor of float32."""
-    return TensorSpec(name, "float32", dims)
+    return TensorSpec(name, "float32", dims, meaningful_where)
 
 
 def sizes(image_size: int, grid: int, hidden_size: int) -> dict[str, int]:
@@ -77,11 +77,11 @@ MASK_DECODER = ComponentSpec(
     name="mask_decoder",
     inputs=(*FINER, CONDITIONED, *PROMPTS),
     outputs=(
-        floats("pred_masks", "objects", "grid_4", "grid_4"),
+        floats("pred_masks", "objects", "grid_4", "grid_4", meaningful_where=SCORE.name),
         floats("iou_scores", "objects", 1),
-        floats("object_pointer", "objects", "hidden_size"),
+        floats("object_pointer", "objects", "hidden_size", meaningful_where=SCORE.name),
         SCORE,
-        floats("high_res_masks", "objects", "grid_16", "grid_16"),
+        floats("high_res_masks", "objects", "grid_16", "grid_16", meaningful_where=SCORE.name),
     ),
     modules=("prompt_encoder", "mask_decoder", "object_pointer_proj", "no_object_pointer", "shared_image_embedding"),
     fp32_nodes=(*COORDINATES, *STABILITY),

@@ -123,6 +123,7 @@ def _verify(resolved: ResolvedPrecision, types: PrecisionParams, recording: Reco
             keep_outputs=resolved.is_baseline or recording.keep_outputs,
             rows=_rows(resolved),
             types=types,
+            meaningful_where=resolved.component.meaningful_where,
         ),
         inputs={
             **_recorded(resolved, recording),
@@ -155,6 +156,7 @@ def _verify_built(
             keep_outputs=recording.keep_outputs,
             rows=_rows(resolved),
             types=types if backend.layer_types else None,
+            meaningful_where=resolved.component.meaningful_where,
         ),
         inputs={
             "built": Input(f"build:{resolved.stem}.{target.name}"),

@@ -157,6 +157,11 @@ class ResolvedComponent:
         axes = {tensor.name: tensor.row_axis(self.row_dim) for tensor in (*self.spec.inputs, *self.spec.outputs)}
         return {name: axis for name, axis in axes.items() if axis is not None}
 
+    @property
+    def meaningful_where(self) -> Mapping[str, str]:
+        """The logits that say which rows of an output mean anything, of each output that has such."""
+        return {tensor.name: tensor.meaningful_where for tensor in self.spec.outputs if tensor.meaningful_where}
+
 
 @dataclass(frozen=True)
 class ResolvedStep:

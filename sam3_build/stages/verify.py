@@ -62,7 +62,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
             logging.getLogger(__name__).info("case %s", case.stem)
             expected = arrays_of(baseline / case.name, "") if baseline else arrays_of(case, OUTPUTS)
             outputs = network.run(feed, case.stem)
-            _add(measured, case.stem, outputs, expected)
+            _add(measured, case.stem, outputs, expected, params.meaningful_where)
             compared.append(case.stem)
             if params.keep_outputs:
                 np.savez(out / case.name, allow_pickle=False, **dict(outputs.items()))
@@ -70,7 +70,9 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
                 _feed_again(measured, again.rows, case.stem, network, feed, outputs, expected)
     if not compared:
         raise BuildError(f"no case fits the shape profiles: {'; '.join(f'{c}: {w}' for c, w in skipped.items())}")
-    outputs_of: dict[str, Json] = {name: found.summary() | again.not_run for name, found in measured.items()}
+    outputs_of: dict[str, Json] = {
+        name: found.summary(again.not_run, params.meaningful_where.get(name, "")) for name, found in measured.items()
+    }
     summary: dict[str, Json] = {
         "component": params.component,
         "precision": params.precision,
@@ -88,11 +90,11 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
 @dataclass(frozen=True)
 class _Again:
-    """Which `rows` of which case are fed once more, right after it; or none, and why not, as statistics say it."""
+    """Which `rows` of which case are fed once more, right after it; or none, and why not, by the metric."""
 
     case: str | None
     rows: tuple[int, ...]
-    not_run: dict[str, Json] = field(default_factory=dict)
+    not_run: Mapping[str, Json] = field(default_factory=dict)
 
 
 def _again(cases: Sequence[Path], most: int, network: Network) -> _Again:
@@ -110,18 +112,22 @@ def _again(cases: Sequence[Path], most: int, network: Network) -> _Again:
     fixed = network.fixed_input
     if best is None or fixed:
         why = f"input {fixed!r} has one row, and no more fit" if fixed else "no two rows fit together"
-        return _Again(None, (), {"not_run": {"rows": why}})
+        return _Again(None, (), {"rows": why})
     return _Again(best, picked)
 
 
-def _add(measured: dict[str, OutputStatistics], case: str, actual: Arrays, expected: Arrays) -> None:
-    """Add one case to the statistics of its outputs."""
+def _add(
+    measured: dict[str, OutputStatistics], case: str, actual: Arrays, expected: Arrays, where: Mapping[str, str]
+) -> None:
+    """Add one case to the statistics of its outputs; rows that mean nothing by the logits of `where` are left out."""
     from sam3_build.compare.statistics import OutputStatistics
 
     if sorted(actual) != sorted(expected):
         raise BuildError(f"case {case!r}: the model has the outputs {sorted(actual)}, expected {sorted(expected)}")
     for name, reference in expected.items():
-        measured.setdefault(name, OutputStatistics(reference.dtype.name)).add(case, actual[name], reference)
+        logits = expected[where[name]] if name in where else None
+        rows = None if logits is None else logits.reshape(len(reference)) > 0
+        measured.setdefault(name, OutputStatistics(reference.dtype.name)).add(case, actual[name], reference, rows)
 
 
 def _feed_again(

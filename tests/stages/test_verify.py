@@ -9,9 +9,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from sam3_build.compare.judge import Row, Verdict, default_gates, judge, outcome
+from sam3_build.compare.statistics import OutputStatistics
 from sam3_build.errors import BuildError
-from sam3_build.spec import Json
-from sam3_build.stages.verify import STAGE
+from sam3_build.execution.session import open_session
+from sam3_build.spec import Comparison, Json
+from sam3_build.stages.verify import STAGE, _add
 
 
 @pytest.fixture
@@ -219,3 +222,52 @@ def test_a_runner_that_cannot_do_what_was_asked_is_an_error_and_never_a_pass(fol
 def test_onnx_runtime_with_cuda_agrees_with_its_cpu(folder: Path) -> None:
     statistics = verify_built(folder, "onnxruntime", provider="cuda")
     assert statistics["outputs"]["twice"]["metrics"]["max_abs_over_std"] < 1e-5
+
+
+def only_meaningful(logits: list[float], wrong_row: int | None = None) -> tuple[Row, ...]:
+    """Return the verdicts on `twice`, whose rows mean something where `seen` is positive; the others are -1024."""
+    rows = len(logits)
+    seen = np.array(logits, np.float32)[:, None]
+    x = np.arange(3 * rows, dtype=np.float32).reshape(rows, 3) - 4
+    twice = np.where(seen > 0, x + x, -1024).astype(np.float32)
+    made = {"twice": twice.copy(), "seen": seen}
+    if wrong_row is not None:
+        made["twice"][wrong_row] = np.flip(made["twice"][wrong_row]) + 1
+    statistics = dict[str, OutputStatistics]()
+    where = {"twice": "seen"}
+    _add(statistics, "scene1", made, {"twice": twice, "seen": seen}, where)
+    outputs: dict[str, Json] = {name: found.summary(None, where.get(name, "")) for name, found in statistics.items()}
+    gates = {"twice": tuple(g for g in default_gates("fp16", "float32") if g.metric != "rows")}
+    comparison = Comparison("decoder", "a vs b", "fp16", None, "verify:decoder.fp16", None, ("twice",), gates)
+    return judge(comparison, {"outputs": {"twice": outputs["twice"]}})
+
+
+def test_a_wrong_row_fails_though_rows_of_hidden_objects_agree() -> None:
+    assert {row.verdict for row in only_meaningful([-2, 3, -1, -5])} == {Verdict.PASS}
+    found = {row.metric: row for row in only_meaningful([-2, 3, -1, -5], wrong_row=1)}
+    assert found["cosine"].verdict == found["max_abs_over_range"].verdict == Verdict.FAIL
+    # The place is that of the case, hidden rows counted.
+    assert ": case 'scene1' at [1, " in str(found["max_abs_over_range"].reason)
+
+
+def test_hidden_objects_alone_are_not_run_rather_than_passed() -> None:
+    rows = only_meaningful([-2, -3])
+    assert outcome(rows) == Verdict.NOT_RUN
+    why = "seen is positive in none of the 2 rows, so that they mean nothing"
+    assert {row.reason for row in rows if row.metric == "cosine"} == {why}
+
+
+def test_nan_in_a_hidden_row_is_found() -> None:
+    twice, seen = np.full((2, 3), -1024, np.float32), np.array([[1], [-1]], np.float32)
+    broken = twice.copy()
+    broken[1, 2] = np.nan
+    statistics = dict[str, OutputStatistics]()
+    _add(statistics, "scene1", {"twice": broken, "seen": seen}, {"twice": twice, "seen": seen}, {"twice": "seen"})
+    assert statistics["twice"].metrics()["nonfinite"] == 1
+
+
+def test_plans_say_which_rows_of_a_tracker_mean_something() -> None:
+    session = open_session(Path(__file__).parents[2], "sam2_mini_deepstream", {})
+    params = session.plan.action("verify:mask_decoder.fp16").params
+    assert params["meaningful_where"] == dict.fromkeys(("obj_ptr", "mask_for_mem", "pred_mask"), "occ_logit")
+    assert "meaningful_where" not in session.plan.action("verify:memory_attention.fp16").params

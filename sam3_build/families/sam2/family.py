@@ -68,9 +68,9 @@ MASK_DECODER = ComponentSpec(
         floats("high_res_feats_1", 1, "hidden_4", "grid_2", "grid_2"),
     ),
     outputs=(
-        floats("obj_ptr", "batch", "hidden_size"),
-        floats("mask_for_mem", "batch", 1, "image_size", "image_size"),
-        floats("pred_mask", "batch", 1, "grid_4", "grid_4"),
+        floats("obj_ptr", "batch", "hidden_size", meaningful_where="occ_logit"),
+        floats("mask_for_mem", "batch", 1, "image_size", "image_size", meaningful_where="occ_logit"),
+        floats("pred_mask", "batch", 1, "grid_4", "grid_4", meaningful_where="occ_logit"),
         floats("iou", "batch", 1),
         floats("occ_logit", "batch", 1),
     ),

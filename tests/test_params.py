@@ -42,6 +42,7 @@ DEFAULTS: dict[tuple[str, str], object] = {
     ("NetworkParams", "row_axes"): {},
     ("SampleParams", "is_reordered"): False,
     ("VerifyParams", "types"): None,
+    ("VerifyParams", "meaningful_where"): {},
     ("CompareParams", "draws"): True,
     ("TrialParams", "cases"): None,
     ("SampleParams", "frames"): 0,

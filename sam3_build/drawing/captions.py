@@ -1,4 +1,4 @@
-"""Takes a sample, returns its prompt in words."""
+"""Takes a sample, returns its prompt in words: of a concept, or of one object."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ def prompt(prompts: Mapping[str, Json]) -> str:
         boxes = labels.count(label)
         if boxes:
             parts.append(f"{like} the {form} one" if boxes == 1 else f"{like} the {boxes} {form} ones")
-    if points := points_of(prompts):
-        parts.append("1 point" if len(points) == 1 else f"{len(points)} points")
-    return ", ".join([*parts, *(["a mask"] if prompts.get("mask") else [])])
+    return ", ".join(parts)
+
+
+def object_prompt(prompts: Mapping[str, Json]) -> str:
+    """Return what one object is prompted by, given as a document: `2 points, a box`."""
+    points = len(points_of(prompts))
+    given = {
+        "1 point" if points == 1 else f"{points} points": points,
+        "a box": boxes_of(prompts),
+        "a mask": prompts.get("mask"),
+    }
+    return ", ".join(words for words, value in given.items() if value)

@@ -120,13 +120,15 @@ def _add(
     measured: dict[str, OutputStatistics], case: str, actual: Arrays, expected: Arrays, where: Mapping[str, str]
 ) -> None:
     """Add one case to the statistics of its outputs; rows that mean nothing by the logits of `where` are left out."""
+    import numpy as np
+
     from sam3_build.compare.statistics import OutputStatistics
 
     if sorted(actual) != sorted(expected):
         raise BuildError(f"case {case!r}: the model has the outputs {sorted(actual)}, expected {sorted(expected)}")
     for name, reference in expected.items():
         logits = expected[where[name]] if name in where else None
-        rows = None if logits is None else logits.reshape(len(reference)) > 0
+        rows = None if logits is None else np.greater(logits.reshape(len(reference)), 0)
         measured.setdefault(name, OutputStatistics(reference.dtype.name)).add(case, actual[name], reference, rows)
 
 

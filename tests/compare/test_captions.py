@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sam3_build.documents import Json
-from sam3_build.drawing.captions import prompt
+from sam3_build.drawing.captions import object_prompt, prompt
 from sam3_build.results.instances.captions import differences, found
 
+POINT: dict[str, Json] = {"label": 1, "x": 1, "y": 2}
 PAIR = {"mask_iou": 0.9996}
 ROW = {"expected": 2, "actual": 3, "pairs": [PAIR, {"mask_iou": 1.0}], "lost": [], "added": [{}]}
 FLIPPED = {"expected": 0.97, "actual": 0.31, "agrees": False}
@@ -25,12 +26,22 @@ def box(label: int) -> dict[str, Json]:
         ({"boxes": [box(1)]}, "like the boxed one"),
         ({"boxes": [box(1), box(0), box(1)]}, "like the 2 boxed ones, not like the dashed one"),
         ({"text": "two\nlines"}, '"two lines"'),
-        ({"points": [{"label": 1, "x": 1, "y": 2}]}, "1 point"),
-        ({"points": [{"label": 1, "x": 1, "y": 2}] * 2, "mask": "mask0"}, "2 points, a mask"),
     ],
 )
 def test_a_prompt_in_words(prompts: dict[str, Json], said: str) -> None:
     assert prompt(prompts) == said
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        ({"points": [POINT]}, "1 point"),
+        ({"boxes": [box(1)]}, "a box"),
+        ({"points": [POINT] * 2, "boxes": [box(1)], "mask": "mask0"}, "2 points, a box, a mask"),
+    ],
+)
+def test_an_object_is_prompted_and_not_likened(prompts: dict[str, Json], said: str) -> None:
+    assert object_prompt(prompts) == said
 
 
 def test_what_was_found_on_both_sides_and_an_iou_that_is_not_1_never_reads_so() -> None:

@@ -311,7 +311,7 @@ def test_every_frame_is_drawn_with_its_objects_in_their_colours_and_red_where_th
 def test_details_say_of_each_frame_what_is_seen_and_what_differs(compared_folder: Path) -> None:
     overlays = overlays_of(json.loads((compared_folder / DETAILS).read_bytes()))
     assert [overlay.title for overlay in overlays] == [
-        "clip0, frame 0: object 1 by 1 point, object 2 by like the boxed one",
+        "clip0, frame 0: object 1 by 1 point, object 2 by a box",
         *(f"clip0, frame {frame}" for frame in range(1, 5)),
         "clip0, frame 5: without 2",
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from sam3_build.compare.details import Overlay, write_details
 from sam3_build.compare.outputs import PictureRow, row_of
-from sam3_build.drawing.captions import prompt
+from sam3_build.drawing.captions import object_prompt
 from sam3_build.drawing.overlay import WIDTH, panels, write_overlay
 from sam3_build.drawing.sheet import PROMPTS, SHEET, Entry, Sheet
 from sam3_build.drawing.sheet import WIDTH as SMALL
@@ -53,11 +53,13 @@ def compare(request: CompareRequest, out: Path) -> Mapping[str, Json]:
             words, notes = _caption(found, own, other), _differences(found, own, other)
             file, repeats = f"overlay.{case.name}.{row}.png", sample in drawn
             write_overlay(out / file, _drawn(asked, found, own, other, WIDTH))
-            title = f"sample {sample}: {prompt(asked.prompts)}" + (f" ({case.name}, row {row})" if repeats else "")
+            title = f"sample {sample}: {object_prompt(asked.prompts)}" + (
+                f" ({case.name}, row {row})" if repeats else ""
+            )
             overlays.append(Overlay(file, title, words, notes, _metrics(found), repeats))
             if not repeats:
                 drawn.add(sample)
-                sheet.add(Entry(prompt(asked.prompts), words, notes, _drawn(asked, found, own, other, SMALL)))
+                sheet.add(Entry(asked.words, words, notes, _drawn(asked, found, own, other, SMALL)))
     sheet.write(out / SHEET)
     write_details(out, {"samples": list(request.samples.values()), "prompts": list(statistics.prompts)}, overlays)
     return statistics.summary()
@@ -69,6 +71,11 @@ class Asked:
 
     picture: Picture
     prompts: Mapping[str, Json]
+
+    @property
+    def words(self) -> str:
+        """Return the prompts in words."""
+        return object_prompt(self.prompts)
 
 
 @dataclass(frozen=True)

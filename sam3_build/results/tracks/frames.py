@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sam3_build.drawing.captions import prompt
+from sam3_build.drawing.captions import object_prompt, prompt
 from sam3_build.drawing.overlay import WIDTH, panels
 from sam3_build.drawing.sheet import MOST
 from sam3_build.pipeline.masks import boxes_around
@@ -45,7 +45,7 @@ class Seen:
 def _asked(one: Mapping[str, Json]) -> str:
     """Return one prompt in words; a text needs no object, since it may mean several."""
     if one.get("object") is not None:
-        return f"object {one['object']} by {prompt(one)}"
+        return f"object {one['object']} by {object_prompt(one)}"
     return f"without {one['remove']}" if one.get("remove") is not None else prompt(one)
 
 

@@ -3,11 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-ci slow lint benchmark train-mini train-mini-track clean
+.PHONY: demo demo-track test test-ci slow lint benchmark train-mini train-mini-track clean
 
 demo: $(VENV)/installed  ## build the default manifest and compare it with PyTorch: no download, no GPU
 	$(BIN)/python -m doit build model verify
 	@echo "what was found, to look at: artifacts/sam3_mini/pipeline/overlay.fp16.png"
+
+demo-track: $(VENV)/installed  ## follow the shapes of a drawn clip with the click-and-track miniature: no download, no GPU
+	$(BIN)/python -m doit manifest=sam2_mini build model verify
+	$(BIN)/python -m docs.demo_track artifacts/demo-track
+	$(BIN)/sam3-build track artifacts/demo-track/clip --prompts artifacts/demo-track/prompts.json \
+		--from sam2_mini --out artifacts/demo-track --save sheet,video,masks,json
+	@echo "what was followed, to look at: artifacts/demo-track/clip.png and clip.webm"
 
 test: $(VENV)/installed  ## the quick suite, a few minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile

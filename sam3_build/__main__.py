@@ -39,37 +39,50 @@ def _options(
     pass
 
 
+# Options of `segment` and `track` alike.
+Boxes = Annotated[str | None, typer.Option(help="'pos:x,y,w,h;neg:x,y,w,h' in pixels")]
+Corners = Annotated[list[str] | None, typer.Option(help="'x1,y1,x2,y2' in pixels; give it again for more")]
+Points = Annotated[str | None, typer.Option(help="'pos:x,y;neg:x,y' in pixels")]
+Places = Annotated[list[str] | None, typer.Option(help="'x,y' in pixels; give it again for more")]
+Mask = Annotated[Path | None, typer.Option(help="A mask as large as the picture or frame; what is not 0 is meant")]
+PromptFile = Annotated[
+    Path | None, typer.Option("--prompts", "--prompt-file", help="A JSON file of prompts, also by file name")
+]
+From = Annotated[
+    Path | None,
+    typer.Option("--from", "--model-dir", "--model", help="artifacts/MANIFEST, a MANIFEST, or a published folder"),
+]
+Target = Annotated[str, typer.Option(help="A target of the manifest; auto takes what passed and runs here")]
+Precision = Annotated[str | None, typer.Option(help="One precision alone")]
+Unverified = Annotated[bool, typer.Option("--unverified", help="Run files that did not pass, too")]
+
+
 @app.command()
 def segment(
     pictures: Annotated[list[Path] | None, typer.Argument(help="Pictures, or folders of them")] = None,
     image: Annotated[list[Path] | None, typer.Option("--image", "--input-dir", help="The same as PICTURES")] = None,
     text: Annotated[list[str] | None, typer.Option(help="What to look for; give it again for more")] = None,
-    boxes: Annotated[str | None, typer.Option(help="'pos:x,y,w,h;neg:x,y,w,h' in pixels")] = None,
-    box: Annotated[list[str] | None, typer.Option(help="'x1,y1,x2,y2' in pixels; give it again for more")] = None,
-    points: Annotated[str | None, typer.Option(help="'pos:x,y;neg:x,y' in pixels")] = None,
-    point: Annotated[list[str] | None, typer.Option(help="'x,y' in pixels; give it again for more")] = None,
-    mask: Annotated[
-        Path | None, typer.Option(help="A mask as large as the one picture; what is not 0 is meant")
-    ] = None,
-    marks: Annotated[
-        Path | None,
-        typer.Option("--prompts", "--prompt-file", help="A JSON file of marks, or of marks by the picture's file name"),
-    ] = None,
+    boxes: Boxes = None,
+    box: Corners = None,
+    points: Points = None,
+    point: Places = None,
+    mask: Mask = None,
+    prompts: PromptFile = None,
     threshold: Annotated[float | None, typer.Option(help="Keep scores above it; the manifest's without")] = None,
     most: Annotated[int | None, typer.Option("--max", help="Keep the best so many of each picture")] = None,
     nms: Annotated[str, typer.Option(help="Drop what overlaps: mask:IOU or box:IOU")] = "none",
     post: Annotated[
         str | None, typer.Option(help="Steps on each mask, in order, such as open:3,close:5,smooth:1,fill:100")
     ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--from", "--model-dir", "--model", help="artifacts/MANIFEST, a MANIFEST, or a published folder"),
+    multimask: Annotated[bool, typer.Option("--multimask", help="Keep all masks of a prompt, not the best")] = False,
+    refine: Annotated[
+        str | None, typer.Option(help="Feed a mask back N times at most: N[,by:stability][,score:0.9][,iou:0.8]")
     ] = None,
-    target: Annotated[
-        str, typer.Option(help="A target of the manifest; auto takes what passed and runs here")
-    ] = "auto",
-    precision: Annotated[str | None, typer.Option(help="One precision alone")] = None,
-    unverified: Annotated[bool, typer.Option("--unverified", help="Run files that did not pass, too")] = False,
+    scales: Annotated[str | None, typer.Option(help="The picture at several scales, such as 0.5,1,1.5, fused")] = None,
+    folder: From = None,
+    target: Target = "auto",
+    precision: Precision = None,
+    unverified: Unverified = False,
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json in the place of the folder's own")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "--output-dir", help="The folder for what is saved [default: segmented]")
@@ -80,17 +93,18 @@ def segment(
 ) -> None:
     """Find what texts, boxes or points mean in pictures, with what was built, and draw it."""
     from sam3_build.commands import segment as segmenting
-    from sam3_build.commands.segment_prompts import Typed
+    from sam3_build.commands.asked import Typed
+    from sam3_build.commands.built import Built
+    from sam3_build.runtime import scales as of_scales
     from sam3_build.runtime.keep import Keep
+    from sam3_build.runtime.options import Effort
 
     request = segmenting.Request(
         pictures=[*(pictures or ()), *(image or ())],
-        folder=segmenting.built(folder, os.environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, Path.cwd()),
-        prompts=Typed(text or (), boxes, box or (), points, point or (), mask, marks),
-        keep=Keep.of(threshold, most, nms, post),
-        target=target,
-        precision=precision,
-        unverified=unverified,
+        built=Built(_built(folder), target, precision, unverified),
+        prompts=Typed(text or (), boxes, box or (), points, point or (), mask, file=prompts),
+        keep=Keep.of(threshold, most, nms, post, multimask=multimask),
+        effort=Effort.of(refine, None if scales is None else of_scales.read(scales)),
         tokenizer=tokenizer,
         out=out,
         output=output,
@@ -103,35 +117,35 @@ def segment(
 @app.command()
 def track(
     clip: Annotated[Path, typer.Argument(help="A video file, or a folder of pictures")],
-    points: Annotated[str | None, typer.Option(help="One object: 'pos:x,y;neg:x,y' in pixels")] = None,
-    boxes: Annotated[str | None, typer.Option(help="An object for each: 'pos:x,y,w,h;pos:x,y,w,h'")] = None,
-    mask: Annotated[Path | None, typer.Option(help="One object: a picture as large as a frame, not black")] = None,
-    frame: Annotated[int, typer.Option(help="The frame that these are on")] = 0,
-    prompts: Annotated[
-        Path | None, typer.Option("--prompts", help="A JSON list of prompts: frame, object, points, boxes, mask")
-    ] = None,
+    boxes: Boxes = None,
+    box: Corners = None,
+    points: Points = None,
+    point: Places = None,
+    mask: Mask = None,
+    frame: Annotated[int, typer.Option(help="The frame that these are on", min=0)] = 0,
+    prompts: PromptFile = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="Begin with the last frame, then frame 0")] = False,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--from", "--model-dir", "--model", help="artifacts/MANIFEST, a MANIFEST, or a published folder"),
-    ] = None,
-    target: Annotated[
-        str, typer.Option(help="A target of the manifest; auto takes what passed and runs here")
-    ] = "auto",
-    precision: Annotated[str | None, typer.Option(help="One precision alone")] = None,
-    unverified: Annotated[bool, typer.Option("--unverified", help="Run files that did not pass, too")] = False,
+    folder: From = None,
+    target: Target = "auto",
+    precision: Precision = None,
+    unverified: Unverified = False,
     out: Annotated[Path, typer.Option("--out", "--output-dir", help="The folder for what is saved")] = Path("tracked"),
     save: Annotated[str, typer.Option(help="Some of sheet,video,masks,json")] = "sheet",
 ) -> None:
     """Follow objects through a clip, with what was built, and draw them."""
-    from sam3_build.commands import segment as segmenting
     from sam3_build.commands import track as tracking
-    from sam3_build.commands.track_prompts import Typed
+    from sam3_build.commands.asked import Typed
+    from sam3_build.commands.built import Built
 
-    built = segmenting.built(folder, os.environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, Path.cwd())
-    typed = Typed(points, boxes, mask, frame, prompts)
-    request = tracking.Request(clip, built, typed, reverse, target, precision, unverified, out, save)
-    tracking.track(request, lambda line: print(line, flush=True))
+    typed = Typed((), boxes, box or (), points, point or (), mask, frame, prompts)
+    built = Built(_built(folder), target, precision, unverified)
+    tracking.track(tracking.Request(clip, built, typed, reverse, out, save), lambda line: print(line, flush=True))
+
+
+def _built(folder: Path | None) -> Path:
+    from sam3_build.commands.built import built
+
+    return built(folder, os.environ.get("SAM3_MANIFEST") or DEFAULT_MANIFEST, Path.cwd())
 
 
 app.add_typer(building.app)

@@ -244,6 +244,21 @@ class Metric:
     exact: Threshold | None = None
     reduced: Threshold | None = None
 
+    @classmethod
+    def overlap(cls, name: str, title: str, asks: str, reduced: float = 0.98) -> Metric:
+        """Return an IoU. Below a half two masks are not the same; rounding stays far within what is asked of FP32."""
+        return cls(name, title, asks, ".5f", at_least=True, bounds=(0.5, 1), exact=0.999, reduced=reduced)
+
+    @classmethod
+    def none(cls, name: str, title: str, asks: str) -> Metric:
+        """Return a number of things of which there must be none."""
+        return cls(name, title, asks, exact=0.0, reduced=0.0)
+
+    @classmethod
+    def scores(cls, asks: str) -> Metric:
+        """Return a difference of scores, which are from 0 to 1."""
+        return cls("score", "score diff", asks, bounds=(0, 0.5), exact=1e-3, reduced=0.02)
+
     def gate(self, threshold: Threshold) -> Gate:
         """Return the gate with this threshold."""
         return Gate(self.name, threshold, self.at_least)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sam3_build.errors import BuildError
 from sam3_build.pipeline import marks, prompts
-from sam3_build.pipeline.marks import Marks, marks_by_picture
+from sam3_build.pipeline.marks import Asked, Marks, asked_by_name
 from sam3_build.pipeline.prompts import Box, Point
 from sam3_build.runtime.ask import Ask, taking
 
@@ -29,9 +29,35 @@ LIST = [
 READ = Marks(("truck",), (Box(0, 10, 20, 20, 40), Box(1, 0, 0, 5, 5)), (Point(1, 500, 375), Point(0, 1.5, 2)))
 
 
+def read(document: object, first: Asked | None = None) -> object:
+    return asked_by_name(document, Path("beside"), first)  # type: ignore[arg-type]
+
+
 def test_a_mark_file_is_a_list_or_lists_by_file_name() -> None:
-    assert marks_by_picture(LIST) == READ
-    assert marks_by_picture({"photos/a.jpg": LIST, "b.jpg": []}) == {"a.jpg": READ, "b.jpg": Marks()}
+    assert read(LIST) == [Asked(READ)]
+    assert read({"photos/a.jpg": LIST, "b.jpg": []}) == {"a.jpg": [Asked(READ)], "b.jpg": []}
+
+
+def test_marks_of_one_object_on_a_frame_are_one_prompt_and_what_is_no_mark_is_one_of_its_own() -> None:
+    point, other = {"type": "point", "data": [1, 2]}, {"type": "point", "data": [3, 4], "label": 0}
+    one, two, both = Point(1, 1, 2), Point(0, 3, 4), (Point(1, 1, 2), Point(0, 3, 4))
+    assert read([point | {"object": 4}, other, other | {"object": 4}, point | {"object": 4, "frame": 2}]) == [
+        Asked(Marks(points=both), object=4),
+        Asked(Marks(points=(two,))),
+        Asked(Marks(points=(one,)), frame=2, object=4),
+    ]
+    assert read([{"points": "pos:1,2;neg:3,4"}, {"points": "pos:1,2", "frame": 1}, {"mask": "m.png", "object": 3}]) == [
+        Asked(Marks(points=both)),
+        Asked(Marks(points=(one,)), frame=1),
+        Asked(Marks(), Path("beside/m.png"), object=3),
+    ]
+    assert read([{"text": "star", "boxes": "pos:1,1,4,4"}]) == [Asked(Marks(("star",), (Box(1, 1, 1, 4, 4),)))]
+    typed = Asked(Marks(("star",)), frame=1)
+    assert read([point, other | {"frame": 1}, {"points": "pos:1,2", "frame": 1}], typed) == [
+        Asked(Marks(("star",), points=(two,)), frame=1),
+        Asked(Marks(points=(one,))),
+        Asked(Marks(points=(one,)), frame=1),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -50,11 +76,18 @@ def test_a_mark_file_is_a_list_or_lists_by_file_name() -> None:
         ([{"type": "text", "data": " "}], "mark 0: the data of a text is words, not ' '"),
         ({"a.jpg": {}}, "a.jpg: a list of marks is expected, not {}"),
         ({"x/a.jpg": [], "y/a.jpg": []}, "a.jpg is there twice"),
+        ([{"frames": 1}], "mark 0: there is no 'frames'; did you mean 'frame'?"),
+        ([{"frame": -1, "points": "pos:1,1"}], "mark 0: frame is -1; give a whole number from 0 on"),
+        ([{"type": "point", "data": [1, 1], "object": True}], "mark 0: object is True; give a whole number"),
+        ([{"points": [1, 2]}], "mark 0: points is [1, 2]; give text"),
+        ([{"points": "pos:1"}], "mark 0: point 'pos:1' is not 'pos:x,y'"),
+        ([{"object": 1}], "mark 0: nothing is asked for: give text, boxes, points or mask"),
+        ([{"mask": " "}], "mark 0: mask is ' '; give text"),
     ],
 )
 def test_a_mark_file_that_is_wrong_is_named_by_its_mark(document: object, message: str) -> None:
     with pytest.raises(ValueError, match=r".") as error:
-        marks_by_picture(document)  # type: ignore[arg-type]
+        read(document)
     assert message in str(error.value)
 
 
@@ -113,23 +146,26 @@ leaf = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), words, st
 anything = st.recursive(leaf, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner), max_leaves=9)
 mark = st.fixed_dictionaries(
     {"type": st.sampled_from([*marks.TYPES, "polygon"]) | leaf, "data": st.lists(leaf, max_size=5) | leaf},
-    optional={"label": leaf},
+    optional={"label": leaf, "frame": leaf, "object": leaf},
 )
-files = st.one_of(anything, st.lists(mark, max_size=3), st.dictionaries(words, st.lists(mark, max_size=2)))
+PROMPT = ("frame", "object", "text", "boxes", "points", "mask")
+prompt = st.fixed_dictionaries({}, optional=dict.fromkeys(PROMPT, leaf | likely))
+files = st.one_of(anything, st.lists(mark | prompt, max_size=3), st.dictionaries(words, st.lists(mark, max_size=2)))
 
 
 @quick
 @given(files)
 def test_any_document_is_marks_or_a_value_error(document: object) -> None:
     try:
-        found = marks_by_picture(document)  # type: ignore[arg-type]
+        found = asked_by_name(document, Path())  # type: ignore[arg-type]
     except ValueError as error:
         assert str(error)
         return
-    for read in (found,) if isinstance(found, Marks) else found.values():
-        assert all(text.strip() for text in read.texts)
-        assert all(box.w > 0 and box.h > 0 and box.label in (0, 1) for box in read.boxes)
-        assert all(math.isfinite(point.x + point.y) for point in read.points)
+    for one in found if isinstance(found, list) else (one for each in found.values() for one in each):
+        assert all(text.strip() for text in one.marks.texts)
+        assert all(box.w > 0 and box.h > 0 and box.label in (0, 1) for box in one.marks.boxes)
+        assert all(math.isfinite(point.x + point.y) for point in one.marks.points)
+        assert one.frame >= 0
 
 
 # ------------------------------------------------------------------ which pipeline takes it

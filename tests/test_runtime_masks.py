@@ -32,6 +32,6 @@ def test_the_mask_that_is_taken_is_what_a_user_gets_and_nothing_of_an_object_tha
     masks[0, 1:3, 2:5] = True
     masks[1] = True
     answers = [Masks(masks, np.array([0.7, 0.9], np.float32), 0, visible) for visible in (True, False)]
-    found = joined([KINDS["masks"](one) for one in answers], ("object", "object"), np.zeros((6, 8, 3), np.uint8))
+    found = joined([KINDS["masks"](one, False) for one in answers], ("object", "object"), np.zeros((6, 8, 3), np.uint8))
     assert len(found) == 1 and found.prompts.tolist() == [0] and (found.masks[0] == masks[0]).all()
     assert found.boxes.tolist() == [[2, 1, 5, 3]] and found.scores.tolist() == [np.float32(0.7)]

@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sam3_build.__main__ import app
-from sam3_build.commands.segment import built
+from sam3_build.commands.built import built
 from sam3_build.errors import BuildError
 from sam3_build.pipeline.postprocess import cleaned, steps
 
@@ -151,7 +151,7 @@ def test_the_lines_of_the_rust_program_are_understood_as_they_stand() -> None:
     assert [parsed(words) for words in lines(BURN)] == [
         {"folder": Path("vit_h"), "image": [Path("input.jpg")], "point": ["300,200"], "output": Path("masks")},
         {"folder": Path("vit_l"), "image": [Path("input.jpg")], "box": ["100,100,400,300"], "output": Path("masks")},
-        {"folder": Path("vit_b"), "image": [Path("images")], "marks": Path("prompts.json"), "out": Path("results")},
+        {"folder": Path("vit_b"), "image": [Path("images")], "prompts": Path("prompts.json"), "out": Path("results")},
     ]
 
 

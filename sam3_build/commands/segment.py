@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam3_build import runtime
+from sam3_build.commands.asked import Typed, asked
+from sam3_build.commands.built import Built
 from sam3_build.commands.progress import counted
 from sam3_build.commands.segment_files import Files
-from sam3_build.commands.segment_prompts import Typed, asks
 from sam3_build.errors import BuildError
 from sam3_build.pipeline.images import SUFFIXES
+from sam3_build.pipeline.marks import Asked
+from sam3_build.runtime.ask import Ask
 from sam3_build.runtime.keep import Keep
+from sam3_build.runtime.options import Effort
 
 
 @dataclass(frozen=True)
@@ -21,18 +25,15 @@ class Request:
     """What was typed.
 
     pictures: files, or folders of them
-    folder:   what was built (see `built`)
     out:      the folder for all that is saved; output: the one overlay, or that folder when it has no picture's suffix
     save:     some of `segment_files.SAVED`, joined by commas
     """
 
     pictures: Sequence[Path]
-    folder: Path
+    built: Built
     prompts: Typed
     keep: Keep
-    target: str = "auto"
-    precision: str | None = None
-    unverified: bool = False
+    effort: Effort
     tokenizer: Path | None = None
     out: Path | None = None
     output: Path | None = None
@@ -43,22 +44,18 @@ class Request:
 def segment(request: Request, say: Callable[[str], None]) -> None:
     """Segment all pictures; `say` gets a line for each. BuildError before anything is written, where that can be."""
     pictures = pictures_of(request.pictures)
-    asked = asks(request.prompts, pictures)
+    questions = [
+        runtime.Request(_asks(picture, own), request.keep, request.effort)
+        for picture, own in zip(pictures, asked(request.prompts, [picture.name for picture in pictures]), strict=True)
+    ]
     files = Files.of(request.save, request.out, request.output, pictures)
     began = time.perf_counter()
-    with runtime.load(
-        request.folder,
-        target=request.target,
-        precision=request.precision,
-        unverified=request.unverified,
-        memory=0,  # each picture is asked once
-        tokenizer=request.tokenizer,
-    ) as model:
+    with request.built.load(request.tokenizer, memory=0) as model:  # each picture is asked once
         loaded = time.perf_counter() - began
-        say(f"{model.choice.name}, from {request.folder}")
-        with counted(list(zip(pictures, asked, strict=True))) as each:
-            for picture, ask in each:
-                found = model.answer(picture, ask, request.keep)
+        say(f"{model.choice.name}, from {request.built.folder}")
+        with counted(list(zip(pictures, questions, strict=True))) as each:
+            for picture, question in each:
+                found = model.answer(picture, question)
                 places = files.save(picture, found)
                 say(f"{_line(picture, found)}{f' -> {places[0]}' if places else ''}")
         if coco := files.save_coco():
@@ -68,25 +65,6 @@ def segment(request: Request, say: Callable[[str], None]) -> None:
             for name, seconds in model.seconds.items():
                 say(f"{name} {seconds:.3f} s, {model.runs[name]} runs")
             say(f"all {time.perf_counter() - began:.3f} s")
-
-
-def built(given: Path | None, manifest: str, here: Path) -> Path:
-    """Return the folder of what was built: `given`, or `artifacts/<name>` in `here` or above it.
-
-    given:    a folder, or the name of a manifest
-    manifest: name or path of the one that is meant when nothing is given
-    """
-    if given is not None and (given.is_dir() or len(given.parts) > 1):
-        return given
-    name = given.name if given else Path(manifest).name.removesuffix(".yaml")
-    for folder in (here, *here.parents):
-        if (found := folder / "artifacts" / name).is_dir():
-            return found
-    what = f"no folder {given} and " if given else ""
-    raise BuildError(
-        f"there is {what}no artifacts/{name} in {here} or above it: build it with `doit manifest={name}`, or name a "
-        "folder that was built or published with --from"
-    )
 
 
 def pictures_of(given: Iterable[Path]) -> list[Path]:
@@ -113,6 +91,17 @@ def pictures_of(given: Iterable[Path]) -> list[Path]:
         if other is not path:
             raise BuildError(f"{other} and {path} would both be written as {path.stem}.png: segment them one by one")
     return found
+
+
+def _asks(picture: Path, asked: Sequence[Asked]) -> list[Ask]:
+    named: set[int] = set()
+    for one in asked:
+        if one.frame:
+            raise BuildError(f"frame {one.frame} of {picture}: a picture has none; `sam3-build track` takes clips")
+        if one.object in named:
+            raise BuildError(f"object {one.object} of {picture} is asked for twice: join what is asked in one prompt")
+        named |= set() if one.object is None else {one.object}
+    return [Ask(one.marks, one.mask) for one in asked]
 
 
 def _line(picture: Path, found: runtime.Found) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam3_build import runtime
+from sam3_build.commands.asked import Typed, asked
+from sam3_build.commands.built import Built
 from sam3_build.commands.progress import counted
-from sam3_build.commands.track_prompts import Typed, asked
 from sam3_build.documents import Json
 from sam3_build.drawing import film
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.folders import write_atomically
 from sam3_build.pipeline import clips
+from sam3_build.runtime.ask import Ask
 from sam3_build.runtime.found import encoded, rle
 
 if TYPE_CHECKING:
@@ -38,17 +40,14 @@ RATE = Fraction(10)
 class Request:
     """What was typed.
 
-    clip:   a video file or a folder of pictures; folder: what was built
+    clip:   a video file or a folder of pictures
     out:    the folder for what is saved; save: some of SAVED, joined by commas
     """
 
     clip: Path
-    folder: Path
+    built: Built
     prompts: Typed
     reverse: bool = False
-    target: str = "auto"
-    precision: str | None = None
-    unverified: bool = False
     out: Path = Path("tracked")
     save: str = SHEET
 
@@ -59,17 +58,15 @@ def track(request: Request, say: Callable[[str], None]) -> None:
     for name in wanted:
         if name not in SAVED:
             raise BuildError(f"--save: there is no {name!r}{did_you_mean(name, SAVED)}")
-    prompts = asked(request.prompts)
+    (prompts,) = asked(request.prompts, [request.clip.resolve().name])
     with ExitStack() as stack:
-        model = stack.enter_context(
-            runtime.load(
-                request.folder, target=request.target, precision=request.precision, unverified=request.unverified
-            )
-        )
+        model = stack.enter_context(request.built.load())
         clip = stack.enter_context(model.track(request.clip, reverse=request.reverse))
         for one in prompts:
-            clip.add(**one.words())
-        say(f"{model.choice.name}, from {request.folder}; {len(clip.ids)} objects, {clip.count} frames")
+            ask = Ask(one.marks, one.mask)
+            for own in ask.objects if one.object is None else (ask,):
+                clip.ask(own, one.frame, one.object)
+        say(f"{model.choice.name}, from {request.built.folder}; {len(clip.ids)} objects, {clip.count} frames")
         files = stack.enter_context(_files(request, wanted, clip.count, say))
         with counted(range(clip.count)) as each:
             for _ in each:
@@ -84,7 +81,7 @@ class _Files:
     out: Path
     wanted: frozenset[str]
     shown: frozenset[int]
-    video: film.Film | None
+    video: film.Film | None = None
     sheet: list[tuple[int, film.Picture]] = field(default_factory=list)
     frames: list[Json] = field(default_factory=list)
 
@@ -125,16 +122,14 @@ def _files(request: Request, wanted: frozenset[str], count: int, say: Callable[[
     shown = {round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)} if SHEET in wanted else set()
     path = request.out / f"{stem}{film.SUFFIX}"
     rate = clips.rate(request.clip) if request.clip.is_file() else None
-    with ExitStack() as stack:
-        video = stack.enter_context(film.written(path, rate or RATE)) if VIDEO in wanted else None
-        files = _Files(stem, request.out, wanted, frozenset(shown), video)
-        try:
+    files = _Files(stem, request.out, wanted, frozenset(shown))
+    try:
+        with film.written(path, rate or RATE) if VIDEO in wanted else nullcontext() as files.video:
             yield files
-        finally:
-            for written in files.finish():
-                say(f"{len(files.frames)} frames -> {written}")
-    if VIDEO in wanted:
-        say(f"{len(files.frames)} frames -> {path}")
+    finally:
+        video = [path] if files.video and files.frames else []
+        for written in (*files.finish(), *video):
+            say(f"{len(files.frames)} frames -> {written}")
 
 
 def _rle(mask: NDArray[np.bool_]) -> Json:

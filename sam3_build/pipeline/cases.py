@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class PromptRequest:
 
     tokenizer: where the family has one
     padding:   by how much a batch is padded
+    logits:    by role, masks that the network gave before, [h, w] float32, where prompts name such a one
     """
 
     layout: str
@@ -51,6 +52,7 @@ class PromptRequest:
     files: Mapping[str, Path]
     config: Mapping[str, Json]
     padding: int = 1
+    logits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

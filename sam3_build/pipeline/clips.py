@@ -13,7 +13,12 @@ from sam3_build.errors import BuildError
 from sam3_build.params import SampleParams
 from sam3_build.pipeline import images
 
+# A file may be so much shorter than it says, in seconds, before something is missing.
+SLACK = Fraction(1, 2)
+
 if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
     from PIL import Image
 
 
@@ -75,7 +80,10 @@ class Clip:
 
 
 def length(file: Path) -> int:
-    """Return how many frames a video file has, by its packets. BuildError for what is no video, or has none."""
+    """Return how many frames a video file has, by its packets; of one that was cut short, how many it says it has.
+
+    Whoever reads these gets an error where they end. BuildError for what is no video, or has no frames.
+    """
     _require_reader(file)
     import av
 
@@ -83,12 +91,28 @@ def length(file: Path) -> int:
         with av.open(str(file)) as container:
             if not container.streams.video:
                 raise BuildError(f"{file.name} holds no video")
-            count = sum(1 for packet in container.demux(video=0) if packet.size)
+            (stream, *_) = container.streams.video
+            count, end = 0, Fraction(0)
+            for packet in container.demux(stream):
+                if packet.size:
+                    count += 1
+                    end = max(end, ((packet.pts or 0) + (packet.duration or 0)) * stream.time_base)
+            missing = _declared(container, stream) - end
     except av.FFmpegError as error:
         raise BuildError(f"{file.name} cannot be read as a video: {error.strerror}") from error
     if not count:
         raise BuildError(f"{file.name} has no frames")
-    return count
+    return count + (round(missing * (stream.average_rate or 0)) if missing > SLACK else 0)
+
+
+def _declared(container: InputContainer, stream: VideoStream) -> Fraction:
+    """Return where a file says that its last frame ends, in seconds; 0 where it does not, or sound may be longer."""
+    import av
+
+    if stream.duration and stream.time_base:
+        return Fraction(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    alone = len(container.streams) == 1
+    return Fraction(container.duration or 0, av.time_base) if alone else Fraction(0)
 
 
 def rate(file: Path) -> Fraction | None:

@@ -19,6 +19,7 @@ class Instances:
     masks:    [n, height, width] bool
     queries:  [n] int64, which query of the model each instance is; None of a model without queries
     presence: 0 to 1, whether anything asked for is there at all; None of a model that does not say
+    logits:   [n, h, w] float32, see `masks.Masks`; None of a model that takes no earlier mask
     """
 
     scores: NDArray[np.float32]
@@ -26,3 +27,4 @@ class Instances:
     masks: NDArray[np.bool_]
     queries: NDArray[np.int64] | None = None
     presence: float | None = None
+    logits: NDArray[np.float32] | None = None

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sam3_build.pipeline.cases import PromptRequest
+
     Floats = NDArray[np.float32]
     Flags = NDArray[np.bool_]
 
@@ -148,6 +150,24 @@ def mask_logits(mask: Flags | None, size: tuple[int, int], side: int) -> Floats:
         share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         logits -= LOGIT
         logits[:height, :width] = (2 * share - 1) * LOGIT
+    return logits
+
+
+def earlier_mask(
+    role: str | None, request: PromptRequest, size: tuple[int, int], inside: tuple[int, int], side: int
+) -> Floats:
+    """Return [side, side], the logits that a network takes for an earlier mask: those it gave, or those of a file.
+
+    size: height and width of the picture; inside: see `mask_logits`. BuildError when they do not suit
+    """
+    if role is None or role not in request.logits:
+        return mask_logits(mask_of(role, request.files, size), inside, side)
+    logits = request.logits[role]
+    if logits.shape != (side, side):
+        raise BuildError(
+            f"the earlier mask has {' x '.join(map(str, logits.shape))} logits, and this model takes {side} x {side}: "
+            "give what it found itself"
+        )
     return logits
 
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 
+# Logits that are fed back stay within these.
+LARGEST = 32.0
+
+
 @dataclass(frozen=True)
 class Masks:
     """What one prompt on a picture gives: the mask of its object, or several masks to choose from.
@@ -21,12 +25,15 @@ class Masks:
     chosen:  the position of the one that is the answer
     visible: whether the object is in the picture; where it is not, masks and scores count for nothing. A model that
              does not say takes every object for visible
+    logits:  [n, h, w] float32, what masks are made of, as the network takes one of them for an earlier mask; None where
+             it takes none
     """
 
     masks: NDArray[np.bool_]
     scores: Floats
     chosen: int
     visible: bool = True
+    logits: Floats | None = None
 
 
 def enlarged(logits: Floats, size: tuple[int, int]) -> Floats:
@@ -39,6 +46,13 @@ def enlarged(logits: Floats, size: tuple[int, int]) -> Floats:
     height, width = size
     resized: Floats = cv2.resize(np.ascontiguousarray(logits), (width, height), interpolation=cv2.INTER_LINEAR)
     return resized
+
+
+def fed_back(logits: Floats) -> Floats:
+    """Return `logits` within the bounds in which predictors of SAM 2's kind take a mask again."""
+    import numpy as np
+
+    return np.clip(logits, -LARGEST, LARGEST)
 
 
 def boxes_around(masks: NDArray[np.bool_]) -> Floats:

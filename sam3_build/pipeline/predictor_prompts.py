@@ -98,12 +98,12 @@ class PredictorPrompts:
         clicks = [interactive.clicks(prompt) for prompt in asked]
         rows = [own or [(0.0, 0.0, interactive.NO_POINT)] for own in clicks]
         points, labels = interactive.click_arrays(rows, scale)
-        masks = [interactive.mask_of(prompt.mask, request.files, size) for prompt in asked]
+        logits = [interactive.earlier_mask(prompt.mask, request, size, (side, side), side) for prompt in asked]
         return {
             "input_points": points,
             "input_labels": labels.astype(np.int64),
-            "input_masks": np.stack([interactive.mask_logits(mask, (side, side), side) for mask in masks]),
-            "has_masks": np.array([mask is not None for mask in masks]),
+            "input_masks": np.stack(logits),
+            "has_masks": np.array([prompt.mask is not None for prompt in asked]),
             "multimask": np.array([len(own) <= 1 for own in clicks]),
         }
 

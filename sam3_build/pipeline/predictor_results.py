@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sam3_build.pipeline.masks import Masks, enlarged
+from sam3_build.pipeline.masks import Masks, enlarged, fed_back
 from sam3_build.pipeline.tracks import Tracks
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def find(outputs: Mapping[str, NDArray[np.generic]], size: tuple[int, int], thre
 
     floats = {name: array.astype(np.float32, copy=False) for name, array in outputs.items() if name != "ids"}
     if "pred_masks" in floats:
-        mask = enlarged(floats["pred_masks"], size) > 0
-        return Masks(mask[None], floats["iou_scores"], 0, bool(floats["object_score_logits"][0] > 0))
+        logits, visible = floats["pred_masks"], bool(floats["object_score_logits"][0] > 0)
+        return Masks((enlarged(logits, size) > 0)[None], floats["iou_scores"], 0, visible, fed_back(logits[None]))
     masks = np.zeros((*floats["masks"].shape[:2], *size), np.bool_)
     for frame, objects in zip(masks, floats["masks"], strict=True):
         for inside, logits in zip(frame, objects, strict=True):

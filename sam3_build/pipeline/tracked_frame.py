@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from sam3_build.pipeline.loop import LoopNetwork
-from sam3_build.pipeline.masks import enlarged
+from sam3_build.pipeline.masks import enlarged, fed_back
 from sam3_build.pipeline.memory_bank import Memory, bfloat16
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ NO_POINT = -1
 
 # What the memory encoder takes of a mask: the share of the object in a pixel, 0 to 1, by so much, plus so much.
 SCALE, BIAS = 20.0, -10.0
-
-# Logits that are fed back stay within these.
-LARGEST = 32.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class Frame:
         """
         import numpy as np
 
-        mask = None if before is None else np.clip(before.astype(np.float32), -LARGEST, LARGEST)[None]
+        mask = None if before is None else fed_back(before.astype(np.float32))[None]
         looked_at = self.encoded["image_embeddings.2"] if features is None else features[None]
         kind = f"{len(labels)} points{'' if mask is None else ' and a mask'}"
         return next(self._decoded(looked_at, points[None], labels[None], mask, len(labels) <= 1, kind))

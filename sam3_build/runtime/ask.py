@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sam3_build.runtime.found import Found
+
     Texts = str | Sequence[str]
     Numbers = Sequence[Sequence[float]] | NDArray[np.generic]
     Labels = Sequence[int] | NDArray[np.generic]
+    Previous = Found | NDArray[np.float32]
 
 Prompt = TypeVar("Prompt")
 
@@ -31,10 +34,15 @@ MASK = "mask"
 
 @dataclass(frozen=True)
 class Ask:
-    """What is asked of one picture. mask: a picture file of the same size; what is not 0 is meant."""
+    """What is asked of one picture.
+
+    mask:     a picture file of the same size; what is not 0 is meant
+    previous: [objects, h, w] float32, the logits that the model gave of each object before, in the place of a mask
+    """
 
     marks: Marks
     mask: Path | None = None
+    previous: NDArray[np.float32] | None = None
 
     @classmethod
     def of(
@@ -45,6 +53,7 @@ class Ask:
         points: Numbers | None = None,
         point_labels: Labels | None = None,
         mask: str | Path | None = None,
+        previous: Previous | None = None,
     ) -> Ask:
         """Return what these ask for, in pixels; without labels all is meant. BuildError names the one that is wrong."""
         texts = (text,) if isinstance(text, str) else tuple(text or ())
@@ -55,12 +64,14 @@ class Ask:
                 _each("points", points, "point_labels", point_labels, marks.point),
             ),
             None if mask is None else Path(mask),
+            None if previous is None else _logits(previous, mask),
         )
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Which of `prompts.KEYS` are given."""
-        given = {"text": self.marks.texts, "boxes": self.marks.boxes, "points": self.marks.points, MASK: self.mask}
+        mask = self.mask or self.previous is not None
+        given = {"text": self.marks.texts, "boxes": self.marks.boxes, "points": self.marks.points, MASK: mask}
         return tuple(key for key in KEYS if given[key])
 
     @property
@@ -68,19 +79,46 @@ class Ask:
         """The files that its prompts name, by role."""
         return {MASK: self.mask} if self.mask else {}
 
+    @property
+    def objects(self) -> tuple[Ask, ...]:
+        """What is asked of each object, where an answer is about one: several boxes alone are as many."""
+        marks, several = self.marks, len(self.marks.boxes) > 1
+        if marks.texts or marks.points or self.mask or not several:
+            return (self,)
+        return tuple(replace(self, marks=Marks(boxes=(box,))) for box in marks.boxes)
+
     def prompts(self, kind: Callable[..., Prompt], result: str | None) -> list[Prompt]:
         """Return a prompt for each text, every one with all else; without a text, one.
 
-        kind, result: of the pipeline. Where each prompt has a mask of its own, several boxes alone mean as many objects
+        kind, result: of the pipeline. Where each prompt has a mask of its own, there is one for each of `objects`
         """
         for i, words in enumerate(self.marks.texts):
             if not words.strip():
                 raise BuildError(f"text[{i}] is empty: say what to look for")
-        values = {"boxes": self.marks.boxes, "points": self.marks.points, MASK: MASK if self.mask else None}
-        given = {key: value for key, value in values.items() if value}
-        if result == MASKS and self.keys == ("boxes",):
-            return [kind(boxes=(box,)) for box in self.marks.boxes]
-        return [kind(text=words, **given) for words in self.marks.texts] or [kind(**given)]
+        asked = self.objects if result == MASKS else (self,)
+        given = [{k: v for k, v in ask._values().items() if v} for ask in asked]
+        if self.previous is not None:
+            if len(self.previous) != len(given):
+                raise BuildError(
+                    f"previous has {len(self.previous)} masks, and {len(given)} objects are asked for: give one of each"
+                )
+            given = [{**own, MASK: role} for own, role in zip(given, self.logits, strict=True)]
+        return [kind(text=words, **own) for words in self.marks.texts for own in given] or [
+            kind(**own) for own in given
+        ]
+
+    @property
+    def logits(self) -> Mapping[str, NDArray[np.float32]]:
+        """What stands in `previous`, by the role that prompts have for it."""
+        return {} if self.previous is None else {f"previous{i}": own for i, own in enumerate(self.previous)}
+
+    def _values(self) -> dict[str, object]:
+        return {"boxes": self.marks.boxes, "points": self.marks.points, MASK: MASK if self.mask else None}
+
+
+def from_centres(boxes: Numbers) -> list[list[float]]:
+    """Return boxes as `segment` takes them, of [n, 4]: x and y of the centre, width and height in pixels."""
+    return [[x - w / 2, y - h / 2, x + w / 2, y + h / 2] for x, y, w, h in boxes]
 
 
 def taking(kinds: Mapping[str, type], ask: Ask) -> str:
@@ -96,6 +134,22 @@ def taking(kinds: Mapping[str, type], ask: Ask) -> str:
         each = "; ".join(f"pipeline {name} takes {', '.join(keys)}" for name, keys in takes.items())
         raise BuildError(f"this model takes no {what}; {each}")
     return found
+
+
+def _logits(previous: Previous, mask: object) -> NDArray[np.float32]:
+    """Return [objects, h, w] of what was found before. BuildError when that has none, or a mask is given beside it."""
+    import numpy as np
+
+    if mask is not None:
+        raise BuildError("mask and previous are both given: a prompt has one earlier mask")
+    logits = previous if isinstance(previous, np.ndarray) else previous.logits
+    if logits is None:
+        raise BuildError("previous has no logits: give what a model found that takes a mask, at one scale")
+    if logits.ndim not in (2, 3) or logits.dtype != np.float32:
+        raise BuildError(
+            f"previous is {logits.dtype}{list(logits.shape)}: give logits, float32 [objects, height, width]"
+        )
+    return logits if logits.ndim == 3 else logits[None]
 
 
 def _each(

@@ -48,6 +48,7 @@ class Found:
     prompts: [n] int64, the position of each one's prompt
     picture: [height, width, 3] uint8, RGB
     texts:   the label of every prompt
+    logits:  [n, h, w] float32, what `previous` takes of each; None of a model that takes no earlier mask
     """
 
     masks: NDArray[np.bool_]
@@ -57,6 +58,7 @@ class Found:
     prompts: NDArray[np.int64]
     picture: NDArray[np.uint8]
     texts: tuple[str, ...]
+    logits: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return how many instances there are."""
@@ -71,6 +73,7 @@ class Found:
             scores=self.scores[kept],
             labels=[self.labels[i] for i in kept.tolist()],
             prompts=self.prompts[kept],
+            logits=None if self.logits is None else self.logits[kept],
         )
 
     def overlay(self) -> NDArray[np.uint8]:
@@ -85,15 +88,19 @@ class Found:
 
         write_atomically(Path(path), encoded(self.overlay(), Path(path)))
 
-    def polygons(self) -> list[list[NDArray[np.int32]]]:
-        """Return the outlines of each instance's parts, [points, 2], x and y in pixels. Holes are not in them."""
+    def polygons(self, tolerance: float = 0.0) -> list[list[NDArray[np.int32]]]:
+        """Return the outlines of each instance's parts, [points, 2], x and y in pixels. Holes are not in them.
+
+        tolerance: by how many pixels an outline of fewer points may be off, as Douglas and Peucker simplify it
+        """
         import cv2
         import numpy as np
 
         found = []
         for mask in self.masks:
             parts, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-            found.append([part.reshape(-1, 2) for part in parts])
+            simple = [cv2.approxPolyDP(part, tolerance, closed=True) for part in parts] if tolerance else parts
+            found.append([part.reshape(-1, 2) for part in simple])
         return found
 
     def rle(self) -> list[Rle]:
@@ -135,30 +142,33 @@ class Found:
         ]
 
 
-def _instances(result: object) -> Instances:
+def _instances(result: object, multimask: bool) -> Instances:
     return cast("Instances", result)
 
 
-def _own_mask(result: object) -> Instances:
-    """Return the mask that a prompt's answer is, as an instance; none of an object that is not visible."""
+def _own_mask(result: object, multimask: bool) -> Instances:
+    """Return the mask that a prompt's answer is, or all, as instances; none of an object that is not visible."""
     import numpy as np
 
     from sam3_build.pipeline.instances import Instances
     from sam3_build.pipeline.masks import boxes_around
 
     masks = cast("Masks", result)
-    taken = np.array([masks.chosen] if masks.visible else [], np.int64)
-    return Instances(masks.scores[taken], boxes_around(masks.masks[taken]), masks.masks[taken])
+    offered = range(len(masks.scores)) if multimask else [masks.chosen]
+    taken = np.array(offered if masks.visible else [], np.int64)
+    logits = None if masks.logits is None else masks.logits[taken]
+    return Instances(masks.scores[taken], boxes_around(masks.masks[taken]), masks.masks[taken], logits=logits)
 
 
-# Kind of result -> what makes instances of what a family's `find` gives of a prompt.
-KINDS: Mapping[str, Callable[[object], Instances]] = {"instances": _instances, "masks": _own_mask}
+# Kind of result -> what makes instances of what a family's `find` gives of a prompt, and whether all masks are wanted.
+KINDS: Mapping[str, Callable[[object, bool], Instances]] = {"instances": _instances, "masks": _own_mask}
 
 
 def joined(results: Sequence[Instances], texts: Sequence[str], picture: NDArray[np.uint8]) -> Found:
     """Return the results of several prompts on one picture as one."""
     import numpy as np
 
+    logits = [r.logits for r in results if r.logits is not None]
     prompts = np.repeat(np.arange(len(results)), [len(r.scores) for r in results])
     return Found(
         masks=np.concatenate([r.masks for r in results]),
@@ -168,6 +178,7 @@ def joined(results: Sequence[Instances], texts: Sequence[str], picture: NDArray[
         prompts=prompts,
         picture=picture,
         texts=tuple(texts),
+        logits=np.concatenate(logits) if len(logits) == len(results) else None,
     )
 
 

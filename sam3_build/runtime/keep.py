@@ -13,12 +13,16 @@ from sam3_build.runtime.found import Found
 
 @dataclass(frozen=True)
 class Keep:
-    """What is asked for. threshold: of scores; the manifest's when it is None. most: how many of a picture."""
+    """What is asked for. threshold: of scores; the manifest's when it is None. most: how many of a picture.
+
+    multimask: of a prompt that is answered by several masks to choose from, all
+    """
 
     threshold: float | None = None
     most: int | None = None
     nms: Nms | None = None
     steps: tuple[Step, ...] = ()
+    multimask: bool = False
 
     @classmethod
     def of(
@@ -27,6 +31,8 @@ class Keep:
         max_found: int | None = None,
         nms: str | None = None,
         post: str | None = None,
+        *,
+        multimask: bool = False,
     ) -> Keep:
         """Return it, checked. nms, post: as `pipeline/postprocess.py` reads them. BuildError says what is wrong."""
         if threshold is not None and not 0 <= threshold <= 1:
@@ -38,6 +44,7 @@ class Keep:
             max_found,
             None if nms is None else postprocess.nms(nms),
             () if post is None else postprocess.steps(post),
+            multimask,
         )
 
     def of_picture(self, found: Found) -> Found:

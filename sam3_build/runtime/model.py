@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.model_format import MODEL, ModelPipeline
-from sam3_build.runtime.ask import Ask, taking
 from sam3_build.runtime.choice import AUTO, Choice, choose
 from sam3_build.runtime.clip import frames_of
 from sam3_build.runtime.folder import ModelFolder, open_folder
-from sam3_build.runtime.found import KINDS, Found, joined
-from sam3_build.runtime.keep import Keep
+from sam3_build.runtime.found import KINDS, Found
 from sam3_build.runtime.open_clip import OpenClip, tracked
 from sam3_build.runtime.opened import OpenPipeline, Sessions
-from sam3_build.runtime.pictures import Given, given
+from sam3_build.runtime.options import Request
+from sam3_build.runtime.pictures import given
+from sam3_build.runtime.scene import Scene
 from sam3_build.runtime.track import Track
 
 if TYPE_CHECKING:
@@ -28,17 +27,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from sam3_build.pipeline.chain import Arrays
-    from sam3_build.runtime.ask import Labels, Numbers, Texts
+    from sam3_build.runtime.ask import Texts
     from sam3_build.runtime.clip import Video
+    from sam3_build.runtime.options import Options
 
     Picture = str | Path | Image.Image | NDArray[np.uint8]
 
 # How many bytes of encoded pictures each pipeline keeps.
 MEMORY = 2 * 2**30
-
-# What boxes without a text look for.
-UNNAMED = "object"
 
 
 def load(
@@ -75,37 +71,6 @@ def _pipelines(folder: ModelFolder) -> dict[str, ModelPipeline]:
         kinds = ", ".join(f"{p.name} ({p.result})" for p in description.pipelines)
         raise BuildError(f"{folder.path} finds nothing in pictures; its pipelines are {kinds}")
     return found
-
-
-class Prompts(TypedDict, total=False):
-    """What is meant, beside a text, in pixels of the picture as viewers show it.
-
-    boxes:  [n, 4], left, top, right, bottom
-    points: [n, 2], x and y
-    box_labels, point_labels: 1 is meant, which all are without them, 0 is not meant
-    mask:   a picture file, as large as the picture; what is not 0 is meant
-    """
-
-    boxes: Numbers | None
-    box_labels: Labels | None
-    points: Numbers | None
-    point_labels: Labels | None
-    mask: str | Path | None
-
-
-class Options(Prompts, total=False):
-    """What `segment` takes beside a picture and a text: prompts, and what is kept of all that is found.
-
-    threshold: scores above it; the manifest's without
-    max_found: so many, those of the best scores
-    nms:  `mask:0.7` or `box:0.7`: of two instances of a prompt that overlap by more, the one of the lower score goes
-    post: `open:3,close:5,smooth:1,fill:100`: what is done to each mask, in this order, in pixels
-    """
-
-    threshold: float | None
-    max_found: int | None
-    nms: str | None
-    post: str | None
 
 
 class Model:
@@ -175,9 +140,9 @@ class Model:
         """Return what is found in a picture: see `Scene.segment`."""
         return Scene(self, given(picture)).segment(text, **options)
 
-    def answer(self, picture: Picture, ask: Ask, keep: Keep) -> Found:
+    def answer(self, picture: Picture, request: Request) -> Found:
         """Return what is found of a request that is checked: see `Scene.segment`."""
-        return Scene(self, given(picture)).answer(ask, keep)
+        return Scene(self, given(picture)).answer(request)
 
     def segment_many(
         self, pictures: Iterable[Picture], text: Texts | None = None, **options: Unpack[Options]
@@ -209,52 +174,3 @@ class Model:
                 self.folder, pipeline, self._choose(pipeline), self._sessions, self._memory, self._tokenizer
             )
         return self._opened[name]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A picture that was encoded, by one pipeline or more."""
-
-    model: Model
-    given: Given
-    _computed: dict[str, Mapping[str, Arrays]] = field(default_factory=dict)
-
-    def computed(self, pipeline: str) -> Mapping[str, Arrays]:
-        """Return step -> what it gives of the picture alone, one row."""
-        if pipeline not in self._computed:
-            self._computed[pipeline] = self.model._open(pipeline).encode(self.given)
-        return self._computed[pipeline]
-
-    def segment(
-        self,
-        text: Texts | None = None,
-        *,
-        threshold: float | None = None,
-        max_found: int | None = None,
-        nms: str | None = None,
-        post: str | None = None,
-        **prompts: Unpack[Prompts],
-    ) -> Found:
-        """Return what is found: of several texts, all of them together, in one run of the decoder.
-
-        text: what to look for; each text gets all boxes, points and the mask. For the others see `Options`
-        BuildError says which prompt is wrong, and why; or what the model takes.
-        """
-        return self.answer(Ask.of(text, **prompts), Keep.of(threshold, max_found, nms, post))
-
-    def answer(self, ask: Ask, keep: Keep) -> Found:
-        """Return what is found of a request that is checked: see `segment`."""
-        import numpy as np
-
-        model, size = self.model, self.given.size
-        pipeline = taking(model._kinds, ask)
-        result = str(model._pipelines[pipeline].result)
-        asked = ask.prompts(model._kinds[pipeline], result)
-        outputs = model._open(pipeline).run(self.computed(pipeline), asked, ask.files, size)
-        limit = model.folder.description.score_threshold if keep.threshold is None else keep.threshold
-        results = [
-            KINDS[result](model._results.find({name: a[row] for name, a in outputs.items()}, size, limit))
-            for row in range(len(asked))
-        ]
-        texts = ask.marks.texts or (UNNAMED,) * len(asked)
-        return keep.of_picture(joined(results, texts, np.asarray(self.given.image)))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sam3_build import registry
@@ -23,6 +24,9 @@ from sam3_build.runtime.pictures import Given
 from sam3_build.spec import Per, Step
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sam3_build.pipeline.chain import Arrays
 
 
@@ -153,16 +157,17 @@ class OpenPipeline:
         prompts: Sequence[object],
         files: Mapping[str, Path],
         size: tuple[int, int],
+        logits: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
     ) -> Arrays:
         """Return the outputs of the last step, a row for each prompt.
 
         computed: what `encode` gave of the picture; size: its height and width
-        prompts:  of the pipeline's class; files: those that they name, by role
+        prompts:  of the pipeline's class; files, logits: masks that they name, by role
         BuildError says which prompt is wrong, or that an output is not finite.
         """
         import numpy as np
 
-        arrays = self._host.prompt_arrays(replace(self._request, files=files), prompts, size)
+        arrays = self._host.prompt_arrays(replace(self._request, files=files, logits=logits), prompts, size)
         last = self._steps[-1].name
         outputs = chain.run(self._components, self._steps, self._networks, arrays, computed)[last]
         if broken := [name for name, array in outputs.items() if not np.isfinite(array).all()]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sam3_build.pipeline.chain import Arrays
     from sam3_build.pipeline.loop import Follower
     from sam3_build.runtime.clip import Frames
-    from sam3_build.runtime.model import Prompts
     from sam3_build.runtime.open_clip import OpenClip
+    from sam3_build.runtime.options import Prompts
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,15 @@ class Track:
         in it, and what is asked later on is known from the start on; of a stream, and after the start, only from there.
         BuildError says what is wrong, and then nothing is added.
         """
-        ask = Ask.of(None, **prompts)
+        return self.ask(Ask.of(None, **prompts), frame, object)
+
+    def ask(self, ask: Ask, frame: int = 0, object: int | None = None) -> int:  # noqa: A002
+        """Ask for an object by prompts that are checked: see `add`."""
         count, passed = self._frames.count, self._next - 1
         if not ask.keys:
             raise BuildError("nothing is asked for: give points, boxes or mask")
+        if ask.marks.texts:
+            raise BuildError("words are not followed through clips: give points, boxes or mask")
         if frame < 0 or (count and frame >= count):
             raise BuildError(f"there is no frame {frame}: the clip has {count}, from 0 to {count - 1}")
         if frame < passed:

@@ -70,13 +70,13 @@ def prompt_arrays(request: PromptRequest, prompts: Sequence[object], size: tuple
     side = dims["mask_size"]
     height, width = images.fitted_size(size, dims["image_size"])
     clicks, logits, has_mask = [], [], []
+    inside = images.fitted_size(size, side)
     for prompt in (prompt for prompt in prompts if isinstance(prompt, ObjectPrompts)):
         interactive.check(prompt, size)
         own = interactive.clicks(prompt)
         clicks.append(own if prompt.boxes else [*own, (0.0, 0.0, NO_POINT)])
-        mask = interactive.mask_of(prompt.mask, request.files, size)
-        logits.append(interactive.mask_logits(mask, images.fitted_size(size, side), side)[None])
-        has_mask.append(float(mask is not None))
+        logits.append(interactive.earlier_mask(prompt.mask, request, size, inside, side)[None])
+        has_mask.append(float(prompt.mask is not None))
     coordinates, labels = interactive.click_arrays(clicks, (width / size[1], height / size[0]))
     return {
         "point_coords": coordinates,

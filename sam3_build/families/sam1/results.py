@@ -31,7 +31,7 @@ def find(outputs: Mapping[str, NDArray[np.generic]], size: tuple[int, int], thre
     scores = outputs["iou_predictions"].astype(np.float32, copy=False)
     logits = outputs["low_res_masks"].astype(np.float32, copy=False)
     chosen = 1 + int(scores[1:].argmax()) if len(scores) > 1 else 0
-    return Masks(np.stack([full_size(mask, size) > 0 for mask in logits]), scores, chosen)
+    return Masks(np.stack([full_size(mask, size) > 0 for mask in logits]), scores, chosen, logits=logits)
 
 
 def full_size(logits: Floats, size: tuple[int, int]) -> Floats:

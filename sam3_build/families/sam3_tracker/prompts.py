@@ -104,9 +104,9 @@ def _prompt_arrays(
     names = [prompts.mask for prompts in asked if isinstance(prompts, ObjectPrompts)]
     if names:
         side = dims["grid_4"]
-        masks = [interactive.mask_of(name, request.files, size) for name in names]
-        arrays["input_masks"] = np.stack([interactive.mask_logits(m, (side, side), side) for m in masks])[:, None]
-        arrays["has_masks"] = np.array([mask is not None for mask in masks])[:, None]
+        logits = [interactive.earlier_mask(name, request, size, (side, side), side) for name in names]
+        arrays["input_masks"] = np.stack(logits)[:, None]
+        arrays["has_masks"] = np.array([name is not None for name in names])[:, None]
     return arrays
 
 

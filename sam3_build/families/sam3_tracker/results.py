@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sam3_build.pipeline.masks import Masks, enlarged
+from sam3_build.pipeline.masks import Masks, enlarged, fed_back
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,4 +28,4 @@ def find(outputs: Mapping[str, NDArray[np.generic]], size: tuple[int, int], thre
         outputs[name][0].astype(np.float32, copy=False) for name in ("pred_masks", "iou_scores", "object_score_logits")
     )
     inside = np.stack([enlarged(mask, size) > 0 for mask in masks])
-    return Masks(inside, scores, int(scores.argmax()), bool(visible[0] > 0))
+    return Masks(inside, scores, int(scores.argmax()), bool(visible[0] > 0), fed_back(masks))

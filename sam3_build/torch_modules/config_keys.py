@@ -57,6 +57,19 @@ def _bad_key(config: Mapping[str, Json], kind: str, build: Callable[[Mapping[str
     return "it"
 
 
+def refuse_unlike(config: Mapping[str, Json], expected: Mapping[str, Json]) -> None:
+    """Refuse a complete config in which a value, by its path `part.key`, is not the expected one."""
+    wrong = []
+    for path, value in expected.items():
+        actual: Json = config
+        for key in path.split("."):
+            actual = actual.get(key) if isinstance(actual, Mapping) else None
+        if actual != value:
+            wrong.append(f"{path} is {actual}, which should be {value}")
+    if wrong:
+        raise BuildError(f"model config: {', and '.join(wrong)}")
+
+
 def refuse_misspelt(config: Mapping[str, Json], parsed: PreTrainedConfig) -> None:
     """Refuse a key that transformers does not know, next to a missing one that is spelt much like it.
 

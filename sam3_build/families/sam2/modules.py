@@ -6,7 +6,7 @@ keys. Only what points' labels add is four modules and not one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from sam3_build.pipeline.tracked_frame import BIAS, SCALE
 from sam3_build.pipeline.tracking import MASKS, POINTERS
 from sam3_build.spec import Json
 from sam3_build.torch_modules import tracker
-from sam3_build.torch_modules.config_keys import complete
+from sam3_build.torch_modules.config_keys import complete, refuse_unlike
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,35 +41,28 @@ def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
     for key in ("enable_temporal_pos_encoding_for_object_pointers", "enable_occlusion_spatial_embedding"):
         if not completed[key]:
             raise BuildError(f"model config: {key} is false: this is {OLD}{key}; {ADVICE}")
-    if wrong := list(_unlike(completed)):
-        raise BuildError(f"model config: {', and '.join(wrong)}")
+    refuse_unlike(completed, _expected(static_dims(completed)))
     return completed
 
 
-def _unlike(config: Mapping[str, Json]) -> Iterator[str]:
-    """Yield what must be another value: sizes that do not fit together, and what the host's code has as constants."""
-    dims = static_dims(config)
-    for path, expected in (
-        ("prompt_encoder_config.image_size", dims["image_size"]),
-        ("prompt_encoder_config.hidden_size", dims["hidden_size"]),
-        ("mask_decoder_config.hidden_size", dims["hidden_size"]),
-        ("memory_attention_hidden_size", dims["hidden_size"]),
-        ("memory_encoder_hidden_size", dims["hidden_size"]),
-        ("memory_encoder_output_channels", 64),
-        ("memory_attention_rope_feat_sizes", [dims["grid"]] * 2),
-        ("memory_attention_num_attention_heads", 1),
-        ("memory_attention_downsample_rate", 1),
-        ("num_maskmem", MASKS),
-        ("max_object_pointers_in_encoder", POINTERS),
-        ("sigmoid_scale_for_mem_enc", SCALE),
-        ("sigmoid_bias_for_mem_enc", BIAS),
-        ("max_cond_frame_num", -1),
-    ):
-        value: Json = config
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if value != expected:
-            yield f"{path} is {value}, which should be {expected}"
+def _expected(dims: Mapping[str, int]) -> dict[str, Json]:
+    """Return the values by path that fit to other sizes, or that the host's code has as constants."""
+    return {
+        "prompt_encoder_config.image_size": dims["image_size"],
+        "prompt_encoder_config.hidden_size": dims["hidden_size"],
+        "mask_decoder_config.hidden_size": dims["hidden_size"],
+        "memory_attention_hidden_size": dims["hidden_size"],
+        "memory_encoder_hidden_size": dims["hidden_size"],
+        "memory_encoder_output_channels": 64,
+        "memory_attention_rope_feat_sizes": [dims["grid"]] * 2,
+        "memory_attention_num_attention_heads": 1,
+        "memory_attention_downsample_rate": 1,
+        "num_maskmem": MASKS,
+        "max_object_pointers_in_encoder": POINTERS,
+        "sigmoid_scale_for_mem_enc": SCALE,
+        "sigmoid_bias_for_mem_enc": BIAS,
+        "max_cond_frame_num": -1,
+    }
 
 
 def sam2_config(config: Mapping[str, Json]) -> Sam2VideoConfig:

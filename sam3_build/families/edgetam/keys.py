@@ -1,0 +1,109 @@
+"""The checkpoints that this family reads: how their tensors are named, and by which names other models are known.
+
+Two ways to name the same tensors: transformers' EdgeTamVideoModel, and Meta's edgetam.pt.
+"""
+
+from __future__ import annotations
+
+from sam3_build.family_code import Format, KeyTables, Reshape, Section
+from sam3_build.weights import sam2_keys
+
+# Meta's beginning, our beginning, and what else differs behind it.
+SECTIONS = (
+    Section("image_encoder.trunk.body.", "vision_encoder.backbone.timm_model."),
+    Section("image_encoder.neck.convs.", "vision_encoder.neck.convs.", ((r"^(\d+)\.conv\.", r"\1."),)),
+    *sam2_keys.PROMPT_ENCODER,
+    *sam2_keys.MASK_DECODER,
+    Section(
+        "memory_attention.",
+        "memory_attention.",
+        (
+            sam2_keys.NORMS,
+            (r"^norm\.", "layer_norm."),
+            (r"\bout_proj\.", "o_proj."),
+            (r"\blinear1\.", "mlp.up_proj."),
+            (r"\blinear2\.", "mlp.down_proj."),
+        ),
+    ),
+    *sam2_keys.MEMORY_ENCODER,
+    Section(
+        "spatial_perceiver.",
+        "spatial_perceiver.",
+        (
+            (r"^latents$", "latents_1d"),
+            (r"^norm\.", "layer_norm."),
+            (r"\b(self_)?attn\.norm_x\.", "layer_norm_input."),
+            (r"\battn\.norm_latents\.", "layer_norm_latents."),
+            (r"\bself_attn\.norm\.", "layer_norm_self."),
+            (r"\bself_attn\.", "self_attention."),
+            (r"\battn\.", "cross_attention."),
+            (r"\bto_(q|kv)\.", r"\1_proj."),
+            (r"\bto_out\.", "o_proj."),
+            (r"\b(self_)?ff\.0\.", r"\1mlp.layer_norm."),
+            (r"\b(self_)?ff\.1\.", r"\1mlp.up_proj."),
+            (r"\b(self_)?ff\.3\.", r"\1mlp.down_proj."),
+        ),
+    ),
+    *sam2_keys.MEMORY_TABLES,
+)
+
+# Keys and values, which Meta's perceiver has in one tensor.
+KEYS_AND_VALUES = {
+    f"spatial_perceiver.layers.{layer}.{attention}.kv_proj.weight": Reshape(
+        parts=tuple(f"spatial_perceiver.layers.{layer}.{attention}.{part}_proj.weight" for part in "kv")
+    )
+    for layer in range(2)
+    for attention in ("cross_attention", "self_attention")
+}
+
+FORMATS = (
+    Format(
+        "transformers' EdgeTamVideoModel",
+        roots=(
+            "vision_encoder.",
+            "prompt_encoder.",
+            "mask_decoder.",
+            "memory_attention.",
+            "memory_encoder.",
+            "spatial_perceiver.",
+            "object_pointer_proj.",
+            "shared_image_embedding.",
+            "mask_downsample.",
+            "memory_temporal_positional_encoding",
+            "no_memory_",
+            "no_object_pointer",
+        ),
+        reshaped=sam2_keys.LABELS,
+    ),
+    Format(
+        "official EdgeTAM, edgetam.pt",
+        roots=tuple(dict.fromkeys(section.theirs.partition(".")[0] for section in SECTIONS)),
+        sections=SECTIONS,
+        reshaped=KEYS_AND_VALUES,
+    ),
+)
+
+# What a file is when a key of it matches: first come, first served.
+OTHER_MODELS = (
+    ("SAM 2", r"(.*\.)?image_encoder\.trunk\.(?!body\.)|vision_encoder\.backbone\.(blocks|patch_embed)\."),
+    ("SAM 3", r"(.*\.)?backbone\.vision_backbone\.|detector(_model)?\.|detr_(en|de)coder\."),
+    ("the tracker of SAM 3 alone", r"(.*\.)?tracker_neck\.|vision_encoder\.backbone\.layers\."),
+    ("SAM (the first) or MobileSAM", r"(model\.)?image_encoder\.(blocks|patch_embed|layers)\."),
+    ("SAM (the first), transformers'", r"vision_encoder\.(layers|patch_embed)\."),
+)
+
+KEYS = KeyTables(
+    model="EdgeTAM",
+    whole="transformers' EdgeTamVideoModel",
+    formats=FORMATS,
+    other_models=OTHER_MODELS,
+    tied=sam2_keys.TIED,
+    scales=(
+        # Else the head says of every object that it is hidden, or of one and not of the other by a rounding.
+        ("mask_decoder.pred_obj_score_head.proj_out.bias", (3.0, 0.1)),
+        # Else the branches of the trunk's blocks add up.
+        ("*.token_mixer.conv*.bn.weight", (0.0, 0.3)),
+        ("*.channel_mixer.conv2.bn.weight", (0.0, 0.3)),
+        ("*.ffn.conv2.bn.weight", (0.0, 0.3)),
+    ),
+)

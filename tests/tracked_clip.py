@@ -1,0 +1,107 @@
+"""A miniature's predictor in PyTorch, run by its family's own loop on a drawn clip; and prompts to follow on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from miniature import ROOT
+from PIL import Image
+
+from sam3_build import registry
+from sam3_build.pipeline.cases import PromptRequest
+from sam3_build.pipeline.predictor_cases import ClipPrompts, ObjectPrompt
+from sam3_build.pipeline.prompts import Box, Point
+from sam3_build.torch_modules.assemble import assemble, compute
+from sam3_build.weights.inventory import inventory
+from sam3_build.weights.load import load
+
+SEED = {"random": {"seed": 0}}
+CLIP = sorted((ROOT / "manifests" / "samples" / "clip").glob("*.png"))
+
+# The frames' sizes are those of the drawn clip, 160 x 120.
+STAR, CIRCLE, SQUARE = Point(1, 30, 44), Box(1, 82, 20, 34, 34), Point(1, 99, 96)
+PROMPTS = {
+    "points": [ObjectPrompt(0, 1, (STAR,)), ObjectPrompt(0, 2, (SQUARE, Point(0, 30, 44)))],
+    "box": [ObjectPrompt(0, 1, boxes=(CIRCLE,)), ObjectPrompt(0, 2, (STAR,))],
+    "several_frames": [
+        ObjectPrompt(0, 1, (STAR,)),
+        ObjectPrompt(3, 1, (Point(1, 48, 44),)),
+        ObjectPrompt(2, 2, (SQUARE,)),
+    ],
+    "refined": [ObjectPrompt(0, 1, (STAR,)), ObjectPrompt(0, 1, (Point(0, 99, 96),))],
+    "mask": [ObjectPrompt(0, 1, mask="square"), ObjectPrompt(0, 2, (STAR,))],
+}
+
+
+def square():
+    """Return the mask of the square, [height, width] bool."""
+    mask = np.zeros((120, 160), np.bool_)
+    mask[84:108, 74:124] = True
+    return mask
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The miniature of a family with the layout `predictor`, of which `manifests/<family>_mini.json` is the config."""
+
+    family: str
+
+    @property
+    def code(self):
+        """The family's code."""
+        return registry.family_code(self.family)
+
+    def config(self):
+        """Return the config with all defaults."""
+        return _config(self.family)
+
+    def tensors(self, layout="predictor"):
+        """Return component -> its tensors, from seed 0."""
+        listed = inventory(self.code, SEED, self.config(), None, layout)
+        return {
+            name: load(self.code, self._network(layout, name), SEED, self.config(), None, lines)
+            for name, lines in listed.items()
+        }
+
+    def networks(self, layout="predictor"):
+        """Return component -> what runs it in PyTorch."""
+        models = {
+            name: assemble(self.code.modules, self._network(layout, name), self.config(), own)
+            for name, own in self.tensors(layout).items()
+        }
+
+        def runs(name):
+            outputs = [tensor.name for tensor in self.code.family.laid_out(layout).component(name).outputs]
+            return lambda arrays, kind="": compute(models[name], arrays, outputs)
+
+        return {name: runs(name) for name in models}
+
+    def pixels(self):
+        """Return the frames as the network takes them, [1, 3, side, side] each."""
+        frames = [self.code.prompts.frame_arrays(Image.open(file), self.config()) for file in CLIP]
+        return [frame["pixel_values"] for frame in frames]
+
+    def encoded(self, run, layout="predictor"):
+        """Return what the encoder gives of each frame."""
+        name, (given,) = next((c.name, c.inputs) for c in self.code.family.laid_out(layout).components)
+        return [run[name]({given.name: frame}) for frame in self.pixels()]
+
+    def given(self, prompts, folder: Path):
+        """Return prompts as the loop gets them."""
+        Image.fromarray(square()).save(folder / "square.png")
+        files = {"square": folder / "square.png"}
+        request = PromptRequest("predictor", "video", "meta", (), None, files, self.config())
+        return self.code.prompts.clip_arrays(request, ClipPrompts(tuple(prompts)), (120, 160))
+
+    def _network(self, layout, name):
+        return self.code.family.laid_out(layout).component(name).network("meta")
+
+
+@cache
+def _config(family):
+    config = json.loads((ROOT / "manifests" / f"{family}_mini.json").read_text())
+    return registry.family_code(family).modules.complete_config(config)

@@ -68,7 +68,7 @@ class Measured:
 
 def build(session: Session, component: str) -> bool:
     """Build a component, print a line for each action, and forget what was built; return whether nothing failed."""
-    measured, kept = Measured(), list[Path]()
+    measured, kept = Measured(), set[Path]()  # equal outputs are one object
     session = replace(session, launch=measured.launch)
     asked = [a for a in session.plan.actions if a.stage == "build" and a.params["component"] == component]
     session = schedule.restrict(session, session.plan, asked)
@@ -88,7 +88,7 @@ def build(session: Session, component: str) -> bool:
             if action.stage == "build":  # nothing reads it
                 shutil.rmtree(done)
             elif "component" in action.params:
-                kept.append(done)
+                kept.add(done)
         elif outcome.how != How.FRESH:
             say(f"{action.name:46} {outcome.how}: {outcome.why.splitlines()[0]}")
 

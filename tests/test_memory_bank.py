@@ -1,0 +1,41 @@
+"""What is read of an object's memories, and that the profiles that ship take it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sam3_build.execution.session import open_session
+from sam3_build.pipeline.memory_bank import Memory, MemoryBank, alike
+from sam3_build.pipeline.profiles import misfit
+from sam3_build.pipeline.tracking import MASKS, POINTERS, PROMPTED
+
+ROOT = Path(__file__).parents[1]
+
+
+def memory(value: float = 0.0) -> Memory:
+    return Memory(np.full((4, 2), value, np.float32), np.full(3, value, np.float32))
+
+
+def test_before_its_only_prompt_an_object_has_a_memory_and_no_pointer() -> None:
+    bank = MemoryBank()
+    bank.prompt(3, memory())
+    ((_, arrays),) = alike({1: bank.recall(1, MASKS, POINTERS, PROMPTED)})
+    assert arrays["memory_features"].shape == (1, 1, 4, 2)
+    assert arrays["object_pointers"].shape == (1, 0, 3)
+    sizes = {"objects": 1, "memories": 1, "pointers": 0}
+    assert misfit(open_session(ROOT, "sam2_mini", {}).manifest.shape_profiles, sizes, None) is None
+
+
+def test_the_most_that_is_read_fits_the_profile_as_well() -> None:
+    bank = MemoryBank()
+    for frame in range(40):
+        if frame < PROMPTED:
+            bank.prompt(frame, memory())
+        else:
+            bank.track(frame, memory(), POINTERS)
+    ((_, arrays),) = alike({1: bank.recall(40, MASKS, POINTERS, PROMPTED)})
+    (profile,) = open_session(ROOT, "sam2_mini", {}).manifest.shape_profiles.values()
+    assert arrays["memory_features"].shape[1] == MASKS - 1 + PROMPTED == profile["memories"][2]
+    assert arrays["object_pointers"].shape[1] == POINTERS - 1 + PROMPTED == profile["pointers"][2]

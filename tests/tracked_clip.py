@@ -49,6 +49,7 @@ class Predictor:
     """The miniature of a family with the layout `predictor`, of which `manifests/<family>_mini.json` is the config."""
 
     family: str
+    reference: str = "meta"
 
     @property
     def code(self):
@@ -67,10 +68,13 @@ class Predictor:
             for name, lines in listed.items()
         }
 
-    def networks(self, layout="predictor"):
-        """Return component -> what runs it in PyTorch."""
+    def networks(self, layout="predictor", others=None):
+        """Return component -> what runs it in PyTorch. others: component -> tensors in the place of those of seed 0."""
+        others = others or {}
         models = {
-            name: assemble(self.code.modules, self._network(layout, name), self.config(), own)
+            name: assemble(
+                self.code.modules, self._network(layout, name), self.config(), {**own, **others.get(name, {})}
+            )
             for name, own in self.tensors(layout).items()
         }
 
@@ -94,11 +98,11 @@ class Predictor:
         """Return prompts as the loop gets them."""
         Image.fromarray(square()).save(folder / "square.png")
         files = {"square": folder / "square.png"}
-        request = PromptRequest("predictor", "video", "meta", (), None, files, self.config())
+        request = PromptRequest("predictor", "video", self.reference, (), None, files, self.config())
         return self.code.prompts.clip_arrays(request, ClipPrompts(tuple(prompts)), (120, 160))
 
     def _network(self, layout, name):
-        return self.code.family.laid_out(layout).component(name).network("meta")
+        return self.code.family.laid_out(layout).component(name).network(self.reference)
 
 
 @cache

@@ -62,24 +62,30 @@ class MemoryBank:
         self.tracked[frame] = memory
         self.tracked = {at: kept for at, kept in self.tracked.items() if frame - at < longest}
 
-    def recall(self, frame: int, masks: int, pointers: int, prompted: int) -> Recalled:
+    def recall(self, frame: int, masks: int, pointers: int, prompted: int, all_pointers: int = 0) -> Recalled:
         """Return what is read for a frame.
 
         masks:    how many memories are read, one with a prompt and those just before the frame
         pointers: how many frames back pointers are read, and what their distances are divided by, but for 1
-        prompted: how many frames with prompts are read at most (see `nearest`); the frame itself is none of them
+        prompted: how many frames with prompts are read at most (see `nearest`); the frame itself is none of them. Those
+                  that are not read fade like frames without prompts
+        all_pointers: of so many frames with prompts up to this one, the last ones, pointers are read; 0 for the
+                  `prompted` ones
         Pointers of prompts on later frames are not read, though their memories are.
         """
         chosen = {at: self.prompted[at] for at in self.nearest(frame, prompted)}
-        before = [(ago, self.tracked[frame - ago]) for ago in range(masks - 1, 0, -1) if frame - ago in self.tracked]
+        faded = {at: memory for at, memory in self.prompted.items() if at not in chosen} | self.tracked
+        before = [(ago, faded[frame - ago]) for ago in range(masks - 1, 0, -1) if frame - ago in faded]
         found = [(0, memory) for memory in chosen.values()] + before
-        own = [(frame - at, memory.pointer) for at, memory in chosen.items() if at <= frame]
-        own += [(d, self.tracked[frame - d].pointer) for d in range(1, pointers) if frame - d in self.tracked]
+        pointing = sorted(self.prompted)[::-1] if all_pointers else list(chosen)
+        own = [at for at in pointing if at <= frame][: all_pointers or None]
+        distant = [(frame - at, self.prompted[at].pointer) for at in own]
+        distant += [(d, self.tracked[frame - d].pointer) for d in range(1, pointers) if frame - d in self.tracked]
         return Recalled(
             memories=[memory for _, memory in found],
             offsets=[ago for ago, _ in found],
-            pointers=[pointer for _, pointer in own],
-            times=[distance / max(1, pointers - 1) for distance, _ in own],
+            pointers=[pointer for _, pointer in distant],
+            times=[distance / max(1, pointers - 1) for distance, _ in distant],
         )
 
     def nearest(self, frame: int, count: int) -> list[int]:
@@ -95,11 +101,15 @@ class MemoryBank:
         chosen = {*[*first, *rest][:count]}
         return [at for at in others if at in chosen]
 
-    def forget(self, frame: int, count: int) -> None:
-        """Forget prompted frames before `frame` that none after it reads: `count` later ones are nearer to all."""
+    def forget(self, frame: int, count: int, masks: int) -> None:
+        """Forget prompted frames before `frame` that none after it reads: `count` later ones are nearer to all.
+
+        masks: that of `recall`; what fades is read so long
+        """
         passed = sorted(at for at in self.prompted if at < frame)
         for at in passed[: max(0, len(passed) - count)]:
-            del self.prompted[at]
+            if frame - at >= masks - 1:
+                del self.prompted[at]
 
 
 def alike(recalled: dict[int, Recalled]) -> Iterator[tuple[list[int], dict[str, Array]]]:

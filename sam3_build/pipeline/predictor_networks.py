@@ -113,13 +113,11 @@ DYNAMIC_DIMS = ("objects", "points", "memories", "pointers")
 
 
 def layout(components: Sequence[ComponentSpec]) -> Layout:
-    """Return the layout of these components, named as those above, the vision encoder first.
+    """Return the layout of these components, named as those above, which they may have more outputs than.
 
     Its pipelines: `interactive` on pictures, and `video`, whose loop is `track` of the family's `loops.py`.
     """
-    return Layout(
-        components=tuple(components), pipelines=(interactive(), video(components[0])), dynamic_dims=DYNAMIC_DIMS
-    )
+    return Layout(components=tuple(components), pipelines=(interactive(), video()), dynamic_dims=DYNAMIC_DIMS)
 
 
 def interactive() -> Pipeline:
@@ -137,18 +135,18 @@ def interactive() -> Pipeline:
     )
 
 
-def video(encoder: ComponentSpec) -> Pipeline:
+def video() -> Pipeline:
     """Return the pipeline of objects that are followed through a clip."""
     return followed(
         ClipPrompts,
-        encoder,
+        VISION_ENCODER,
         Loop(
             "track",
             components=("memory_attention", "mask_prompt", "mask_decoder", "memory_encoder"),
             outputs=TRACKED,
             given=(*CLICKS, "prompt_masks", "masked_prompts"),
-            feeds=of_frames(encoder),
-            frames=tuple(tensor.name for tensor in encoder.outputs),
+            feeds=of_frames(VISION_ENCODER),
+            frames=tuple(tensor.name for tensor in VISION_ENCODER.outputs),
         ),
     )
 

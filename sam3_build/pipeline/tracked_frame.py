@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sam3_build.pipeline.loop import LoopNetwork
 from sam3_build.pipeline.masks import enlarged, fed_back
@@ -65,6 +65,11 @@ class Frame:
     networks: Mapping[str, LoopNetwork]
     encoded: Arrays
 
+    # Of a mask that is given: whether its pointer is that of the best of several masks, and whether it is remembered
+    # as it is, and not at the resolution of the decoder's masks.
+    BEST_OF_MASK: ClassVar[bool] = False
+    WHOLE_MASK: ClassVar[bool] = False
+
     def answers(
         self, prompts: Sequence[Prompt], features: Mapping[int, Array], found: Mapping[int, Array]
     ) -> dict[int, Arrays]:
@@ -113,14 +118,15 @@ class Frame:
 
         logits = self.networks["mask_prompt"]({"masks": mask[None].astype(np.float32)})["input_masks"]
         points, labels = no_points(1)
-        answer = next(self._decoded(self.encoded["vision_features"], points, labels, logits, False, "mask"))
+        features = self.encoded["vision_features"]
+        answer = next(self._decoded(features, points, labels, logits, self.BEST_OF_MASK, "mask"))
         full = mask.astype(np.float32) * np.float32(SCALE) + np.float32(BIAS)
         side = self.encoded["image_embeddings.0"].shape[-1]
         small = np.asarray(Image.fromarray(full).resize((side, side), Image.Resampling.BILINEAR), np.float32)
         return {
             **answer,
             "pred_masks": small,
-            "high_res_masks": enlarged(small, full.shape),
+            "high_res_masks": enlarged(full if self.WHOLE_MASK else small, (4 * side, 4 * side)),
             "object_score_logits": np.array([full.max()], np.float32),
             "iou_scores": np.ones(1, np.float32),
         }

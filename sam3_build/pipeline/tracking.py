@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sam3_build.errors import BuildError
 from sam3_build.pipeline.loop import LoopNetwork
@@ -30,9 +30,6 @@ ABSENT = -1024.0
 
 # Of an object's memories, how many are read as masks, and how many as pointers.
 MASKS, POINTERS = 7, 16
-
-# Of frames with prompts, so many are read and kept. Meta's code reads all of them; profiles of engines end somewhere.
-PROMPTED = 4
 
 
 @dataclass
@@ -76,6 +73,12 @@ class Tracker:
     frames: int = 0
     banks: dict[int, MemoryBank] = field(default_factory=dict)
 
+    FRAME: ClassVar[type[Frame]] = Frame
+    # Of frames with prompts, so many are read and kept: profiles of engines end somewhere. Meta's SAM 2 reads all.
+    PROMPTED: ClassVar[int] = 4
+    # Of so many frames with prompts, also where their memories are not read, pointers are; 0 for those that are.
+    ALL_POINTERS: ClassVar[int] = 0
+
     @property
     def nbytes(self) -> int:
         """How many bytes are remembered."""
@@ -94,10 +97,10 @@ class Tracker:
         found:   object -> mask logits that were found there without these prompts, which correct them. The other
                  objects are looked at without memories
         """
-        frame = Frame(self.networks, encoded)
+        frame = self.FRAME(self.networks, encoded)
         known = {which: logits for which, logits in found.items() if which in self.banks}
         features: dict[int, Array] = {}
-        for group, arrays in alike({which: self._recalled(which, position) for which in known}):
+        for group, arrays in alike({which: self.recalled(which, position) for which in known}):
             features |= dict(zip(group, frame.conditioned(arrays), strict=True))
         answers = frame.answers(prompts, features, known)
         for which, memory in frame.memories(answers, binarize=True).items():
@@ -112,33 +115,38 @@ class Tracker:
 
     def follow(self, position: int, encoded: Arrays) -> dict[int, Arrays]:
         """Return object -> the answer from what is remembered, of all objects without a prompt on this frame."""
-        frame = Frame(self.networks, encoded)
+        frame = self.FRAME(self.networks, encoded)
         answers: dict[int, Arrays] = {}
         waiting = [which for which, bank in self.banks.items() if position not in bank.prompted]
-        for group, arrays in alike({which: self._recalled(which, position) for which in waiting}):
+        for group, arrays in alike({which: self.recalled(which, position) for which in waiting}):
             answers |= frame.tracked(group, arrays)
-        for which, memory in frame.memories(answers, binarize=False).items():
+        for which, memory in frame.memories(answers, binarize=self.binarizes(position)).items():
             self.banks[which].track(position, memory, POINTERS)
         for bank in self.banks.values():
-            bank.forget(position, PROMPTED)
+            bank.forget(position, self.PROMPTED, MASKS)
         return answers
+
+    def binarizes(self, position: int) -> bool:
+        """Say whether masks without a prompt are binarized before they are remembered: not here."""
+        return False
 
     def forget(self, which: int) -> None:
         """Follow an object no longer."""
         self.banks.pop(which, None)
 
-    def _recalled(self, which: int, position: int) -> Recalled:
+    def recalled(self, which: int, position: int) -> Recalled:
+        """Return what is read of an object for a frame."""
         longest = min(self.frames or POINTERS, POINTERS)
-        return self.banks[which].recall(position, MASKS, longest, PROMPTED)
+        return self.banks[which].recall(position, MASKS, longest, self.PROMPTED, self.ALL_POINTERS)
 
 
-def track(networks: Mapping[str, LoopNetwork], given: Arrays, frames: Frames) -> Arrays:
+def track(networks: Mapping[str, LoopNetwork], given: Arrays, frames: Frames, kind: type[Tracker] = Tracker) -> Arrays:
     """Return what `Followed.arrays` gives of a clip.
 
     Frames with prompts come first, each without memories, and are memories of all others from the first of them on,
     also of those before them.
 
-    given: see `prompts_of`
+    given: see `prompts_of`; kind: what follows them
     """
     prompts = prompts_of(given)
     if not prompts:
@@ -146,7 +154,7 @@ def track(networks: Mapping[str, LoopNetwork], given: Arrays, frames: Frames) ->
     ids = list(dict.fromkeys(prompt.object for prompt in prompts))
     prompted = sorted({prompt.frame for prompt in prompts})
     followed = Followed.empty(ids, len(frames), frames[prompted[0]]["image_embeddings.0"].shape[-1])
-    tracker = Tracker(networks, len(frames))
+    tracker = kind(networks, len(frames))
     for position in prompted:
         own = [prompt for prompt in prompts if prompt.frame == position]
         _put(followed, position, tracker.prompt(position, frames[position], own))

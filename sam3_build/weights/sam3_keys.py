@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
 from sam3_build.family_code import Section
+from sam3_build.weights import sam2_keys
 
 # Name and number of the rows, with `*` for the three parts of a joined projection.
 ATTENTION = ((r"in_proj_(weight|bias)$", r"*_proj.\1"), (r"\bout_proj\.", "o_proj."))
@@ -140,3 +144,29 @@ DETECTOR_ROOTS = ("geometry_encoder.", "detr_encoder.", "detr_decoder.", "mask_d
 POINTS = ("point prompts", r"geometry_encoder\.points_(direct|pool|pos_enc)_project\.(weight|bias)")
 # SAM 3.1's tracker has two necks.
 TRACKER_NECK = ("the tracker's neck", r"backbone\.vision_backbone\.(sam2|interactive|propagation)_convs\..*")
+
+
+def behind(prefix: str, sections: Iterable[Section], neck: str = "convs", ours: str = "") -> Iterator[Section]:
+    """Yield sections of names that have a prefix, theirs and ours; `neck` is what the neck's are called."""
+    for section in sections:
+        theirs = section.theirs.replace(".convs.", f".{neck}.")
+        yield replace(section, theirs=prefix + theirs, ours=ours + section.ours)
+
+
+# The tracker of single pictures, in sam3.pt: its vision encoder is the detector's, with a neck of its own.
+TRACKER = (
+    *behind("detector.", VIT),
+    *behind("detector.", NECK, "sam2_convs"),
+    *behind("tracker.", (*sam2_keys.PROMPT_ENCODER, *sam2_keys.MASK_DECODER)),
+    Section("tracker.no_mem_embed", "no_memory_embedding"),
+)
+
+# What a file is that has no such tracker, when a key of it matches: first come, first served.
+OTHER_THAN_TRACKER = (
+    ("SAM 3.1, whose tracker is another network", r"tracker\.model\."),
+    ("EfficientSAM3", r"(.*\.)?student_trunk\.|.*\bvision_backbone\.trunk\.model\."),
+    ("EdgeTAM", r"(.*\.)?image_encoder\.trunk\.body\.|vision_encoder\.backbone\.timm_model\.|spatial_perceiver\."),
+    ("SAM 2", r"(model\.)?image_encoder\.trunk\.|vision_encoder\.backbone\.blocks\.\d+\."),
+    ("SAM (the first) or MobileSAM", r"(model\.)?image_encoder\.(blocks|patch_embed|layers)\."),
+    ("SAM (the first), transformers'", r"vision_encoder\.(layers|patch_embed)\."),
+)

@@ -5,9 +5,6 @@ Three ways to name the same tensors: transformers' Sam3TrackerModel and its Sam3
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-
 from sam3_build.family_code import Format, KeyTables, Reshape, Section
 from sam3_build.weights import sam2_keys, sam3_keys
 
@@ -17,13 +14,6 @@ MEMORY = (
     r"(memory_(attention|encoder|temporal)|mask_downsample|object_pointer_proj|occlusion_|temporal_|no_object_pointer"
     r"|no_memory_positional).*",
 )
-
-
-def _behind(prefix: str, sections: Iterable[Section], neck: str = "") -> Iterator[Section]:
-    """Yield sections of names that have a prefix; the neck's under another name, where it is given."""
-    for section in sections:
-        theirs = section.theirs.replace(".convs.", f".{neck}.") if neck else section.theirs
-        yield replace(section, theirs=prefix + theirs)
 
 
 FORMATS = (
@@ -50,12 +40,7 @@ FORMATS = (
     Format(
         "official SAM 3",
         roots=("tracker.sam_prompt_encoder.", "tracker.sam_mask_decoder.", "detector.backbone.vision_backbone.sam2_"),
-        sections=(
-            *_behind("detector.", sam3_keys.VIT),
-            *_behind("detector.", sam3_keys.NECK, "sam2_convs"),
-            *_behind("tracker.", (*sam2_keys.PROMPT_ENCODER, *sam2_keys.MASK_DECODER)),
-            Section("tracker.no_mem_embed", "no_memory_embedding"),
-        ),
+        sections=sam3_keys.TRACKER,
         left_out=(
             ("the detector", r"detector\.(?!backbone\.vision_backbone\.(trunk|sam2_convs)\.).*"),
             (
@@ -69,21 +54,11 @@ FORMATS = (
     ),
 )
 
-# What a file is when a key of it matches: first come, first served.
-OTHER_MODELS = (
-    ("SAM 3.1, whose tracker is another network", r"tracker\.model\."),
-    ("EfficientSAM3", r"(.*\.)?student_trunk\.|.*\bvision_backbone\.trunk\.model\."),
-    ("EdgeTAM", r"(.*\.)?image_encoder\.trunk\.body\.|vision_encoder\.backbone\.timm_model\.|spatial_perceiver\."),
-    ("SAM 2", r"(model\.)?image_encoder\.trunk\.|vision_encoder\.backbone\.blocks\.\d+\."),
-    ("SAM (the first) or MobileSAM", r"(model\.)?image_encoder\.(blocks|patch_embed|layers)\."),
-    ("SAM (the first), transformers'", r"vision_encoder\.(layers|patch_embed)\."),
-)
-
 KEYS = KeyTables(
     model="SAM 3's tracker",
     whole="transformers' Sam3TrackerModel",
     formats=FORMATS,
-    other_models=OTHER_MODELS,
+    other_models=sam3_keys.OTHER_THAN_TRACKER,
     tied=sam2_keys.TIED,
     # Else the head says of every object that it is hidden, or of one and not of the other by a rounding.
     scales=(("mask_decoder.pred_obj_score_head.proj_out.bias", (3.0, 0.1)),),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from sam3_build.execution.session import open_session
 from sam3_build.pipeline.memory_bank import Memory, MemoryBank, alike
@@ -28,14 +29,15 @@ def test_before_its_only_prompt_an_object_has_a_memory_and_no_pointer() -> None:
     assert misfit(open_session(ROOT, "sam2_mini", {}).manifest.shape_profiles, sizes, None) is None
 
 
-def test_the_most_that_is_read_fits_the_profile_as_well() -> None:
+@pytest.mark.parametrize(("manifest", "all_pointers"), [("sam2_mini", 0), ("sam3_video_mini", PROMPTED)])
+def test_the_most_that_is_read_fits_the_profile_as_well(manifest: str, all_pointers: int) -> None:
     bank = MemoryBank()
     for frame in range(40):
         if frame < PROMPTED:
             bank.prompt(frame, memory())
         else:
             bank.track(frame, memory(), POINTERS)
-    ((_, arrays),) = alike({1: bank.recall(40, MASKS, POINTERS, PROMPTED)})
-    (profile,) = open_session(ROOT, "sam2_mini", {}).manifest.shape_profiles.values()
+    ((_, arrays),) = alike({1: bank.recall(40, MASKS, POINTERS, PROMPTED, all_pointers)})
+    (profile,) = open_session(ROOT, manifest, {}).manifest.shape_profiles.values()
     assert arrays["memory_features"].shape[1] == MASKS - 1 + PROMPTED == profile["memories"][2]
     assert arrays["object_pointers"].shape[1] == POINTERS - 1 + PROMPTED == profile["pointers"][2]

@@ -31,6 +31,9 @@ ABSENT = -1024.0
 # Of an object's memories, how many are read as masks, and how many as pointers.
 MASKS, POINTERS = 7, 16
 
+# Of frames with prompts, so many are read and kept: profiles of engines end somewhere. Meta's code for SAM 2 reads all.
+PROMPTED = 4
+
 
 @dataclass
 class Followed:
@@ -74,8 +77,7 @@ class Tracker:
     banks: dict[int, MemoryBank] = field(default_factory=dict)
 
     FRAME: ClassVar[type[Frame]] = Frame
-    # Of frames with prompts, so many are read and kept: profiles of engines end somewhere. Meta's SAM 2 reads all.
-    PROMPTED: ClassVar[int] = 4
+    PROMPTED: ClassVar[int] = PROMPTED
     # Of so many frames with prompts, also where their memories are not read, pointers are; 0 for those that are.
     ALL_POINTERS: ClassVar[int] = 0
 
@@ -123,7 +125,7 @@ class Tracker:
         for which, memory in frame.memories(answers, binarize=self.binarizes(position)).items():
             self.banks[which].track(position, memory, POINTERS)
         for bank in self.banks.values():
-            bank.forget(position, self.PROMPTED, MASKS)
+            bank.forget(position, max(self.PROMPTED, self.ALL_POINTERS), MASKS)
         return answers
 
     def binarizes(self, position: int) -> bool:

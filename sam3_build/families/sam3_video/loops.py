@@ -16,7 +16,7 @@ from sam3_build.pipeline import tracking
 from sam3_build.pipeline.loop import LoopNetwork
 from sam3_build.pipeline.memory_bank import MemoryBank, alike
 from sam3_build.pipeline.tracked_frame import Frame, Prompt
-from sam3_build.pipeline.tracking import POINTERS, Tracker
+from sam3_build.pipeline.tracking import POINTERS, PROMPTED, Tracker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ class Sam3Tracker(Tracker):
     asked: int | None = None
 
     FRAME: ClassVar[type[Frame]] = Sam3Frame
-    ALL_POINTERS: ClassVar[int] = Tracker.PROMPTED
+    ALL_POINTERS: ClassVar[int] = PROMPTED
 
     def prompt(
         self,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from sam3_build.families.sam3_video.config import KIND, static_dims
 from sam3_build.pipeline.tracked_frame import BIAS, SCALE
-from sam3_build.pipeline.tracking import MASKS, POINTERS, Tracker
+from sam3_build.pipeline.tracking import MASKS, POINTERS, PROMPTED
 from sam3_build.spec import Json
 from sam3_build.torch_modules import sam3, tracker
 from sam3_build.torch_modules.config_keys import complete, refuse_unlike
@@ -62,7 +62,7 @@ def _expected(config: Mapping[str, Json]) -> dict[str, Json]:
         "memory_attention_downsample_rate": 1,
         "num_maskmem": MASKS,
         "max_object_pointers_in_encoder": POINTERS,
-        "max_cond_frame_num": Tracker.PROMPTED,
+        "max_cond_frame_num": PROMPTED,
         "sigmoid_scale_for_mem_enc": SCALE,
         "sigmoid_bias_for_mem_enc": BIAS,
         "enable_occlusion_spatial_embedding": True,

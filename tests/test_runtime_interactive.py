@@ -13,7 +13,7 @@ import runnable
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam3_build import runtime
+from sam3_build import registry, runtime
 from sam3_build.errors import BuildError
 from sam3_build.families.sam1 import prompts as sam1
 from sam3_build.families.sam1 import results as sam1_results
@@ -246,6 +246,40 @@ def test_several_masks_scales_and_what_a_model_does_not_take(model: runtime.Mode
     ):
         with pytest.raises(BuildError, match=message):
             model.segment(SCENE, points=POINTS, point_labels=[1, 0], **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.ci
+def test_an_earlier_mask_of_sam2_is_that_of_its_decoder_called_by_hand(tmp_path: Path) -> None:
+    folder = runnable.write(tmp_path / "sam2", verdict=runnable.PASSED, manifest="sam2_mini")
+    with runtime.load(folder) as model:
+        code, scene = registry.family_code("sam2"), model.encode(SCENE)
+        first = scene.segment(points=POINTS, point_labels=[1, 0])
+        assert first.logits is not None
+        request = PromptRequest("predictor", "interactive", "meta", (), None, {}, model.folder.description.config)
+        run = onnxruntime.InferenceSession(folder / "mask_decoder" / "mask_decoder.fp32.onnx")
+        encoded = scene.computed("interactive")["vision_encoder"]
+        arrays = {
+            **code.prompts.prompt_arrays(request, [ASKED], scene.given.size),
+            **{name: encoded[name] for name in ("image_embeddings.0", "image_embeddings.1")},
+            "conditioned_features": encoded["image_embeddings.2"],
+            "input_masks": first.logits,
+            "has_masks": np.array([True]),
+        }
+        outputs = dict(zip([o.name for o in run.get_outputs()], run.run(None, arrays), strict=True))
+        expected = code.results.find({name: array[0] for name, array in outputs.items()}, scene.given.size, 0.5)
+        found = scene.segment(points=POINTS, point_labels=[1, 0], previous=first)
+        assert isinstance(expected, Masks)
+        assert expected.visible == (len(found) == 1)
+        assert np.array_equal(found.masks, expected.masks[: len(found)])
+        assert not np.array_equal(found.logits, first.logits)
+
+
+def test_what_sam2_takes_again_is_within_the_bounds_of_its_predictor() -> None:
+    logits = np.linspace(-90, 90, 64, dtype=np.float32).reshape(8, 8)
+    outputs = {"pred_masks": logits, "iou_scores": np.ones(1), "object_score_logits": np.ones(1)}
+    found = registry.family_code("sam2").results.find(outputs, (8, 8), 0.5)
+    assert isinstance(found, Masks) and found.logits is not None
+    assert np.array_equal(found.logits[0], np.clip(logits, -32, 32)) and np.array_equal(found.masks[0], logits > 0)
 
 
 def test_instances_are_neither_refined_nor_fused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from miniature import ROOT
 from tracked_clip import CIRCLE, PROMPTS, SQUARE, STAR
 from video_model import OWN, Session, transformers_model
 
@@ -13,6 +14,8 @@ from sam3_build.pipeline.predictor_cases import ObjectPrompt
 from sam3_build.pipeline.prompts import Point
 
 pytestmark = pytest.mark.ci  # networks in PyTorch, and frames through them
+
+RECORDED = ROOT / "tests" / "recorded" / "sam3_video" / "transformers.npz"
 
 # Of logits whose deviation is about 1: memories are rounded to bfloat16, and one that is rounded the other way shows.
 LARGEST, VISIBLE = 1e-3, 1e-4
@@ -62,6 +65,16 @@ def test_a_clip(case, run, frames, model, tmp_path):
     expected = session.follow()
     require_equal(of_loop(track(run, OWN.given(prompts, tmp_path), frames)), expected)
     assert min(visible.min() for _, visible in expected.values()) > 0, "hidden objects would pass any comparison"
+
+
+@pytest.mark.parametrize("case", PROMPTS)
+def test_a_clip_as_it_was_recorded(case, run, frames, tmp_path):
+    """Recorded by tests/recorded/sam3_video/record.py."""
+    arrays = track(run, OWN.given(PROMPTS[case], tmp_path), frames)
+    with np.load(RECORDED) as recorded:
+        masks, visible = recorded[f"{case}/masks"], recorded[f"{case}/visible"]
+    expected = {t: (masks[t], visible[t]) for t in range(len(frames))}
+    require_equal({t: (own[:, ::2, ::2], seen) for t, (own, seen) in of_loop(arrays).items()}, expected)
 
 
 def test_in_reverse(run, frames, model, tmp_path):

@@ -3,11 +3,11 @@
     doit manifest=MANIFEST build reference
     python benchmarks/cpu_engines.py [MANIFEST] [--rounds N] [--threads N] [--processor-time]
 
-The default is sam3_mini_precisions; sam3_image_random_openvino is the full size. Each component has a process of its
-own, in which all that run it get the same threads and take turns: a noisy machine disturbs all alike. Printed are the
-best and the median of all rounds in milliseconds, of each component on one row, and their sums; the peak of each
-process's resident memory; then what building took, and bytes. MB are 10**6 bytes, GB 10**9. With --processor-time,
-counted is what all threads of the process worked, not what passed: with one thread, waiting for a busy machine is out.
+The default is sam3_mini_precisions; sam3_image_random_openvino is the full size. What runs a component has a process of
+its own, one after another: at full size, all together took more than 18 GB. Printed are the best and the median of all
+rounds in milliseconds, of each component on one row, and their sums; the peak of each process's resident memory; then
+what building took, and bytes. MB are 10**6 bytes, GB 10**9. With --processor-time, counted is what all threads of the
+process worked, not what passed: with one thread, waiting for a busy machine is out.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from sam3_build.torch_modules.assemble import compute
 
 ROOT = Path(__file__).parents[1]
 TARGET = "openvino"
+PYTORCH, ONNXRUNTIME, OPENVINO = "PyTorch fp32", "ONNX Runtime fp32", "OpenVINO"
 NOT_BUILT = "not built"
 
 Feed = Mapping[str, np.ndarray]
-Sides = dict[str, Callable[[], object]]
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -51,12 +51,16 @@ def main(arguments: argparse.Namespace) -> int:
     session = open_session(ROOT, arguments.manifest, os.environ)
     components = list(session.manifest.components)
     precisions = session.manifest.targets[TARGET].precisions
+    sides = [PYTORCH, ONNXRUNTIME, *(f"{OPENVINO} {precision}" for precision in precisions)]
     clock = time.process_time if arguments.processor_time else time.perf_counter
     one = partial(_measured, arguments.manifest, clock=clock, rounds=arguments.rounds, threads=arguments.threads)
+    measured: dict[str, dict[str, Measured]] = {name: {} for name in components}
     try:
         builds = list(_builds(session, precisions))
         with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
-            measured = dict(zip(components, processes.map(one, components), strict=True))
+            runs = {(c, s): processes.submit(one, c, s) for c in components for s in sides if _is_built(session, c, s)}
+            for (component, side), run in runs.items():
+                measured[component][side] = run.result()
     except BuildError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -70,49 +74,52 @@ def main(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Measured:
-    """Milliseconds of each round, by what ran a component, and the peak of its process in bytes."""
+    """Milliseconds of each round, and the peak of the process in bytes."""
 
-    sides: Mapping[str, Sequence[float]]
+    milliseconds: Sequence[float]
     peak: int
 
 
-def _measured(manifest: str, component: str, clock: Callable[[], float], rounds: int, threads: int) -> Measured:
-    """Measure a component in this process. The first round warms up."""
-    import torch
-
-    torch.set_num_threads(threads)
+def _measured(
+    manifest: str, component: str, side: str, clock: Callable[[], float], rounds: int, threads: int
+) -> Measured:
+    """Measure one engine of a component in this process. The first round warms up."""
     session = open_session(ROOT, manifest, os.environ)
-    found: dict[str, list[float]] = {}
-    with ExitStack() as stack, torch.inference_mode():
-        sides = _sides(session, component, session.manifest.targets[TARGET].precisions, threads, stack)
-        for number in range(rounds + 1):
-            for side, run in sides.items():
-                began = clock()
-                run()
-                if number:
-                    found.setdefault(side, []).append(1000 * (clock() - began))
-    return Measured(found, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    found: list[float] = []
+    with ExitStack() as stack:
+        run = _opened(session, component, side, threads, stack)
+        for _ in range(rounds + 1):
+            began = clock()
+            run()
+            found.append(1000 * (clock() - began))
+    return Measured(found[1:], 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def _sides(session: Session, component: str, precisions: tuple[str, ...], threads: int, stack: ExitStack) -> Sides:
-    """Return what runs a component on the recorded case of one row that has the most elements, by what runs it."""
+def _is_built(session: Session, component: str, side: str) -> bool:
+    """Tell whether an engine is there; PyTorch and the FP32 graph must be."""
+    name, _, precision = side.rpartition(" ")
+    return name != OPENVINO or session.resolver.resolve(f"build:{component}.{precision}.{TARGET}").record is not None
+
+
+def _opened(session: Session, component: str, side: str, threads: int, stack: ExitStack) -> Callable[[], object]:
+    """Return what runs a component on the recorded case of one row that has the most elements."""
     reference = _folder(session, f"reference:{component}")
     feeds = [arrays_of(case, INPUTS) for case in recorded_cases(reference, component)]
     feed = max(
         (f for f in feeds if all(len(a) == 1 for a in f.values())), key=lambda f: sum(a.size for a in f.values())
     )
-    return {
-        "PyTorch fp32": _pytorch(session, component, feed),
-        "ONNX Runtime fp32": _onnxruntime(session, component, feed, threads),
-        **{
-            f"OpenVINO {p}": _openvino(session, component, p, feed, threads, stack)
-            for p in precisions
-            if session.resolver.resolve(f"build:{component}.{p}.{TARGET}").record
-        },
-    }
+    if side == PYTORCH:
+        return _pytorch(session, component, feed, threads, stack)
+    if side == ONNXRUNTIME:
+        return _onnxruntime(session, component, feed, threads)
+    return _openvino(session, component, side.rpartition(" ")[2], feed, threads, stack)
 
 
-def _pytorch(session: Session, component: str, feed: Feed) -> Callable[[], object]:
+def _pytorch(session: Session, component: str, feed: Feed, threads: int, stack: ExitStack) -> Callable[[], object]:
+    import torch
+
+    torch.set_num_threads(threads)
+    stack.enter_context(torch.inference_mode())
     action = session.plan.action(f"reference:{component}")
     params = ReferenceParams.of(action.params)
     network = open_network(registry.family_code(params.family), params, session.resolver.input_paths(action))
@@ -140,27 +147,30 @@ def _openvino(
     return lambda: opened.run(feed)
 
 
-def _speed(measured: Mapping[str, Measured]) -> Iterator[str]:
-    """Yield a line per side, and one of the peaks. Of all components together, bests and medians are summed."""
-    baseline = _summed(measured, "ONNX Runtime fp32")
+def _speed(measured: Mapping[str, Mapping[str, Measured]]) -> Iterator[str]:
+    """Yield a line of times per side, then one of peaks. Of all components together, bests and medians are summed."""
+    sides = dict.fromkeys(side for of in measured.values() for side in of)
+    baseline = _summed(measured, ONNXRUNTIME)
     yield from _row("ms, best / median", *measured, "all of them", "of ONNX Runtime's")
-    for side in dict.fromkeys(side for of in measured.values() for side in of.sides):
-        cells = [
-            _shown(_best_and_median(of.sides[side])) if side in of.sides else NOT_BUILT for of in measured.values()
-        ]
+    for side in sides:
+        cells = [_shown(_best_and_median(of[side])) if side in of else NOT_BUILT for of in measured.values()]
         if NOT_BUILT not in cells:
             of_all = _summed(measured, side)
             cells += [_shown(of_all), _shown([mine / other for mine, other in zip(of_all, baseline, strict=True)])]
         yield from _row(side, *cells)
-    yield from _row("peak of the process", *(f"{of.peak / 1e9:.2f} GB" for of in measured.values()))
+    yield ""
+    yield from _row("peak", *measured)
+    for side in sides:
+        peaks = [f"{of[side].peak / 1e9:.2f} GB" if side in of else NOT_BUILT for of in measured.values()]
+        yield from _row(side, *peaks)
 
 
-def _summed(measured: Mapping[str, Measured], side: str) -> Sequence[float]:
-    return [sum(values) for values in zip(*(_best_and_median(of.sides[side]) for of in measured.values()), strict=True)]
+def _summed(measured: Mapping[str, Mapping[str, Measured]], side: str) -> Sequence[float]:
+    return [sum(values) for values in zip(*(_best_and_median(of[side]) for of in measured.values()), strict=True)]
 
 
-def _best_and_median(milliseconds: Sequence[float]) -> Sequence[float]:
-    return min(milliseconds), statistics.median(milliseconds)
+def _best_and_median(measured: Measured) -> Sequence[float]:
+    return min(measured.milliseconds), statistics.median(measured.milliseconds)
 
 
 def _shown(values: Sequence[float]) -> str:
@@ -171,7 +181,7 @@ def _builds(session: Session, precisions: tuple[str, ...]) -> Iterator[str]:
     yield from _row("build", *session.manifest.components)
     for precision in precisions:
         stems = [f"{name}.{precision}" for name in session.manifest.components]
-        yield from _row(f"OpenVINO {precision}", *(_build(session, f"build:{stem}.{TARGET}") for stem in stems))
+        yield from _row(f"{OPENVINO} {precision}", *(_build(session, f"build:{stem}.{TARGET}") for stem in stems))
 
 
 def _build(session: Session, action: str) -> str:

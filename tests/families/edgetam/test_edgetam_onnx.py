@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
+import predictor_onnx
 import pytest
-from miniature import run_onnx
-from tracked_clip import SEED, Predictor
-
-from sam3_build.graph.emulation import write_emulation
-from sam3_build.params import ExportParams, InterfaceParams, PrecisionParams
-from sam3_build.stages import export, precision, simplify
-from sam3_build.weights.inventory import inventory
+from tracked_clip import Predictor
 
 pytestmark = pytest.mark.ci
 
 OWN = Predictor("edgetam")
-FAMILY = OWN.code.family.laid_out("predictor")
+
 NAMES = ("mask_decoder", "memory_attention", "memory_encoder")
 
 
@@ -28,46 +20,9 @@ def run():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder with the files of three networks, exported and simplified."""
     root = tmp_path_factory.mktemp("onnx")
-    (root / "config.json").write_text(json.dumps(OWN.config()))
-    listed = inventory(OWN.code, SEED, OWN.config(), None)
-    for name in NAMES:
-        spec = FAMILY.component(name)
-        (root / f"{name}.json").write_text(json.dumps({"tensors": listed[name]}))
-        params = ExportParams(
-            family="edgetam",
-            component=name,
-            network=name,
-            source=SEED,
-            spec=InterfaceParams(inputs=spec.inputs, outputs=spec.outputs),
-            opset=20,
-            dynamic_dims=FAMILY.dynamic_dims,
-        )
-        (root / name).mkdir()
-        export.run(params.document(), {"config": root / "config.json", "tensors": root / f"{name}.json"}, root / name)
-        simplify.run({"component": name}, {"onnx": root / name}, root)
+    predictor_onnx.write(OWN, NAMES, root)
     return root
-
-
-def drawn(name, **sizes):
-    """Return inputs of a network: around 0 with deviation 1, points anywhere in the picture."""
-    dims, rng = {**OWN.code.family.static_dims(OWN.config()), **sizes}, np.random.default_rng(0)
-    arrays = {}
-    for tensor in FAMILY.component(name).inputs:
-        shape = [dims[dim] if isinstance(dim, str) else dim for dim in tensor.dims]
-        arrays[tensor.name] = rng.standard_normal(shape, np.float32)
-        if tensor.dtype == "bool":
-            arrays[tensor.name] = rng.random(shape) > 0.5
-        elif tensor.dtype == "int64":
-            arrays[tensor.name] = rng.integers(0, 4, shape)
-        elif tensor.name == "input_points":
-            arrays[tensor.name] = rng.uniform(0, dims["image_size"], shape).astype(np.float32)
-        elif tensor.name == "mask_for_memory":
-            side = dims["image_size"] // 16
-            cells = rng.standard_normal((sizes["objects"], side, side)) > 0
-            arrays[tensor.name] = cells.repeat(16, 1).repeat(16, 2).astype(np.float32) * 20 - 10
-    return arrays
 
 
 @pytest.mark.parametrize(
@@ -85,21 +40,9 @@ def drawn(name, **sizes):
     ],
 )
 def test_a_file_gives_what_pytorch_gives(name, sizes, run, folder):
-    inputs = drawn(name, **sizes)
-    found, expected = run_onnx(folder / f"{name}.onnx", inputs), run[name](inputs)
-    assert found.keys() == expected.keys()
-    for output, values in expected.items():
-        assert values.shape[0] == sizes["objects"] and found[output].shape == values.shape
-        assert np.abs(found[output] - values).max() <= 5e-5 * np.abs(values).max(), output
+    predictor_onnx.require_equal(OWN, name, sizes, run, folder)
 
 
 def test_memories_bear_half_precision(folder, run):
     """Masks come binarized and scaled, so that no threshold lies behind a rounding."""
-    (folder / "low").mkdir()
-    params = PrecisionParams(component="memory_encoder", precision="fp16")
-    precision.run(params.document(), {"onnx": folder / "memory_encoder.onnx"}, folder / "low")
-    inputs = drawn("memory_encoder", objects=2)
-    emulated = write_emulation(folder / "low" / "memory_encoder.fp16.onnx", folder / "low")
-    found, expected = run_onnx(emulated, inputs)["memory_features"], run["memory_encoder"](inputs)["memory_features"]
-    apart = np.abs(found - expected).max() / (expected.max() - expected.min())
-    assert 0 < apart <= 2e-3, apart
+    assert 0 < predictor_onnx.error_of_half_precision(OWN, run, folder) <= 2e-3

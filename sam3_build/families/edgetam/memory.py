@@ -14,7 +14,10 @@ from sam3_build.torch_modules.wrapping import container, override
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import EdgeTamVideoModel
-    from transformers.models.edgetam_video.modeling_edgetam_video import EdgeTamVideoPerceiverResampler
+    from transformers.models.edgetam_video.modeling_edgetam_video import (
+        EdgeTamVideoPerceiverEncoderLayer,
+        EdgeTamVideoPerceiverResampler,
+    )
 
 
 def memory_attention(model: EdgeTamVideoModel, dims: Mapping[str, int]) -> nn.Module:
@@ -94,6 +97,19 @@ def latents(perceiver: EdgeTamVideoPerceiverResampler, features: Tensor, places:
     own = perceiver.latents_2d.expand(batch, -1, -1).reshape(batch * side * side, 1, channels)
     for layer in perceiver.layers:
         whole = layer(whole, cells, places.expand(batch, -1, -1))
-        own = layer(own, windows)
+        own = _looked_at_alone(layer, own, windows)
     kept: Tensor = perceiver.layer_norm(torch.cat([whole, own.reshape(batch, side * side, channels)], dim=1))
     return kept
+
+
+def _looked_at_alone(layer: EdgeTamVideoPerceiverEncoderLayer, latent: Tensor, cells: Tensor) -> Tensor:
+    """Return what a layer makes of one latent and its window's cells, [batch, 1, channels].
+
+    A latent that attends to itself alone is weighed with 1, whatever its query and key: those are left out.
+    """
+    normed, own = layer.layer_norm_input(cells), layer.self_attention
+    x = latent + layer.cross_attention(query=layer.layer_norm_latents(latent), key=normed, value=normed)
+    x = x + layer.mlp(x)
+    x = x + own.o_proj(own.v_proj(layer.layer_norm_self(x)))
+    made: Tensor = x + layer.self_mlp(x)
+    return made

@@ -1,4 +1,4 @@
-"""The miniatures that ship, for real: what users build, verify and publish without a download and without a GPU."""
+"""The miniatures of SAM 2's kind that ship, for real: what users build, verify and publish, without a GPU."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sam3_build.pipeline import clips
     ("name", "last"),
     [
         ("sam2_mini", "mask_decoder"),
+        ("edgetam_mini", "mask_decoder"),
         ("sam2_mini_deepstream", "memory_attention"),
         ("sam3_video_mini", "mask_decoder"),
     ],
@@ -48,6 +49,7 @@ def test_a_miniature_is_built_verified_and_published(name, last, tmp_path):
     assert (folder / f"{last}.fp16.onnx").is_file()
     if name != "sam2_mini_deepstream":
         _follow(folder, tmp_path)
+        _segment(folder, tmp_path)
 
 
 def _follow(folder, scratch):
@@ -74,3 +76,13 @@ def _follow(folder, scratch):
     assert clips.length(out / "clip.webm") == 5
     with Image.open(out / "clip.png") as sheet:
         assert sheet.width > 4 * 160 and sheet.height > 2 * 120
+
+
+def _segment(folder, scratch):
+    """Segment what a click means with what was published, by the command."""
+    picture, out = ROOT / "manifests" / "samples" / "scene1.png", scratch / "segmented"
+    argv = [sys.executable, "-m", "sam3_build", "segment", picture, "--from", folder, "--points", "pos:55,55"]
+    argv += ["--out", out]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (out / "scene1.png").is_file()

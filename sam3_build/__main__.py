@@ -117,6 +117,7 @@ def segment(
 @app.command()
 def track(
     clip: Annotated[Path, typer.Argument(help="A video file, or a folder of pictures")],
+    text: Annotated[list[str] | None, typer.Option(help="Find all of it, in the whole clip; again for more")] = None,
     boxes: Boxes = None,
     box: Corners = None,
     points: Points = None,
@@ -137,7 +138,7 @@ def track(
     from sam3_build.commands.asked import Typed
     from sam3_build.commands.built import Built
 
-    typed = Typed((), boxes, box or (), points, point or (), mask, frame, prompts)
+    typed = Typed(text or (), boxes, box or (), points, point or (), mask, frame, prompts)
     built = Built(_built(folder), target, precision, unverified)
     tracking.track(tracking.Request(clip, built, typed, reverse, out, save), lambda line: print(line, flush=True))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sam3_build.params import SampleParams
     from sam3_build.pipeline.cases import Case, PromptRequest
-    from sam3_build.pipeline.loop import Follower, LoopCode, LoopNetwork
+    from sam3_build.pipeline.loop import Finder, Follower, LoopCode, LoopNetwork
 
     Array = NDArray[np.generic]
 
@@ -199,3 +199,6 @@ class FamilyCode(Protocol):
 
     def tracker(self, loop: str) -> Callable[[Mapping[str, LoopNetwork], int], Follower] | None:
         """Return what runs a loop frame by frame: (networks, frames of the clip, 0 of a stream); None without one."""
+
+    def finder(self, loop: str) -> Callable[[Mapping[str, LoopNetwork], int, Mapping[str, Array]], Finder] | None:
+        """Return the same of a loop that finds objects itself: (networks, frames, the arrays of its prompts)."""

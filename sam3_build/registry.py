@@ -16,8 +16,8 @@ from sam3_build.spec import ModelFamily
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sam3_build.family_code import FamilyCode, KeyTables, Networks, Prompts, Results
-    from sam3_build.pipeline.loop import Follower, LoopCode, LoopNetwork
+    from sam3_build.family_code import Array, FamilyCode, KeyTables, Networks, Prompts, Results
+    from sam3_build.pipeline.loop import Finder, Follower, LoopCode, LoopNetwork
 
 Plugin = TypeVar("Plugin")
 
@@ -119,6 +119,10 @@ class _FamilyCode:
     def tracker(self, loop: str) -> Callable[[Mapping[str, LoopNetwork], int], Follower] | None:
         found = getattr(self._import("loops"), "TRACKERS", {}).get(loop)
         return cast("Callable[[Mapping[str, LoopNetwork], int], Follower] | None", found)
+
+    def finder(self, loop: str) -> Callable[[Mapping[str, LoopNetwork], int, Mapping[str, Array]], Finder] | None:
+        found = getattr(self._import("loops"), "FINDERS", {}).get(loop)
+        return cast("Callable[[Mapping[str, LoopNetwork], int, Mapping[str, Array]], Finder] | None", found)
 
     def _import(self, part: str) -> ModuleType:
         if not has_code(self._name, part):

@@ -196,6 +196,9 @@ class Layout:
         return pipeline if len(self.pipelines) > 1 else PIPELINE
 
 
+# The input of a component that reads a text's tokens.
+TOKENS = "input_ids"
+
 # The usual layout of a family that declares no other.
 USUAL_LAYOUT = "v1"
 
@@ -318,6 +321,12 @@ class ModelFamily:
     def dynamic_dims(self) -> tuple[str, ...]:
         """The dims that stay symbolic in the ONNX."""
         return self.layouts[self.layout].dynamic_dims
+
+    @property
+    def text_tokenizer(self) -> str | None:
+        """`tokenizer`, where a component of this layout reads a text's tokens."""
+        reads = any(tensor.name == TOKENS for component in self.components for tensor in component.inputs)
+        return self.tokenizer if reads else None
 
     def component(self, name: str) -> ComponentSpec:
         """Return the component called `name` (KeyError when there is none)."""

@@ -124,7 +124,11 @@ def here(tmp_path: Path) -> Path:
         (["clip", "--prompts", "gone.json"], "there is no frame 9: the clip has 5, from 0 to 4", None),
         (["clip", "--point", "30,44", "--frame", "5"], "there is no frame 5", None),
         (["clip", "--prompts", "twice.json"], "object 1 is prompted on frame 0 already; a mask is the answer", None),
-        (["clip", "--prompts", "words.json"], "words are not followed through clips", None),
+        (
+            ["clip", "--prompts", "words.json"],
+            "finds nothing in clips by words; its pipelines are interactive, video",
+            None,
+        ),
         (["clip", "--point", "300,44"], "the point 300,44 lies outside its frame, which is 160 x 120 pixels", None),
         (["broken", "--point", "30,44"], "00002.png cannot be read as a picture", 2),
         (["smaller", "--point", "30,44"], "frame 2 is 80 x 60 pixels, and the others 160 x 120", 2),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,6 +19,7 @@ from sam3_build.drawing import film
 from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.folders import write_atomically
 from sam3_build.pipeline import clips
+from sam3_build.pipeline.marks import Asked
 from sam3_build.runtime.ask import Ask
 from sam3_build.runtime.found import encoded, rle
 
@@ -59,18 +60,38 @@ def track(request: Request, say: Callable[[str], None]) -> None:
         if name not in SAVED:
             raise BuildError(f"--save: there is no {name!r}{did_you_mean(name, SAVED)}")
     (prompts,) = asked(request.prompts, [request.clip.resolve().name])
+    texts = _texts(prompts)
     with ExitStack() as stack:
         model = stack.enter_context(request.built.load())
-        clip = stack.enter_context(model.track(request.clip, reverse=request.reverse))
-        for one in prompts:
-            ask = Ask(one.marks, one.mask)
-            for own in ask.objects if one.object is None else (ask,):
-                clip.ask(own, one.frame, one.object)
-        say(f"{model.choice.name}, from {request.built.folder}; {len(clip.ids)} objects, {clip.count} frames")
+        clip: runtime.Track | runtime.TextTrack
+        if texts:
+            clip = stack.enter_context(model.track_text(request.clip, texts, reverse=request.reverse))
+            followed = f"what {', '.join(map(repr, texts))} finds"
+        else:
+            clip = marked = stack.enter_context(model.track(request.clip, reverse=request.reverse))
+            _add(marked, prompts)
+            followed = f"{len(marked.ids)} objects"
+        say(f"{model.choice.name}, from {request.built.folder}; {followed}, {clip.count} frames")
         files = stack.enter_context(_files(request, wanted, clip.count, say))
         with counted(range(clip.count)) as each:
             for _ in each:
                 files.add(next(clip))
+
+
+def _texts(prompts: Sequence[Asked]) -> list[str]:
+    """Return the texts that are asked for; none where objects are marked. BuildError where both are."""
+    texts = [text for one in prompts for text in one.marks.texts]
+    marked = [one for one in prompts if one.mask or one.marks.boxes or one.marks.points]
+    if texts and marked:
+        raise BuildError("a text finds objects itself, in the whole clip: give it without boxes, points and masks")
+    return texts
+
+
+def _add(clip: runtime.Track, prompts: Sequence[Asked]) -> None:
+    for one in prompts:
+        ask = Ask(one.marks, one.mask)
+        for own in ask.objects if one.object is None else (ask,):
+            clip.ask(own, one.frame, one.object)
 
 
 @dataclass
@@ -99,6 +120,8 @@ class _Files:
                 path = self.out / f"{self.stem}.{frame.index:05}.{which}.png"
                 _write(path, encoded(mask.astype("uint8") * 255, path))
             own: dict[str, Json] = {"id": which, "visible": seen, "score": float(frame.scores[i])}
+            if frame.texts:
+                own["text"] = frame.texts[i]
             if seen:
                 own |= {"box": frame.boxes[i].tolist(), "rle": _rle(mask)}
             objects.append(own)

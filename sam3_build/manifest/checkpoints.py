@@ -147,19 +147,21 @@ def check_tokenizer(file: ManifestFile, family: ModelFamily | None, report: Repo
     """
     if file.tokenizer is not None:
         check_file(("tokenizer",), report)
-        if family and family.tokenizer is None:
+        if family and family.text_tokenizer is None:
             report.add_key(("tokenizer",), f"family {family.name!r} reads no text; leave it out")
         return
     checkpoint = file.checkpoint
     if checkpoint.hub is not None or report.is_broken(("tokenizer",)) or report.is_broken(KEYS):
         return
-    if family is None or family.tokenizer is None:
+    if family is None or family.text_tokenizer is None:
         return
     if checkpoint.path is None:
-        report.add((), f"required key 'tokenizer' is missing; {family.tokenizer}")
+        report.add((), f"required key 'tokenizer' is missing; {family.text_tokenizer}")
     elif kind(path := report.root.path((*KEYS, "path"))) and kind(_tokenizer_beside(path, family)) != "file":
         name = main_file(path, family.weight_names).name
-        report.add((), f"required key 'tokenizer' is missing: no tokenizer.json lies beside {name}; {family.tokenizer}")
+        report.add(
+            (), f"required key 'tokenizer' is missing: no tokenizer.json lies beside {name}; {family.text_tokenizer}"
+        )
 
 
 def _tokenizer_beside(path: Path, family: ModelFamily) -> Path:
@@ -189,6 +191,6 @@ def tokenizer_of(file: ManifestFile, family: ModelFamily, root: Value) -> Path |
     """Return the tokenizer named, else the one beside the weights; None for that of the hub, or where none is read."""
     if file.tokenizer is not None:
         return root.path(("tokenizer",))
-    if file.checkpoint.hub or family.tokenizer is None:
+    if file.checkpoint.hub or family.text_tokenizer is None:
         return None
     return _tokenizer_beside(root.path((*KEYS, "path")), family)

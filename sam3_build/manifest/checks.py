@@ -33,7 +33,7 @@ def check(file: ManifestFile, report: Report) -> Options:
     declared = _family(file, report)
     named = registry.family(file.family) if file.family in registry.names("families") else None  # in any layout
     check_checkpoint(file, named, report)
-    check_tokenizer(file, named, report)
+    check_tokenizer(file, declared or named, report)
     _not_empty(file, report)
     if file.image_size and named and named.resized is None:
         report.add_key(("image_size",), f"family {named.name!r} has one size of pictures; leave it out")

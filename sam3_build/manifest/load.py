@@ -102,7 +102,7 @@ def _manifest(file: ManifestFile, path: Path, source: Source, options: Options, 
         layout=layout,
         checkpoint=checkpoint_of(file.checkpoint, family, root),
         reference=file.reference,
-        tokenizer=tokenizer_of(file, family, root),
+        tokenizer=tokenizer_of(file, family.laid_out(layout), root),
         opset=file.opset,
         components={
             name: Component(

@@ -24,6 +24,7 @@ from sam3_build.params import LoopParams
 from sam3_build.pipeline import chain
 from sam3_build.pipeline.arrays import unsuitable
 from sam3_build.pipeline.cases import ListedCase, write_recorded
+from sam3_build.pipeline.tracks import Shown
 from sam3_build.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -63,6 +64,24 @@ class Follower(Protocol):
 
     def forget(self, which: int) -> None:
         """Follow an object no longer."""
+
+
+class Finder(Protocol):
+    """A loop frame by frame that finds objects itself: `FINDERS` of a family's `loops.py`. Frames come in order."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are remembered."""
+
+    @property
+    def held_back(self) -> int:
+        """So many frames later it is known which objects of a frame are shown."""
+
+    def follow(self, position: int, frame: Arrays) -> Mapping[int, Shown]:
+        """Return what is found in a frame, or followed into it."""
+
+    def found(self, frame: Mapping[int, Shown]) -> Arrays:
+        """Return what `follow` gave of a frame as the loop returns a clip of it, by what is known now."""
 
 
 @dataclass(frozen=True)

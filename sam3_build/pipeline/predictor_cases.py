@@ -29,7 +29,7 @@ class ClipPrompts:
 
 def case_shapes(request: CaseRequest) -> tuple[CaseShape, ...]:
     """Return a case for each sample. What calls of a clip's components are as large as, the loop alone knows."""
-    if request.pipeline == "video":
+    if request.pipeline != "interactive":
         return tuple(CaseShape(f"clip{number}", (i,), {}) for i, number in enumerate(request.numbers))
     counts = [max(1, len(clicks(prompts))) for prompts in request.prompts if isinstance(prompts, ObjectPrompts)]
     return tuple(

@@ -124,9 +124,13 @@ class Tracker:
             answers |= frame.tracked(group, arrays)
         for which, memory in frame.memories(answers, binarize=self.binarizes(position)).items():
             self.banks[which].track(position, memory, POINTERS)
+        self.fade(position)
+        return answers
+
+    def fade(self, position: int) -> None:
+        """Forget the frames up to this one that no later one reads."""
         for bank in self.banks.values():
             bank.forget(position, max(self.PROMPTED, self.ALL_POINTERS), MASKS)
-        return answers
 
     def binarizes(self, position: int) -> bool:
         """Say whether masks without a prompt are binarized before they are remembered: not here."""

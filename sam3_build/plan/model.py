@@ -51,7 +51,7 @@ def model_action(model: ResolvedModel, actions: Mapping[str, Action]) -> Iterato
         files={"tokenizer": model.tokenizer} if model.tokenizer else {},
         recipe=("stages.model", *registry.code_modules(family.name, "family")),
         tools=registry.stage(NAME).tools,
-        view={MODEL: MODEL, **({TOKENIZER: TOKENIZER} if family.tokenizer else {})},
+        view={MODEL: MODEL, **({TOKENIZER: TOKENIZER} if family.text_tokenizer else {})},
     )
 
 

@@ -78,7 +78,7 @@ def tokenizer_input(model: ResolvedModel) -> dict[str, Input]:
 
 def _is_tokenizer_downloaded(model: ResolvedModel) -> bool:
     """Whether the family reads text, and the checkpoint action gets the tokenizer from the hub."""
-    return model.family.tokenizer is not None and model.tokenizer is None
+    return model.family.text_tokenizer is not None and model.tokenizer is None
 
 
 def reference(model: ResolvedModel, pipeline: ResolvedPipeline, resolved: ResolvedStep) -> Action:

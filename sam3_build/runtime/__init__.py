@@ -9,3 +9,4 @@ from sam3_build.runtime.options import Request as Request
 from sam3_build.runtime.scene import Scene as Scene
 from sam3_build.runtime.track import Track as Track
 from sam3_build.runtime.track import TrackedFrame as TrackedFrame
+from sam3_build.runtime.track_words import TextTrack as TextTrack

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack, cast
 
 from sam3_build import registry
 from sam3_build.errors import BuildError, did_you_mean
@@ -15,12 +15,13 @@ from sam3_build.runtime.choice import AUTO, Choice, choose
 from sam3_build.runtime.clip import frames_of
 from sam3_build.runtime.folder import ModelFolder, open_folder
 from sam3_build.runtime.found import KINDS, Found
-from sam3_build.runtime.open_clip import OpenClip, tracked
+from sam3_build.runtime.open_clip import OpenClip, OpenLoop, OpenWords, finding, tracked
 from sam3_build.runtime.opened import OpenPipeline, Sessions
 from sam3_build.runtime.options import Request
 from sam3_build.runtime.pictures import given
 from sam3_build.runtime.scene import Scene
 from sam3_build.runtime.track import Track
+from sam3_build.runtime.track_words import TextTrack
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from sam3_build.runtime.options import Options
 
     Picture = str | Path | Image.Image | NDArray[np.uint8]
+
+Loop = TypeVar("Loop", bound=OpenLoop)
 
 # How many bytes of encoded pictures each pipeline keeps.
 MEMORY = 2 * 2**30
@@ -96,7 +99,7 @@ class Model:
         self._kinds = {name: family.pipeline(name).prompts for name in pipelines}
         self._results = registry.family_code(description.family).results
         self._opened: dict[str, OpenPipeline] = {}
-        self._clips: OpenClip | None = None
+        self._loops: dict[type[OpenLoop], OpenLoop] = {}
         self._first = next(iter(pipelines))
         try:
             self._open(self._first)
@@ -159,13 +162,26 @@ class Model:
         BuildError when the model does not track, when the clip has no frames, and for a stream in reverse.
         """
         frames = frames_of(video, reverse)
-        if self._clips is None:
-            pipeline = tracked(self.folder)
+        return Track(self._loop(OpenClip, tracked, "follows nothing that is marked through clips"), frames)
+
+    def track_text(self, video: Video, text: Texts, *, reverse: bool = False) -> TextTrack:
+        """Return a clip on its way: iterate over its frames, with all objects that one text or several find.
+
+        video, reverse: as for `track`. Of a stream no object is removed again, and no frame is held back
+        BuildError when the model finds nothing in clips, and as `track` does.
+        """
+        frames = frames_of(video, reverse)
+        opened = self._loop(OpenWords, finding, "finds nothing in clips by words")
+        return TextTrack(opened, frames, (text,) if isinstance(text, str) else text)
+
+    def _loop(self, kind: type[Loop], find: Callable[[ModelFolder], ModelPipeline | None], lacks: str) -> Loop:
+        if kind not in self._loops:
+            pipeline = find(self.folder)
             if pipeline is None:
                 kinds = ", ".join(p.name for p in self.folder.description.pipelines)
-                raise BuildError(f"this model follows nothing through clips; its pipelines are {kinds}")
-            self._clips = OpenClip(self.folder, pipeline, self._choose(pipeline), self._sessions)
-        return Track(self._clips, frames)
+                raise BuildError(f"this model {lacks}; its pipelines are {kinds}")
+            self._loops[kind] = kind(self.folder, pipeline, self._choose(pipeline), self._sessions, self._tokenizer)
+        return cast("Loop", self._loops[kind])
 
     def _open(self, name: str) -> OpenPipeline:
         if name not in self._opened:

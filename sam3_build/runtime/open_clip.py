@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from sam3_build import registry
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sam3_build.pipeline.chain import Arrays
-    from sam3_build.pipeline.loop import Follower, LoopNetwork
+    from sam3_build.pipeline.loop import Finder, Follower, LoopNetwork
     from sam3_build.pipeline.tracks import Tracks
     from sam3_build.runtime.ask import Ask
 
@@ -32,28 +33,34 @@ ABSENT = -1024.0
 def tracked(folder: ModelFolder) -> ModelPipeline | None:
     """Return the first pipeline that can be run frame by frame; None when there is none."""
     code = registry.family_code(folder.description.family)
-    able = (p for p in folder.description.pipelines if len(p.loops) == 1 and code.tracker(p.loops[0].name))
-    return next(able, None)
+    return next((p for p in folder.description.pipelines if len(p.loops) == 1 and code.tracker(p.loops[0].name)), None)
 
 
-class OpenClip(OpenPipeline):
+def finding(folder: ModelFolder) -> ModelPipeline | None:
+    """Return the first pipeline that finds objects itself, frame by frame; None when there is none."""
+    code = registry.family_code(folder.description.family)
+    return next((p for p in folder.description.pipelines if len(p.loops) == 1 and code.finder(p.loops[0].name)), None)
+
+
+class OpenLoop(OpenPipeline):
     """The networks of a pipeline with one loop, which is run frame by frame."""
 
-    def __init__(self, folder: ModelFolder, pipeline: ModelPipeline, choice: Choice, sessions: Sessions) -> None:
-        """Open what is not open yet. pipeline: what `tracked` gave."""
-        super().__init__(folder, pipeline, choice, sessions)
+    def __init__(
+        self,
+        folder: ModelFolder,
+        pipeline: ModelPipeline,
+        choice: Choice,
+        sessions: Sessions,
+        tokenizer: Path | None = None,
+    ) -> None:
+        """Open what is not open yet. pipeline: what `tracked` or `finding` gave."""
+        super().__init__(folder, pipeline, choice, sessions, tokenizer=tokenizer)
         description = folder.description
         (self._loop,) = pipeline.loops
         self._code = registry.family_code(description.family)
         self._kind = self._code.family.laid_out(description.layout).pipeline(pipeline.name).prompts
         self._threshold = description.score_threshold
-
-    def follower(self, frames: int) -> Follower:
-        """Return the loop for one clip. frames: how many it has; 0 of a stream."""
-        tracker = self._code.tracker(self._loop.name)
-        if tracker is None:
-            raise BuildError(f"the loop {self._loop.name} does not run frame by frame")
-        return tracker({name: _in_loop(run) for name, run in self._networks.items()}, frames)
+        self._in_loop = {name: _in_loop(run) for name, run in self._networks.items()}
 
     def frame(self, picture: Image.Image) -> Arrays:
         """Return what the loop gets of a frame."""
@@ -63,6 +70,45 @@ class OpenClip(OpenPipeline):
         if found is None:
             raise BuildError(f"a frame lacks one of {', '.join(self._loop.frames)}")
         return found
+
+    def result(self, outputs: Arrays, size: tuple[int, int]) -> Tracks:
+        """Return the tracks of what a loop returns. size: height and width of the frames."""
+        return cast("Tracks", self._code.results.find(outputs, size, self._threshold))
+
+
+class OpenWords(OpenLoop):
+    """A loop that finds what texts mean."""
+
+    def finder(self, texts: Sequence[str], frames: int, size: tuple[int, int]) -> Finder:
+        """Return the loop for one clip. frames: how many it has; 0 of a stream; size: their height and width.
+
+        BuildError says which text is wrong.
+        """
+        import numpy as np
+
+        prompts: list[Json] = [{"frame": 0, "text": text} for text in texts]
+        arrays = self._host.clip_arrays(self._request, value_of(self._kind, {"prompts": prompts}), size)
+        known = {chain.GIVEN: arrays, **chain.run(self._components, self._steps, self._networks, arrays)}
+        each = {
+            name: chain.gather([name], self._loop.feeds, lambda step, tensor: known.get(step, {}).get(tensor))
+            for name in self._loop.given
+        }
+        finder = self._code.finder(self._loop.name)
+        assert finder is not None
+        # What texts give is read here, a row at a time.
+        given = {name: np.asarray(found[name]) for name, found in each.items() if found}
+        return finder(self._in_loop, frames, given)
+
+
+class OpenClip(OpenLoop):
+    """A loop that follows what is prompted."""
+
+    def follower(self, frames: int) -> Follower:
+        """Return the loop for one clip. frames: how many it has; 0 of a stream."""
+        tracker = self._code.tracker(self._loop.name)
+        if tracker is None:
+            raise BuildError(f"the loop {self._loop.name} does not run frame by frame")
+        return tracker(self._in_loop, frames)
 
     def given(self, frame: int, asked: Sequence[tuple[int, Ask]], size: tuple[int, int]) -> Arrays:
         """Return prompts on one frame as the loop gets them. BuildError says which is wrong.
@@ -101,7 +147,7 @@ class OpenClip(OpenPipeline):
             "visible": visible,
             "scores": scores,
         }
-        return cast("Tracks", self._code.results.find(outputs, size, self._threshold))
+        return self.result(outputs, size)
 
     @staticmethod
     def _side(answers: Mapping[int, Arrays]) -> tuple[int, int]:

@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """All objects in one frame, in the order in which they were added.
+    """All objects in one frame, in the order in which they were added or found.
 
     index:   of the frame, in the order in which frames are run
-    ids:     [n] int64, what `Track.add` calls them
+    ids:     [n] int64, what `Track.add` calls them; of those that texts find, their numbers from 0 on
     masks:   [n, height, width] bool, empty where an object is not visible
     visible: [n] bool
     boxes:   [n, 4] float32, left, top, right, bottom of each mask in pixels; zeros of an empty one
-    scores:  [n] float32, the predicted IoU of each mask
+    scores:  [n] float32, the predicted IoU of each mask; of objects that texts find, the score of the detection
     picture: [height, width, 3] uint8, RGB
+    texts:   [n], the text that found each object; empty where prompts name them
     """
 
     index: int
@@ -44,6 +45,7 @@ class TrackedFrame:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     picture: NDArray[np.uint8]
+    texts: tuple[str, ...] = ()
 
     def save(self, path: str | Path) -> None:
         """Write the frame with all visible objects drawn over it, each in one colour through the whole clip."""
@@ -138,7 +140,7 @@ class Track:
         if not ask.keys:
             raise BuildError("nothing is asked for: give points, boxes or mask")
         if ask.marks.texts:
-            raise BuildError("words are not followed through clips: give points, boxes or mask")
+            raise BuildError("a text finds objects itself: call `Model.track_text`, or give points, boxes or mask")
         if frame < 0 or (count and frame >= count):
             raise BuildError(f"there is no frame {frame}: the clip has {count}, from 0 to {count - 1}")
         if frame < passed:
@@ -248,12 +250,7 @@ class Track:
         self._waiting = {at: requests for at, requests in kept.items() if requests}
 
     def _require_size(self, picture: Image.Image, position: int) -> None:
-        size = picture.height, picture.width
-        if self._size is None:
-            self._size = size
-        if size != self._size:
-            height, width = self._size
-            raise BuildError(f"frame {position} is {size[1]} x {size[0]} pixels, and the others {width} x {height}")
+        self._size = require_size(picture, position, self._size)
 
     def _shown(self) -> TrackedFrame:
         import numpy as np
@@ -265,6 +262,15 @@ class Track:
         return TrackedFrame(
             self._next - 1, tracks.ids, masks, visible, boxes_around(masks), scores, np.asarray(now.picture)
         )
+
+
+def require_size(picture: Image.Image, position: int, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return height and width of a frame; BuildError when those of the frames before it, `size`, are others."""
+    own = picture.height, picture.width
+    if size is not None and size != own:
+        height, width = size
+        raise BuildError(f"frame {position} is {own[1]} x {own[0]} pixels, and the others {width} x {height}")
+    return own
 
 
 @dataclass

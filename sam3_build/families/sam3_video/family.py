@@ -1,5 +1,7 @@
 """The declaration of SAM 3's video model: objects by clicks, boxes and masks, on pictures and followed through clips.
 
+The layout `words` has the rest of the detector, too, and finds what texts mean in clips.
+
 The networks of its tracker are those of a predictor of SAM 2's kind; the vision encoder has the detector's neck beside
 the tracker's, so that one run of it serves both.
 """
@@ -11,8 +13,9 @@ from dataclasses import replace
 from sam3_build.families.sam3_video.config import USUAL, largest_tensor, static_dims
 from sam3_build.pipeline import concept_networks as concepts
 from sam3_build.pipeline import predictor_networks as networks
+from sam3_build.pipeline import word_networks as words
 from sam3_build.pipeline.predictor_cases import case_shapes
-from sam3_build.spec import Licence, ModelFamily
+from sam3_build.spec import Layout, Licence, ModelFamily
 
 # For the detector: of one frame, as all that the tracker takes.
 DETECTOR_MAPS = tuple(
@@ -32,13 +35,19 @@ PREDICTOR = networks.layout(
         networks.MEMORY_ENCODER,
     )
 )
+WORDS = Layout(
+    components=(*PREDICTOR.components, *words.COMPONENTS),
+    pipelines=(words.text_video(VISION_ENCODER), *PREDICTOR.pipelines),
+    dynamic_dims=(*PREDICTOR.dynamic_dims, *words.DYNAMIC_DIMS),
+)
 
 FAMILY = ModelFamily(
     name="sam3_video",
-    layouts={"predictor": PREDICTOR},
-    references={"hf": "transformers"},
+    layouts={"predictor": PREDICTOR, "words": WORDS},
+    references={"hf": "transformers", "meta": "Meta's code, where texts find objects; else transformers"},
     static_dims=static_dims,
     largest_tensor=largest_tensor,
+    tokenizer="facebook/sam3 has it as tokenizer.json",
     weight_names=("sam3.pt",),
     # All that transformers has as its default.
     official_config=lambda shapes: {"model_type": "sam3_video"},

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
-from sam3_build.pipeline import tracking
+from sam3_build.pipeline import tracking, word_tracking
 from sam3_build.pipeline.loop import LoopNetwork
 from sam3_build.pipeline.memory_bank import MemoryBank, alike
 from sam3_build.pipeline.tracked_frame import Frame, Prompt
 from sam3_build.pipeline.tracking import POINTERS, PROMPTED, Tracker
+from sam3_build.pipeline.word_tracking import WordTracker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,5 +102,17 @@ def track(networks: Mapping[str, LoopNetwork], given: Arrays, frames: Frames) ->
     return tracking.track(networks, given, frames, Sam3Tracker)
 
 
-# Loop -> what runs it frame by frame.
+class Sam3WordTracker(WordTracker):
+    """Objects that texts find, followed by SAM 3's tracker."""
+
+    TRACKER: ClassVar[type[Tracker]] = Sam3Tracker
+
+
+def track_words(networks: Mapping[str, LoopNetwork], given: Arrays, frames: Frames) -> Arrays:
+    """Return what `word_tracking.track_words` returns."""
+    return word_tracking.track_words(networks, given, frames, Sam3WordTracker)
+
+
+# Loop -> what runs it frame by frame: of objects that are prompted, and of those that texts find.
 TRACKERS = {"track": Sam3Tracker}
+FINDERS = {"track_words": Sam3WordTracker}

@@ -17,16 +17,27 @@ from sam3_build.pipeline.tracked_frame import BIAS, SCALE
 from sam3_build.pipeline.tracking import MASKS, POINTERS, PROMPTED
 from sam3_build.spec import Json
 from sam3_build.torch_modules import sam3, tracker
+from sam3_build.torch_modules.clip_text import text_encoder
 from sam3_build.torch_modules.config_keys import complete, refuse_unlike
+from sam3_build.torch_modules.decoder import decoder
+from sam3_build.torch_modules.geometry_encoder import geometry_encoder
 from sam3_build.torch_modules.sam3 import compute_tables as compute_tables
 from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import Sam2VideoModel, Sam3VideoConfig
+    from transformers import Sam2VideoModel, Sam3Config, Sam3VideoConfig
 
 # Sizes of the dynamic dims while tracing: all different, and none 0 or 1, which torch.export would take for constants.
 DYNAMIC_SIZES = {"objects": 2, "points": 3, "memories": 4, "pointers": 5}
+DYNAMIC_SIZES |= {"batch": 2, "num_boxes": 3, "prompt_len": 37}
+
+# Networks that the detector alone has.
+DETECTOR: Mapping[str, Callable[[Sam3Config], nn.Module]] = {
+    "text_encoder": text_encoder,
+    "geometry_encoder": geometry_encoder,
+    "decoder": decoder,
+}
 
 SHARED = "vision_encoder.backbone."
 
@@ -113,8 +124,14 @@ def whole_model(config: Mapping[str, Json]) -> dict[str, tuple[int, ...]]:
 
 def skeleton(network: str, config: Mapping[str, Json]) -> nn.Module:
     """Return `network` on torch's meta device: names and shapes, no weights."""
+    import torch
+
     if network == "vision_encoder":
         return vision_encoder(config)
+    if network in DETECTOR:
+        with torch.device("meta"):
+            part = DETECTOR[network](video_config(config).detector_config)
+            return override(container(detector=part), part.forward)
     builders: Mapping[str, Callable[[Sam2VideoModel, Mapping[str, int]], nn.Module]] = {
         "mask_prompt": tracker.mask_prompt,
         "mask_decoder": tracker.mask_decoder,

@@ -16,7 +16,8 @@ def recognise(
 ) -> dict[str, CheckpointTensors]:
     """Return family -> the file's tensors by its names, of those families that know the names, best first.
 
-    The best one is that which uses the most tensors, less those that it does not know.
+    The best one is that of which the fewest parts are missing; of several, such as those that read all of a file and
+    a part of it, that which uses the most tensors, less those that it does not know.
     BuildError when the file cannot be read, or no family knows its names: then what each says.
     """
     dicts = read_state_dicts(path)
@@ -33,7 +34,7 @@ def recognise(
     if not known:
         one = len(refusals) == 1
         raise BuildError("\n".join(why if one else f"{family}: {why}" for family, why in refusals.items()))
-    return dict(sorted(known.items(), key=lambda item: -_known(item[1])))
+    return dict(sorted(known.items(), key=lambda item: _rank(item[1])))
 
 
 def other_family(path: Path, family: str, tables: Mapping[str, KeyTables], state_dict: str | None = None) -> str | None:
@@ -44,7 +45,7 @@ def other_family(path: Path, family: str, tables: Mapping[str, KeyTables], state
         return None
     best, tensors = next(iter(found.items()))
     own = found.get(family)
-    if best == family or (own and _known(own) >= _known(tensors)):
+    if best == family or (own and _rank(own) <= _rank(tensors)):
         return None
     return (
         f"{path.name} holds the weights of the family {best!r} ({tensors.format.title}), and the manifest's is "
@@ -52,5 +53,9 @@ def other_family(path: Path, family: str, tables: Mapping[str, KeyTables], state
     )
 
 
-def _known(found: CheckpointTensors) -> int:
-    return len(found.tensors) - len(found.unknown)
+def _rank(found: CheckpointTensors) -> tuple[int, int]:
+    """Return how many sections of the format have no tensor, and how little of the file is used: less is better."""
+    missing = sum(
+        not any(name.startswith(section.ours) for name in found.tensors) for section in found.format.sections or ()
+    )
+    return missing, len(found.unknown) - len(found.tensors)

@@ -372,3 +372,13 @@ def test_of_a_long_clip_the_frames_that_differ_are_among_those_that_are_drawn() 
     planted["visible"][17, 0] = False
     frames = chosen(compared(*(found(side, (HEIGHT, WIDTH), 0.5) for side in (expected, planted))))
     assert len(frames) == MOST and {0, 17} <= {*frames} and list(frames) == sorted(frames)
+
+
+def test_objects_that_texts_find_have_no_order_to_be_given_in() -> None:
+    arrays, statistics = clip(), TrackStatistics()
+    side = replace(found(arrays, (HEIGHT, WIDTH), 0.5), texts=np.array([0, 1]))
+    statistics.add("clip0", side, side)
+    summary = statistics.summary()
+    assert summary["absent"] == ["order"] and summary["not_run"] == {}
+    statistics.add("clip1", replace(side, texts=None), side)
+    assert statistics.summary()["absent"] == [] and "order" in statistics.summary()["not_run"]

@@ -130,6 +130,7 @@ class TrackStatistics:
     where: dict[str, list[str]] = field(default_factory=dict)
     swaps: list[str] = field(default_factory=list)
     reordered: int = 0
+    prompted: int = 0
 
     def comparable(self, clip: str, expected: Mapping[str, Array], actual: Mapping[str, Array]) -> bool:
         """Tell whether the outputs of one clip can be compared at all; remember why not."""
@@ -142,6 +143,7 @@ class TrackStatistics:
         """Take in both sides' tracks of one clip."""
         found = compared(expected, actual)
         self.frames += len(found.ious)
+        self.prompted += expected.texts is None
         self.objects += int(found.expected.any(0).sum())
         self.unpaired += len(found.lost) + len(found.added)
         for what, ids in (("lost", found.lost), ("new", found.added)):
@@ -217,7 +219,8 @@ class TrackStatistics:
         not_run: dict[str, Json] = {
             metric: apart if self.objects else nothing for metric in OF_MASKS if self.frames and metrics[metric] is None
         }
-        if self.frames and metrics["order"] is None:
+        has_no_order = self.frames > 0 and not self.prompted
+        if self.frames and metrics["order"] is None and not has_no_order:
             not_run["order"] = "no clip has prompts for two objects on one frame" if not self.reordered else apart
         where = {metric: [*texts, *(self.swaps if metric in OF_MASKS else ())] for metric, texts in self.where.items()}
         where |= {"nonfinite": self.outputs.where} if self.outputs.where else {}
@@ -228,6 +231,7 @@ class TrackStatistics:
             "tracks": self.objects,
             "metrics": metrics,
             "not_run": not_run,
+            "absent": ["order"] if has_no_order else [],
             "where": {metric: listed(texts) for metric, texts in where.items()},
             "problems": self.outputs.problems,
         }

@@ -166,6 +166,12 @@ def test_an_object_is_confirmed_by_a_sure_detection_that_fits(rows: range, score
     assert associate(found(rows, scores=score), objects(range(5), range(8, 9)), USUAL).confirmed == confirmed
 
 
+def test_what_becomes_an_object_of_its_own_confirms_no_other() -> None:
+    loose = replace(USUAL, assoc_iou_thresh=0.3, high_iou_thresh=0.1)
+    matches = associate(found(range(5)), objects(range(4, 9)), loose)
+    assert (matches.new, matches.confirmed) == ((0,), {})
+
+
 def test_of_too_many_new_detections_the_best_stay() -> None:
     scores = np.array([0.9, 0.5, 0.8, 0.7], np.float32)
     assert within_limit((1, 2, 3), scores, 5, 8) == (1, 2, 3)

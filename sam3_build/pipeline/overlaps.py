@@ -38,7 +38,6 @@ def recently_hidden(masks: Flags, texts: Whole, hidden: Whole, iou: float) -> Fl
     for group in _groups(texts):
         last, inside = hidden[group], masks[group]
         same = mask_ious(inside, inside) >= iou
-        np.fill_diagonal(same, False)
         flags[group] = (same & (last[:, None] > last[None]) & (last[None] > NEVER)).any(1)
     return flags
 

@@ -70,9 +70,9 @@ def _pipelines(folder: ModelFolder) -> dict[str, ModelPipeline]:
         hint = did_you_mean(description.family, registry.names("families"))
         raise BuildError(f"{folder.path / MODEL}: this sam3-build knows no family {description.family!r}{hint}")
     found = {p.name: p for p in description.pipelines if p.result in KINDS and not p.loops}
-    if not found:
+    if not (found or tracked(folder) or finding(folder)):
         kinds = ", ".join(f"{p.name} ({p.result})" for p in description.pipelines)
-        raise BuildError(f"{folder.path} finds nothing in pictures; its pipelines are {kinds}")
+        raise BuildError(f"{folder.path} finds nothing in pictures or clips; its pipelines are {kinds}")
     return found
 
 
@@ -90,7 +90,10 @@ class Model:
         memory: int,
         tokenizer: Path | None,
     ) -> None:
-        """Open the first of the pipelines; the others are opened when something is asked that they take."""
+        """Open the first of the pipelines; the others are opened when something is asked that they take.
+
+        pipelines: those for pictures, by name; of a model for clips alone, none
+        """
         description = folder.description
         family = registry.family(description.family).laid_out(description.layout)
         self.folder, self._pipelines, self._choose = folder, pipelines, choose
@@ -100,9 +103,9 @@ class Model:
         self._results = registry.family_code(description.family).results
         self._opened: dict[str, OpenPipeline] = {}
         self._loops: dict[type[OpenLoop], OpenLoop] = {}
-        self._first = next(iter(pipelines))
         try:
-            self._open(self._first)
+            for name in list(pipelines)[:1]:
+                self._open(name)
         except BaseException:
             self.close()
             raise
@@ -125,8 +128,16 @@ class Model:
 
     @property
     def choice(self) -> Choice:
-        """The files of its first pipeline."""
-        return self._open(self._first).choice
+        """The files of its first pipeline; of a model for clips alone, of the one that was opened first."""
+        opened = [*self._opened.values(), *self._loops.values()] or [self._open(self._first)]
+        return opened[0].choice
+
+    @property
+    def _first(self) -> str:
+        for name in self._pipelines:
+            return name
+        kinds = ", ".join(p.name for p in self.folder.description.pipelines)
+        raise BuildError(f"this model finds nothing in pictures; its pipelines are {kinds}")
 
     def encode(self, picture: Picture) -> Scene:
         """Return a picture as the networks see it, to be asked as often as one likes.

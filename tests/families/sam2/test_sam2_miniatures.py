@@ -15,6 +15,7 @@ from build_space import ROOT, copy_manifests
 from PIL import Image
 
 from sam3_build import runtime
+from sam3_build.errors import BuildError
 from sam3_build.pipeline import clips
 
 
@@ -26,6 +27,7 @@ from sam3_build.pipeline import clips
         ("edgetam_mini", "mask_decoder"),
         ("sam2_mini_deepstream", "memory_attention"),
         ("sam3_video_mini", "mask_decoder"),
+        ("sam3_video_words_mini", "decoder"),
     ],
 )
 def test_a_miniature_is_built_verified_and_published(name, last, tmp_path):
@@ -47,9 +49,28 @@ def test_a_miniature_is_built_verified_and_published(name, last, tmp_path):
     assert "  published  cpu " in published.stdout, published.stdout + published.stderr
     folder = tmp_path / "artifacts" / name / "published" / "cpu"
     assert (folder / f"{last}.fp16.onnx").is_file()
-    if name != "sam2_mini_deepstream":
+    if name == "sam3_video_words_mini":
+        _find(folder, tmp_path)
+    elif name != "sam2_mini_deepstream":
         _follow(folder, tmp_path)
         _segment(folder, tmp_path)
+
+
+def _find(folder, scratch):
+    """Find two texts in a clip with what was published, by the command and in Python; pictures are refused."""
+    clip = ROOT / "manifests" / "samples" / "clip"
+    argv = [sys.executable, "-m", "sam3_build", "track", clip, "--from", folder, "--text", "star", "--text", "circle"]
+    argv += ["--out", scratch / "found", "--save", "json"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0 and "what 'star', 'circle' finds, 5 frames" in done.stdout, done.stdout + done.stderr
+    tracks = json.loads((scratch / "found" / "clip.json").read_text())["frames"]
+    with runtime.load(folder) as model, model.track_text(clip, ["star", "circle"]) as finding:
+        frames = list(finding)
+        with pytest.raises(BuildError, match="finds nothing in pictures; its pipelines are text_video"):
+            model.encode(clip / "00000.png")
+    assert [[one["text"] for one in frame["objects"]] for frame in tracks] == [list(frame.texts) for frame in frames]
+    assert [[one["id"] for one in frame["objects"]] for frame in tracks] == [frame.ids.tolist() for frame in frames]
+    assert {text for frame in frames for text in frame.texts} == {"star", "circle"}
 
 
 def _follow(folder, scratch):

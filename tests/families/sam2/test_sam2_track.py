@@ -33,7 +33,7 @@ class InPyTorch(OpenClip):
     def __init__(self, run):
         family = predictor.CODE.family.laid_out("predictor")
         pipeline = family.pipeline("video")
-        self._networks = run
+        self._networks = self._in_loop = run
         self._components = {c.name: ModelComponent(c.name, c.inputs, c.outputs) for c in family.components}
         self._steps = [step for step in pipeline.steps if isinstance(step, Step)]
         (self._loop,) = (step for step in pipeline.steps if isinstance(step, Loop))

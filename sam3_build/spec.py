@@ -182,6 +182,7 @@ class Layout:
     """One way to cut a model into files: the components, the pipelines that run them, dims left open.
 
     note:         what users must know
+    reads_text:   whether a family with a tokenizer needs it here
     published_as: the product for which targets are published too, a file of `publish/formats/`; None for no such one
     """
 
@@ -189,15 +190,13 @@ class Layout:
     pipelines: tuple[Pipeline, ...]
     dynamic_dims: tuple[str, ...]
     note: str | None = None
+    reads_text: bool = True
     published_as: str | None = None
 
     def label(self, pipeline: str) -> str:
         """Return what comparisons, tolerances and files of the view call a pipeline: the only one, `pipeline`."""
         return pipeline if len(self.pipelines) > 1 else PIPELINE
 
-
-# The input of a component that reads a text's tokens.
-TOKENS = "input_ids"
 
 # The usual layout of a family that declares no other.
 USUAL_LAYOUT = "v1"
@@ -324,9 +323,8 @@ class ModelFamily:
 
     @property
     def text_tokenizer(self) -> str | None:
-        """`tokenizer`, where a component of this layout reads a text's tokens."""
-        reads = any(tensor.name == TOKENS for component in self.components for tensor in component.inputs)
-        return self.tokenizer if reads else None
+        """`tokenizer`, where this layout reads texts."""
+        return self.tokenizer if self.layouts[self.layout].reads_text else None
 
     def component(self, name: str) -> ComponentSpec:
         """Return the component called `name` (KeyError when there is none)."""

@@ -117,7 +117,7 @@ def layout(components: Sequence[ComponentSpec]) -> Layout:
 
     Its pipelines: `interactive` on pictures, and `video`, whose loop is `track` of the family's `loops.py`.
     """
-    return Layout(components=tuple(components), pipelines=(interactive(), video()), dynamic_dims=DYNAMIC_DIMS)
+    return Layout(tuple(components), (interactive(), video()), DYNAMIC_DIMS, reads_text=False)
 
 
 def interactive() -> Pipeline:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sam3_build.errors import BuildError
+from sam3_build.errors import BuildError, Keys
 from sam3_build.params import SampleParams
 from sam3_build.pipeline.interactive import (
     LOGIT,
@@ -78,15 +79,19 @@ def sample(number: int, **prompts: object) -> SampleParams:
     return SampleParams(number=number, pictures=("image0",), prompts=prompts)
 
 
+def faults(samples: Sequence[SampleParams], files: Mapping[str, Path]) -> list[tuple[Keys, str]]:
+    return problems([("interactive", one) for one in samples], None, files, None)
+
+
 def test_all_that_is_wrong_with_samples_is_said_at_once_and_where(tmp_path: Path) -> None:
     Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
     Image.new("L", (60, 80), 255).save(tmp_path / "turned.png")
     files = {"image0": tmp_path / "a.png", "mask0": tmp_path / "turned.png"}
     wrong = {"points": [{"label": 1, "x": 99, "y": 1}], "boxes": [{"label": 0, "x": 1, "y": 1, "w": 2, "h": 2}]}
-    found = problems([sample(0, points=[{"label": 1, "x": 9, "y": 1}]), sample(3, **wrong, mask="mask0")], files)
+    found = faults([sample(0, points=[{"label": 1, "x": 9, "y": 1}]), sample(3, **wrong, mask="mask0")], files)
     assert [keys for keys, _ in found] == [("samples", 3, key) for key in ("points", "boxes", "mask")]
     assert found[2][1] == "turned.png is 60 x 80 pixels, and its picture 80 x 60: a mask has the picture's size"
-    (gone,) = problems([sample(0)], {"image0": tmp_path / "gone.png"})
+    (gone,) = faults([sample(0)], {"image0": tmp_path / "gone.png"})
     assert gone[0] == ("samples", 0, "image") and "cannot be read" in gone[1]
 
 

@@ -18,3 +18,9 @@ def integer(config: Mapping[str, Json], *path: str, usual: int | None = None) ->
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise BuildError(f"model config: {'.'.join(path)} should be an integer of at least 1, but is {value!r}")
     return value
+
+
+def require(config: Mapping[str, Json], expected: int, *path: str) -> None:
+    """Refuse a config that has another number at `path`; it may leave it out. BuildError names the key."""
+    if (actual := integer(config, *path, usual=expected)) != expected:
+        raise BuildError(f"model config: {'.'.join(path)} should be {expected} for the other sizes, but is {actual}")

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sam3_build.documents import value_of
-from sam3_build.errors import BuildError, Keys
+from sam3_build.errors import BuildError, InputError, Keys
 from sam3_build.params import SampleParams
 from sam3_build.pipeline import images
+from sam3_build.pipeline.cases import Case, PromptRequest
 from sam3_build.pipeline.prompts import Box, Point
-from sam3_build.spec import CaseRequest, CaseShape
+from sam3_build.spec import CaseRequest, CaseShape, Json, ModelFamily
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
-    from sam3_build.pipeline.cases import PromptRequest
-
+    Array = NDArray[np.generic]
     Floats = NDArray[np.float32]
     Flags = NDArray[np.bool_]
 
@@ -174,11 +175,16 @@ def earlier_mask(
 # ------------------------------------------------------------------ samples
 
 
-def problems(samples: Sequence[SampleParams], files: Mapping[str, Path]) -> list[tuple[Keys, str]]:
+def problems(
+    samples: Sequence[tuple[str, SampleParams]],
+    tokenizer: Path | None,
+    files: Mapping[str, Path],
+    config: Mapping[str, Json] | None,
+) -> list[tuple[Keys, str]]:
     """Return all that is wrong with pictures and what is asked of them, and where: `("samples", 1, "points")`."""
     faults: list[tuple[Keys, str]] = []
     size = cache(lambda role: _size(files[role]))
-    for sample in samples:
+    for _, sample in samples:
         prompts, (picture,) = value_of(ObjectPrompts, sample.prompts), sample.pictures
         at: Keys = ("samples", sample.number)
         with _collecting(faults, *at, "image"):
@@ -206,6 +212,42 @@ def _collecting(faults: list[tuple[Keys, str]], *keys: str | int) -> Iterator[No
         yield
     except BuildError as error:
         faults.append((keys, str(error)))
+
+
+def picture_cases(
+    request: PromptRequest,
+    family: ModelFamily,
+    kind: type,
+    picture_arrays: Callable[[Image.Image, Mapping[str, Json]], Mapping[str, Array]],
+    prompt_arrays: Callable[[PromptRequest, Sequence[object], tuple[int, int]], Mapping[str, Array]],
+) -> Iterator[Case]:
+    """Return the cases of pictures that the family declares: rows of its samples. InputError when `problems` finds any.
+
+    kind: what its pipeline asks with; picture_arrays, prompt_arrays: those of the family's `prompts.py`
+    """
+    import numpy as np
+
+    numbered = [(request.pipeline, sample) for sample in request.samples]
+    if faults := problems(numbered, request.tokenizer, request.files, request.config):
+        raise InputError(faults)
+    asked: list[object] = [value_of(kind, sample.prompts) for sample in request.samples]
+    rows: list[dict[str, Array]] = []
+    for sample, prompts in zip(request.samples, asked, strict=True):
+        picture = images.read(request.files[sample.pictures[0]])
+        of_prompts = prompt_arrays(request, [prompts], (picture.height, picture.width))
+        rows.append({**picture_arrays(picture, request.config), **of_prompts})
+    numbers, dims = [sample.number for sample in request.samples], family.static_dims(request.config)
+    shapes = family.cases(
+        CaseRequest(request.layout, request.pipeline, request.reference, asked, numbers, request.padding, dims)
+    )
+    return (
+        Case(
+            shape.name,
+            shape.samples,
+            {name: np.concatenate([rows[i][name] for i in shape.samples]) for name in rows[0]},
+        )
+        for shape in shapes
+    )
 
 
 def case_shapes(request: CaseRequest, count: Callable[[ObjectPrompts], int]) -> tuple[CaseShape, ...]:

@@ -49,17 +49,14 @@ class PredictorPrompts:
 
         InputError when `problems` finds any.
         """
+        if request.pipeline != "video":
+            return interactive.picture_cases(
+                request, self.family, ObjectPrompts, self.picture_arrays, self.prompt_arrays
+            )
         numbered = [(request.pipeline, sample) for sample in request.samples]
         if faults := self.problems(numbered, None, request.files, request.config):
             raise InputError(faults)
-        return self._clips(request) if request.pipeline == "video" else self._pictures(request)
-
-    def _pictures(self, request: PromptRequest) -> Iterator[Case]:
-        for i, sample in enumerate(request.samples):
-            picture = images.read(request.files[sample.pictures[0]])
-            size, prompts = (picture.height, picture.width), value_of(ObjectPrompts, sample.prompts)
-            arrays = {**self.picture_arrays(picture, request.config), **self.prompt_arrays(request, [prompts], size)}
-            yield Case(f"sample{sample.number}", (i,), arrays)
+        return self._clips(request)
 
     def _clips(self, request: PromptRequest) -> Iterator[Case]:
         pixels = self.frames.get(request.layout, "pixel_values")
@@ -150,7 +147,8 @@ class PredictorPrompts:
         config: Mapping[str, Json] | None,
     ) -> list[tuple[Keys, str]]:
         """Return all that is wrong with pictures, clips and what is asked of them, and where."""
-        faults = interactive.problems([sample for pipeline, sample in samples if pipeline != "video"], files)
+        pictures = [(pipeline, sample) for pipeline, sample in samples if pipeline != "video"]
+        faults = interactive.problems(pictures, tokenizer, files, config)
         for sample in (sample for pipeline, sample in samples if pipeline == "video"):
             at: Keys = ("samples", sample.number)
             sizes: set[tuple[int, int]] = set()

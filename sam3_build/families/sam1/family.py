@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sam3_build.errors import BuildError
-from sam3_build.pipeline.config_values import integer
+from sam3_build.pipeline.config_values import integer, require
 from sam3_build.pipeline.interactive import ObjectPrompts, case_shapes, clicks
 from sam3_build.spec import (
     CaseRequest,
@@ -41,16 +41,12 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
     """
     size = integer(config, "vision_config", "image_size", usual=1024)
     hidden = integer(config, "vision_config", "output_channels", usual=256)
-    for value, *path in (
-        (PATCH, "vision_config", "patch_size"),
-        (PATCH, "prompt_encoder_config", "patch_size"),
-        (size, "prompt_encoder_config", "image_size"),
-        (hidden, "prompt_encoder_config", "hidden_size"),
-        (hidden, "mask_decoder_config", "hidden_size"),
-        (hidden // 2, "vision_config", "num_pos_feats"),
-    ):
-        if (actual := integer(config, *path, usual=value)) != value:
-            raise BuildError(f"model config: {'.'.join(path)} should be {value} for the other sizes, but is {actual}")
+    require(config, PATCH, "vision_config", "patch_size")
+    require(config, PATCH, "prompt_encoder_config", "patch_size")
+    require(config, size, "prompt_encoder_config", "image_size")
+    require(config, hidden, "prompt_encoder_config", "hidden_size")
+    require(config, hidden, "mask_decoder_config", "hidden_size")
+    require(config, hidden // 2, "vision_config", "num_pos_feats")
     if size % PATCH:
         raise BuildError(f"model config: vision_config.image_size is {size}, no multiple of patch_size, {PATCH}")
     grid = size // PATCH

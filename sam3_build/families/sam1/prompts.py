@@ -7,17 +7,14 @@ zeros; points and corners of boxes are in its pixels; without a box, (0, 0) labe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam3_build.documents import value_of
-from sam3_build.errors import InputError, Keys
-from sam3_build.families.sam1.family import cases, static_dims
-from sam3_build.params import SampleParams
+from sam3_build.families.sam1.family import FAMILY, static_dims
 from sam3_build.pipeline import images, interactive
 from sam3_build.pipeline.cases import Case, PromptRequest
 from sam3_build.pipeline.interactive import NO_POINT, ObjectPrompts
-from sam3_build.spec import CaseRequest, CaseShape, Json
+from sam3_build.pipeline.interactive import problems as problems
+from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,26 +29,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 def make_cases(request: PromptRequest) -> Iterator[Case]:
     """Return the cases of `family.cases` as arrays. InputError when `problems` finds any."""
-    if faults := problems([(request.pipeline, s) for s in request.samples], None, request.files, request.config):
-        raise InputError(faults)
-    asked = [value_of(ObjectPrompts, sample.prompts) for sample in request.samples]
-    numbers = [sample.number for sample in request.samples]
-    dims = static_dims(request.config)
-    shapes = cases(
-        CaseRequest(request.layout, request.pipeline, request.reference, asked, numbers, request.padding, dims)
-    )
-    pictures = [images.read(request.files[sample.pictures[0]]) for sample in request.samples]
-    rows = [
-        {**picture_arrays(p, request.config), **prompt_arrays(request, [prompts], (p.height, p.width))}
-        for p, prompts in zip(pictures, asked, strict=True)
-    ]
-    return (_case(shape, [rows[i] for i in shape.samples]) for shape in shapes)
-
-
-def _case(shape: CaseShape, rows: Sequence[Mapping[str, Array]]) -> Case:
-    import numpy as np
-
-    return Case(shape.name, shape.samples, {name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+    return interactive.picture_cases(request, FAMILY, ObjectPrompts, picture_arrays, prompt_arrays)
 
 
 def picture_arrays(picture: Image.Image, config: Mapping[str, Json]) -> dict[str, Array]:
@@ -84,13 +62,3 @@ def prompt_arrays(request: PromptRequest, prompts: Sequence[object], size: tuple
         "mask_input": np.stack(logits),
         "has_mask_input": np.array(has_mask, np.float32),
     }
-
-
-def problems(
-    samples: Sequence[tuple[str, SampleParams]],
-    tokenizer: Path | None,
-    files: Mapping[str, Path],
-    config: Mapping[str, Json] | None,
-) -> list[tuple[Keys, str]]:
-    """Return all that is wrong with pictures and prompts, and where."""
-    return interactive.problems([sample for _, sample in samples], files)

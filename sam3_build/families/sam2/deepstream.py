@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from sam3_build.pipeline.tracked_frame import BIAS, SCALE
 from sam3_build.torch_modules import memory, sam_decoder, sam_prompts, tracker
 from sam3_build.torch_modules.wrapping import container, named, override
 
@@ -24,17 +25,15 @@ def image_encoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
     import torch
     from torch import nn
 
-    encoder, decoder = model.vision_encoder, model.mask_decoder
-    parts = container(vision_encoder=encoder, mask_decoder=container(conv_s0=decoder.conv_s0, conv_s1=decoder.conv_s1))
-    parts.no_memory_embedding = model.no_memory_embedding
+    parts = tracker.vision_encoder(model, dims)
+    encode = parts.forward
     with torch.device("cpu"):
         table = memory.sine_table(dims["grid"], dims["hidden_size"])[:, None]
     parts.positions = nn.Buffer(table, persistent=False)
 
     def forward(image: Tensor) -> tuple[Tensor, ...]:
-        finest, finer, features = encoder(image).fpn_hidden_states
-        without = features + parts.get_parameter("no_memory_embedding").flatten()[:, None, None]
-        return features, decoder.conv_s0(finest), decoder.conv_s1(finer), without, parts.get_buffer("positions")
+        finest, finer, without, features = encode(image)
+        return features, finest, finer, without, parts.get_buffer("positions")
 
     return override(parts, forward)
 
@@ -46,7 +45,7 @@ def mask_decoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
 
     del model.prompt_encoder.mask_embed
     parts = tracker.decoder_parts(model, dims)
-    size, scale, bias = (dims["image_size"],) * 2, *mask_scale(model)
+    size = (dims["image_size"],) * 2
 
     def forward(
         point_coords: Tensor,
@@ -68,18 +67,13 @@ def mask_decoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
         pointer = model.object_pointer_proj(sam_decoder.picked(tokens, best))
         return (
             torch.where(is_visible, pointer, parts.get_parameter("no_object_pointer")),
-            enlarged.sigmoid() * scale + bias,
+            enlarged.sigmoid() * SCALE + BIAS,
             mask,
             scores[:, 1:].amax(dim=1, keepdim=True),
             occlusion,
         )
 
     return override(parts, forward)
-
-
-def mask_scale(model: Sam2VideoModel) -> tuple[float, float]:
-    """Return by what a mask's probabilities are multiplied for memory, and what is added."""
-    return model.config.sigmoid_scale_for_mem_enc, model.config.sigmoid_bias_for_mem_enc
 
 
 def memory_attention(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
@@ -126,7 +120,7 @@ def memory_encoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
     import torch
     from torch import nn
 
-    encoder, (scale, bias) = model.memory_encoder, mask_scale(model)
+    encoder = model.memory_encoder
     parts = container(memory_encoder=encoder)
     parts.occlusion_spatial_embedding_parameter = model.occlusion_spatial_embedding_parameter
     parts.memory_temporal_positional_encoding = model.memory_temporal_positional_encoding
@@ -135,7 +129,7 @@ def memory_encoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
     parts.positions = nn.Buffer(table, persistent=False)
 
     def forward(mask_for_mem: Tensor, pix_feat: Tensor, occ_logit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features = tracker.memory_features(parts, encoder, mask_for_mem.sigmoid() * scale + bias, pix_feat, occ_logit)
+        features = tracker.memory_features(parts, encoder, mask_for_mem.sigmoid() * SCALE + BIAS, pix_feat, occ_logit)
         place = parts.get_buffer("positions").expand(mask_for_mem.shape[0], -1, -1)
         # The parameter itself, and no copy of it: its output keeps the name that is declared.
         return features, place, parts.get_parameter("memory_temporal_positional_encoding")

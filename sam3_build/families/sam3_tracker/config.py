@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sam3_build.errors import BuildError
+from sam3_build.pipeline.config_values import integer, require
 from sam3_build.pipeline.predictor_networks import sizes
 from sam3_build.spec import Json
 
@@ -36,19 +37,13 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
 
     What the config leaves out is as in the published model.
     """
-    size = _integer(config, IMAGE_SIZE, *BACKBONE, "image_size")
-    patch = _integer(config, PATCH_SIZE, *BACKBONE, "patch_size")
-    hidden = _integer(config, HIDDEN_SIZE, "vision_config", "fpn_hidden_size")
-    for expected, *path in (
-        (size, "prompt_encoder_config", "image_size"),
-        (patch, "prompt_encoder_config", "patch_size"),
-        (hidden, "prompt_encoder_config", "hidden_size"),
-        (hidden, "mask_decoder_config", "hidden_size"),
-    ):
-        if (actual := _integer(config, expected, *path)) != expected:
-            raise BuildError(
-                f"model config: {'.'.join(path)} should be {expected} as in vision_config, but is {actual}"
-            )
+    size = integer(config, *BACKBONE, "image_size", usual=IMAGE_SIZE)
+    patch = integer(config, *BACKBONE, "patch_size", usual=PATCH_SIZE)
+    hidden = integer(config, "vision_config", "fpn_hidden_size", usual=HIDDEN_SIZE)
+    require(config, size, "prompt_encoder_config", "image_size")
+    require(config, patch, "prompt_encoder_config", "patch_size")
+    require(config, hidden, "prompt_encoder_config", "hidden_size")
+    require(config, hidden, "mask_decoder_config", "hidden_size")
     grid, rest = divmod(size, patch)
     if rest:
         raise BuildError(f"model config: image_size is {size}, no multiple of patch_size, {patch}")
@@ -56,7 +51,7 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
         raise BuildError(f"model config: fpn_hidden_size is {hidden}, which should be a multiple of 8")
     return {
         **sizes(size, grid, hidden),
-        "num_masks": _integer(config, 3, "mask_decoder_config", "num_multimask_outputs"),
+        "num_masks": integer(config, "mask_decoder_config", "num_multimask_outputs", usual=3),
     }
 
 
@@ -67,16 +62,5 @@ def largest_tensor(component: str, config: Mapping[str, Json]) -> int:
     """
     dims = static_dims(config)
     if component == "vision_encoder":
-        return 4 * _integer(config, 16, *BACKBONE, "num_attention_heads") * dims["grid"] ** 4
+        return 4 * integer(config, *BACKBONE, "num_attention_heads", usual=16) * dims["grid"] ** 4
     return 4 * dims["hidden_4"] * dims["grid_4"] ** 2
-
-
-def _integer(config: Mapping[str, Json], usual: int, *path: str) -> int:
-    value: Json = config
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    if value is None:
-        return usual
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BuildError(f"model config: {'.'.join(path)} should be an integer of at least 1, but is {value!r}")
-    return value

@@ -7,18 +7,16 @@ boxes are in its pixels; labels 1 and 0 of points.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam3_build.documents import value_of
-from sam3_build.errors import BuildError, InputError, Keys
+from sam3_build.errors import BuildError
 from sam3_build.families.sam3_tracker.config import static_dims
-from sam3_build.families.sam3_tracker.family import FAMILY, Clicks, case_shapes, points_of
-from sam3_build.params import SampleParams
+from sam3_build.families.sam3_tracker.family import FAMILY, Clicks, points_of
 from sam3_build.pipeline import images, interactive
 from sam3_build.pipeline.cases import Case, PromptRequest
 from sam3_build.pipeline.interactive import ObjectPrompts
-from sam3_build.spec import CaseRequest, Json
+from sam3_build.pipeline.interactive import problems as problems
+from sam3_build.spec import Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,27 +30,9 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 
 def make_cases(request: PromptRequest) -> Iterator[Case]:
-    """Yield the cases of `family.case_shapes` as arrays. InputError when `problems` finds any."""
-    import numpy as np
-
-    if faults := problems([(request.pipeline, s) for s in request.samples], None, request.files, request.config):
-        raise InputError(faults)
+    """Return the cases of `family.case_shapes` as arrays. InputError when `problems` finds any."""
     kind = FAMILY.laid_out(request.layout).pipeline(request.pipeline).prompts
-    asked: list[Clicks | ObjectPrompts] = [value_of(kind, sample.prompts) for sample in request.samples]
-    numbers = [sample.number for sample in request.samples]
-    pictures = [images.read(request.files[sample.pictures[0]]) for sample in request.samples]
-    shapes = case_shapes(
-        CaseRequest(request.layout, request.pipeline, request.reference, asked, numbers, request.padding, {})
-    )
-    for shape in shapes:
-        rows = [
-            {
-                **picture_arrays(pictures[i], request.config),
-                **_prompt_arrays(request, [asked[i]], (pictures[i].height, pictures[i].width)),
-            }
-            for i in shape.samples
-        ]
-        yield Case(shape.name, shape.samples, {name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+    return interactive.picture_cases(request, FAMILY, kind, picture_arrays, prompt_arrays)
 
 
 def picture_arrays(picture: Image.Image, config: Mapping[str, Json]) -> dict[str, Array]:
@@ -66,28 +46,11 @@ def prompt_arrays(request: PromptRequest, prompts: Sequence[object], size: tuple
 
     request: without samples; prompts: those of the layout; size: height and width of the picture
     """
+    import numpy as np
+
     asked = [prompt for prompt in prompts if isinstance(prompt, Clicks | ObjectPrompts)]
     for prompt in asked:
         interactive.check(prompt, size)
-    return _prompt_arrays(request, asked, size)
-
-
-def problems(
-    samples: Sequence[tuple[str, SampleParams]],
-    tokenizer: Path | None,
-    files: Mapping[str, Path],
-    config: Mapping[str, Json] | None,
-) -> list[tuple[Keys, str]]:
-    """Return all that is wrong with pictures and prompts, and where."""
-    return interactive.problems([sample for _, sample in samples], files)
-
-
-def _prompt_arrays(
-    request: PromptRequest, asked: Sequence[Clicks | ObjectPrompts], size: tuple[int, int]
-) -> dict[str, Array]:
-    """Return what prompts on a picture of this size give, one object each, batch first."""
-    import numpy as np
-
     dims = static_dims(request.config)
     points = [points_of(prompts) for prompts in asked]
     boxes = [[(box.x, box.y, box.x + box.w, box.y + box.h) for box in prompts.boxes] for prompts in asked]

@@ -114,6 +114,6 @@ def test_the_config_of_the_video_model_is_that_of_its_tracker():
     with pytest.raises(BuildError, match=r"model_type should be 'sam3_tracker', .*, but is 'sam3'"):
         complete_config({"model_type": "sam3"})
     with pytest.raises(
-        BuildError, match=r"mask_decoder_config\.hidden_size should be 256 as in vision_config, but is 64"
+        BuildError, match=r"mask_decoder_config\.hidden_size should be 256 for the other sizes, but is 64"
     ):
         complete_config({"model_type": "sam3_tracker", "mask_decoder_config": {"hidden_size": 64}})

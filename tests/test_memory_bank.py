@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from sam3_build.execution.session import open_session
 from sam3_build.pipeline.memory_bank import Memory, MemoryBank, alike
 from sam3_build.pipeline.profiles import misfit
+from sam3_build.pipeline.tracked_frame import Frame
 from sam3_build.pipeline.tracking import MASKS, POINTERS, PROMPTED
 
 ROOT = Path(__file__).parents[1]
@@ -41,3 +43,15 @@ def test_the_most_that_is_read_fits_the_profile_as_well(manifest: str, all_point
     (profile,) = open_session(ROOT, manifest, {}).manifest.shape_profiles.values()
     assert arrays["memory_features"].shape[1] == MASKS - 1 + PROMPTED == profile["memories"][2]
     assert arrays["object_pointers"].shape[1] == POINTERS - 1 + PROMPTED == profile["pointers"][2]
+
+
+def test_memories_are_rounded_to_bfloat16() -> None:
+    """Also halfway between two of its numbers, to the even one, and a number that is none of either sign."""
+    features = np.random.default_rng(0).normal(size=(2, 64, 8)).astype(np.float32)
+    features[0, 0, :4] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, -1 - 2.0**-8, 0
+    frame = Frame({"memory_encoder": lambda arrays, /, kind="": {"memory_features": features}}, {"vision_features": {}})
+    answer = {"high_res_masks": np.zeros((4, 4)), "object_score_logits": np.zeros(1), "object_pointer": np.zeros(3)}
+    found = frame.memories({5: answer, 6: answer}, binarize=True)
+    expected = features.astype(ml_dtypes.bfloat16).astype(np.float32)
+    assert (expected != features).mean() > 0.9
+    np.testing.assert_array_equal(np.stack([found[which].features for which in (5, 6)]), expected)

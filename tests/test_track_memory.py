@@ -5,53 +5,63 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 import numpy as np
 import pytest
-from build_space import ROOT
+from miniature import ROOT, params
 from PIL import Image
 
 from sam3_build import registry
-from sam3_build.families.sam2.config import static_dims
-from sam3_build.model_format import ModelComponent
-from sam3_build.pipeline.cases import PromptRequest
+from sam3_build.model_format import ModelFile
+from sam3_build.params import ModelParams
+from sam3_build.pipeline.chain import Network
 from sam3_build.pipeline.memory_bank import MemoryBank
+from sam3_build.runtime.choice import Choice
 from sam3_build.runtime.clip import frames_of
-from sam3_build.runtime.open_clip import OpenClip
+from sam3_build.runtime.folder import ModelFolder
+from sam3_build.runtime.open_clip import OpenClip, tracked
+from sam3_build.runtime.opened import Sessions
 from sam3_build.runtime.track import Track
-from sam3_build.spec import Loop, Step
 
-CODE = registry.family_code("sam2")
-LAYOUT = CODE.family.laid_out("predictor")
 CONFIG = json.loads((ROOT / "manifests" / "sam2_mini.json").read_text())
 STAR, BOX = [[30, 44]], [[82, 20, 116, 54]]
 
 
-class StandIn(OpenClip):
-    """The pipeline for clips, with networks that give arrays of the right shapes at once: an object is always seen."""
+@dataclass(frozen=True)
+class Described(ModelFolder):
+    """The miniature's folder without its files."""
 
-    def __init__(self) -> None:
-        pipeline = LAYOUT.pipeline("video")
-        self._components = {c.name: ModelComponent(c.name, c.inputs, c.outputs) for c in LAYOUT.components}
-        self._networks = {name: self._network(component) for name, component in self._components.items()}
-        self._steps = [step for step in pipeline.steps if isinstance(step, Step)]
-        (self._loop,) = (step for step in pipeline.steps if isinstance(step, Loop))
-        self._code, self._host, self._kind = CODE, CODE.prompts, pipeline.prompts
-        self._request = PromptRequest("predictor", "video", "meta", (), None, {}, CONFIG)
-        self._threshold = 0.5
+    def require(self, file: ModelFile) -> None:
+        """Ask for none."""
 
-    @staticmethod
-    def _network(component: ModelComponent):  # type: ignore[no-untyped-def]
-        sizes = static_dims(CONFIG)
 
-        def run(inputs: Mapping[str, np.ndarray], kind: str = "") -> dict[str, np.ndarray]:
+class StandIns(Sessions):
+    """Networks that give arrays of the right shapes at once: an object is always seen."""
+
+    def __init__(self, folder: ModelFolder) -> None:
+        super().__init__(folder)
+        self.given, self.static = {c.name: c.outputs for c in folder.description.components}, folder.description.static
+
+    def network(self, name: str, file: ModelFile, *, on_device: bool) -> Network:
+        def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             rows = max(len(array) for array in inputs.values())
-            shapes = {t.name: [_size(dim, sizes, rows) for dim in t.dims] for t in component.outputs}
+            shapes = {t.name: [_size(dim, self.static, rows) for dim in t.dims] for t in self.given[name]}
             return {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
 
         return run
+
+
+def opened() -> OpenClip:
+    """Return the miniature's pipeline for clips, with such networks."""
+    static = registry.family_code("sam2").family.static_dims(CONFIG)
+    described = ModelParams.of(params("model", "sam2_mini")).description(CONFIG, static, (), has_tokenizer=False)
+    folder = Described(ROOT, described, {})
+    pipeline = tracked(folder)
+    assert pipeline
+    files = {name: ModelFile(name, "fp32", "onnxruntime", f"{name}.onnx") for name in pipeline.components}
+    return OpenClip(folder, pipeline, Choice("cpu", "fp32", files), StandIns(folder))
 
 
 def _size(dim: int | str, sizes: Mapping[str, int], rows: int) -> int:
@@ -116,7 +126,7 @@ def sizes(track: Track, frames: int) -> dict[int, set[int]]:
 
 
 def started() -> Track:
-    return Track(StandIn(), frames_of(stream()))
+    return Track(opened(), frames_of(stream()))
 
 
 @pytest.mark.slow
@@ -142,7 +152,7 @@ def test_the_same_in_short_and_a_frame_that_is_kept_is_seen(monkeypatch: pytest.
                 self.kept = kept
             return frame
 
-    leaking = sizes(Keeping(StandIn(), frames_of(stream())), 240)
+    leaking = sizes(Keeping(opened(), frames_of(stream())), 240)
     assert len(leaking[1]) == 2, leaking
     forget = MemoryBank.track
 

@@ -102,13 +102,18 @@ def cut_short(project: Project) -> str:
     return project.say("doit", "manifest=mine", "checkpoint")
 
 
-def another_model(project: Project) -> str:
+def another_family(project: Project) -> str:
     weights(
         project,
         "image_encoder.trunk.body.conv_stem.weight",
         "spatial_perceiver.latents",
         "obj_ptr_proj.layers.0.weight",
     )
+    return project.say("doit", "manifest=mine", "checkpoint")
+
+
+def adapter(project: Project) -> str:
+    weights(project, "base_model.model.detr_decoder.layers.0.mlp.fc1.lora_A.weight")
     return project.say("doit", "manifest=mine", "checkpoint")
 
 
@@ -157,7 +162,8 @@ PROVOKED: dict[str, Callable[[Project], str]] = {
     "... is blocked: ...": blocked,
     "... does not hold the weights of ...": half_matching,
     "... is cut short": cut_short,
-    "... holds EdgeTAM, by the names of its tensors": another_model,
+    "... holds the weights of the family '...' (...), and the manifest's is '...'": another_family,
+    "... holds ..., by the names of its tensors": adapter,
     "... not finite, and nothing is exported from ...": not_finite,
     "HF_HUB_OFFLINE": offline,
     "its worker was killed by SIGKILL (out of memory?)": killed,
@@ -167,7 +173,7 @@ PROVOKED: dict[str, Callable[[Project], str]] = {
 
 
 # Each of these starts a worker that loads PyTorch; tests/families/sam3_image has their messages from `weights` itself.
-LOADS_PYTORCH = (half_matching, cut_short, another_model, not_finite)
+LOADS_PYTORCH = (half_matching, cut_short, another_family, adapter, not_finite)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from miniature import ROOT
 from PIL import Image
 
 from sam3_build import registry
+from sam3_build.pipeline import tracked_frame
 from sam3_build.pipeline.cases import PromptRequest
 from sam3_build.pipeline.predictor_cases import ClipPrompts, ObjectPrompt
 from sam3_build.pipeline.prompts import Box, Point
@@ -35,6 +36,14 @@ PROMPTS = {
     "refined": [ObjectPrompt(0, 1, (STAR,)), ObjectPrompt(0, 1, (Point(0, 99, 96),))],
     "mask": [ObjectPrompt(0, 1, mask="square"), ObjectPrompt(0, 2, (STAR,))],
 }
+
+
+def keep_memories_in_fp32(monkeypatch):
+    """Round no memory to bfloat16, neither here nor in transformers: a last bit that differs could grow 2^16 times."""
+    import torch
+
+    monkeypatch.setattr(tracked_frame, "bfloat16", lambda values: values.astype(np.float32))
+    monkeypatch.setattr(torch, "bfloat16", torch.float32)
 
 
 def square():

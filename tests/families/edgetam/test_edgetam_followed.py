@@ -8,9 +8,7 @@ import edgetam_transformers
 import numpy as np
 import pytest
 import torch
-from tracked_clip import PROMPTS, Predictor
-
-from sam3_build.pipeline import tracked_frame
+from tracked_clip import PROMPTS, Predictor, keep_memories_in_fp32
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "edgetam" / "meta.npz"
 OWN = Predictor("edgetam")
@@ -63,8 +61,7 @@ def test_a_clip_is_followed_as_metas_predictor_follows_it(case, run, frames, tmp
 
 @pytest.mark.parametrize("case", PROMPTS)
 def test_a_clip_is_followed_as_transformers_follows_it(case, run, frames, transformers, tmp_path, monkeypatch):
-    # transformers keeps memories in FP32.
-    monkeypatch.setattr(tracked_frame, "bfloat16", lambda values: values.astype(np.float32))
+    keep_memories_in_fp32(monkeypatch)
     edgetam_transformers.answer_masks_as_meta(transformers)
     found = follow(run, frames, case, tmp_path)
     prompts = PROMPTS[case]

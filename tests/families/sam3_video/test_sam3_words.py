@@ -7,16 +7,19 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from tracked_clip import keep_memories_in_fp32
 from words_model import CODE, Session, config, frames, networks, prompted, transformers_model
 
 from sam3_build.families.sam3_video.loops import Sam3WordTracker, track_words
 
 pytestmark = pytest.mark.ci  # networks in PyTorch, and frames through them
 
-# Of logits whose deviation is about 1; scores are from 0 to 1.
-LARGEST, SCORE = 1e-3, 1e-4
+# FP32 sums in another order. Seen at worst: 1.1e-5 of logits whose deviation is about 1; 3e-7 of scores, and 6e-6 with
+# seeds 2 to 5.
+LARGEST, SCORE = 1e-4, 1e-5
 
-# Thresholds at which the miniature's objects are matched, removed while they are young, and seen afresh.
+# Thresholds at which the miniature's objects are matched, removed while they are young, and seen afresh. With seed 1 no
+# score is nearer to one than 1e-3, and no IoU of masks so near that less than a pixel takes it across.
 BUSY = {
     "max_num_objects": 10,
     "score_threshold_detection": 0.3,
@@ -34,8 +37,9 @@ BUSY = {
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def comparable(monkeypatch):
     torch.set_num_threads(1)
+    keep_memories_in_fp32(monkeypatch)
 
 
 def compared(seed, count=8, streaming=False, sure=2.0, **settings):

@@ -12,6 +12,7 @@ from miniature import ROOT
 
 from sam3_build import registry
 from sam3_build.families.sam3_video.modules import video_config
+from sam3_build.pipeline.tracking import POINTERS
 from sam3_build.pipeline.word_settings import WordSettings
 from sam3_build.torch_modules.assemble import assemble, compute
 
@@ -37,6 +38,7 @@ def transformers_model(seed, of, sure=2.0):
 
     sure: what the tracker's logits of whether an object is in a frame are about
     """
+    torch.manual_seed(seed)  # of the buffer that encodes points
     model = theirs().Sam3VideoModel(video_config(of)).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
@@ -51,7 +53,7 @@ def transformers_model(seed, of, sure=2.0):
     detector.detr_decoder.query_embed.weight.mul_(10)
     detector.dot_product_scoring.query_proj.weight.mul_(6)
     detector.detr_decoder.presence_head.layer3.bias.add_(3)
-    # Logits of a deviation about 1, and memories that weigh less: one that is rounded the other way to bfloat16 shows.
+    # Logits of a deviation about 1, and memories that weigh less.
     detector.mask_decoder.mask_embedder.layers[2].weight.div_(8)
     for layer in model.tracker_model.memory_attention.layers:
         layer.cross_attn_image.o_proj.weight.div_(8)
@@ -117,7 +119,11 @@ def prompted(run, of):
 
 @dataclass
 class Session:
-    """transformers' session on some frames. followed: the objects before each frame, in its order"""
+    """transformers' session on some frames. followed: the objects before each frame, in its order
+
+    To Sam3VideoModel a stream is a clip that ends with the current frame, so that distances of pointers are divided by
+    another number in every frame. Here it is a long clip, as it is to Sam3TrackerVideoModel.
+    """
 
     model: object
     pixels: np.ndarray
@@ -129,6 +135,8 @@ class Session:
         self.state = theirs().Sam3VideoInferenceSession(
             video=video, video_height=100, video_width=120, dtype=torch.float32
         )
+        if self.streaming:
+            self.state.__class__ = type("Stream", (type(self.state),), {"num_frames": POINTERS})
 
     def ask(self, ids, mask):
         for text in range(len(ids)):

@@ -3,7 +3,7 @@
 PYTHONPATH=.:tests:tests/families/sam3_video python tests/recorded/sam3_video/record.py
 
 In the root of the project, with transformers 5.23 on a CPU. Of each case of `tracked_clip.PROMPTS`: mask logits of
-every frame and object, every second row and column, and whether objects are visible, logits.
+every frame and object, every second row and column, and whether objects are visible, logits; memories stay in FP32.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tracked_clip import PROMPTS
+from pytest import MonkeyPatch
+from tracked_clip import PROMPTS, keep_memories_in_fp32
 from video_model import Session, transformers_model
 
 torch.set_num_threads(1)
+keep_memories_in_fp32(MonkeyPatch())
 MODEL = transformers_model()
 ARRAYS = {}
 for case, prompts in PROMPTS.items():

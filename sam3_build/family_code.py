@@ -82,7 +82,7 @@ class KeyTables:
     model:        what its weights are those of, in messages: `SAM 3's image model`
     whole:        the class whose tensors a file must hold, in messages
     formats:      of two that fit a file equally well the first is taken
-    other_models: (what a file holds, a pattern of one of its names), for models that are no family here
+    other_models: (what a file holds, a pattern of one of its names), of models that the names could be taken for
     tied:         a name in our modules -> the name of the tensor that it shares; a file needs only one of them
     scales:       (`fnmatch` pattern on names, (mean, deviation)) of random weights where the usual ones do not do
     """

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sam3_build.family_code import Format, KeyTables, Reshape, Section
+from sam3_build.weights.other_models import ADAPTER
 from sam3_build.weights.tensors import FileTensor
 from sam3_build.weights.wrapped_names import is_computed
 
@@ -43,7 +44,8 @@ def others(tables: KeyTables) -> tuple[str, ...]:
 
 def other_model(keys: Collection[str], tables: KeyTables) -> str | None:
     """Return which other model these keys are known to belong to, or None."""
-    return next((name for name, pattern in tables.other_models if any(re.match(pattern, key) for key in keys)), None)
+    known = (*tables.other_models, ADAPTER)
+    return next((name for name, pattern in known if any(re.match(pattern, key) for key in keys)), None)
 
 
 def recognise(keys: Collection[str], tables: KeyTables) -> Format | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from sam3_build.family_code import Section
-from sam3_build.weights import sam2_keys
+from sam3_build.weights import other_models, sam2_keys
 
 # Name and number of the rows, with `*` for the three parts of a joined projection.
 ATTENTION = ((r"in_proj_(weight|bias)$", r"*_proj.\1"), (r"\bout_proj\.", "o_proj."))
@@ -161,12 +161,12 @@ TRACKER = (
     Section("tracker.no_mem_embed", "no_memory_embedding"),
 )
 
-# What a file is that has no such tracker, when a key of it matches: first come, first served.
+# What a file is that has no such tracker.
 OTHER_THAN_TRACKER = (
     ("SAM 3.1, whose tracker is another network", r"tracker\.model\."),
-    ("EfficientSAM3", r"(.*\.)?student_trunk\.|.*\bvision_backbone\.trunk\.model\."),
-    ("EdgeTAM", r"(.*\.)?image_encoder\.trunk\.body\.|vision_encoder\.backbone\.timm_model\.|spatial_perceiver\."),
-    ("SAM 2", r"(model\.)?image_encoder\.trunk\.|vision_encoder\.backbone\.blocks\.\d+\."),
-    ("SAM (the first) or MobileSAM", r"(model\.)?image_encoder\.(blocks|patch_embed|layers)\."),
-    ("SAM (the first), transformers'", r"vision_encoder\.(layers|patch_embed)\."),
+    other_models.EFFICIENTSAM3,
+    other_models.EDGETAM,
+    other_models.SAM2,
+    other_models.SAM1,
+    other_models.SAM1_TRANSFORMERS,
 )

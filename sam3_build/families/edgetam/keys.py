@@ -6,7 +6,7 @@ Two ways to name the same tensors: transformers' EdgeTamVideoModel, and Meta's e
 from __future__ import annotations
 
 from sam3_build.family_code import Format, KeyTables, Reshape, Section
-from sam3_build.weights import sam2_keys
+from sam3_build.weights import other_models, sam2_keys
 
 # Meta's beginning, our beginning, and what else differs behind it.
 SECTIONS = (
@@ -83,13 +83,12 @@ FORMATS = (
     ),
 )
 
-# What a file is when a key of it matches: first come, first served.
 OTHER_MODELS = (
-    ("SAM 2", r"(.*\.)?image_encoder\.trunk\.(?!body\.)|vision_encoder\.backbone\.(blocks|patch_embed)\."),
-    ("SAM 3", r"(.*\.)?backbone\.vision_backbone\.|detector(_model)?\.|detr_(en|de)coder\."),
-    ("the tracker of SAM 3 alone", r"(.*\.)?tracker_neck\.|vision_encoder\.backbone\.layers\."),
-    ("SAM (the first) or MobileSAM", r"(model\.)?image_encoder\.(blocks|patch_embed|layers)\."),
-    ("SAM (the first), transformers'", r"vision_encoder\.(layers|patch_embed)\."),
+    other_models.SAM2,
+    other_models.SAM3,
+    other_models.SAM3_TRACKER,
+    other_models.SAM1,
+    other_models.SAM1_TRANSFORMERS,
 )
 
 KEYS = KeyTables(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sam3_build.family_code import Format, KeyTables, Section
+from sam3_build.weights import other_models
 
 # The three layers of every small network in a decoder.
 STACK = ((r"\blayers\.0\.", "proj_in."), (r"\blayers\.2\.", "proj_out."), (r"\blayers\.1\.", "layers.0."))
@@ -78,17 +79,11 @@ FORMATS = (
     ),
 )
 
-# What a file is when a key of it matches: first come, first served.
-OTHER_MODELS = (
-    ("SAM 2", r"(model\.)?image_encoder\.trunk\.|vision_encoder\.backbone\.blocks\.\d+\.|sam_mask_decoder\."),
-    ("SAM 3", r"(detector\.)?backbone\.vision_backbone\.|(detector_model\.)?detr_encoder\."),
-)
-
 KEYS = KeyTables(
     model="SAM 1",
     whole="transformers' SamModel",
     formats=FORMATS,
-    other_models=OTHER_MODELS,
+    other_models=(other_models.EDGETAM, other_models.SAM2, other_models.SAM3),
     tied={FREQUENCIES: SHARED},
     # Drawn as any other table they would steer attention to one cell.
     scales=(("*.rel_pos_[hw]", (0.0, 0.1)),),

@@ -6,7 +6,7 @@ Two ways to name the same tensors: transformers' Sam2VideoModel, and Meta's sam2
 from __future__ import annotations
 
 from sam3_build.family_code import Format, KeyTables, Section
-from sam3_build.weights import sam2_keys
+from sam3_build.weights import other_models, sam2_keys
 
 # Meta's beginning, our beginning, and what else differs behind it.
 SECTIONS = (
@@ -61,13 +61,12 @@ FORMATS = (
     ),
 )
 
-# What a file is when a key of it matches: first come, first served.
 OTHER_MODELS = (
-    ("EdgeTAM", r"(.*\.)?image_encoder\.trunk\.body\.|vision_encoder\.backbone\.timm_model\.|spatial_perceiver\."),
-    ("SAM 3", r"(.*\.)?backbone\.vision_backbone\.|detector(_model)?\.|detr_(en|de)coder\."),
-    ("the tracker of SAM 3 alone", r"(.*\.)?tracker_neck\.|vision_encoder\.backbone\.layers\."),
-    ("SAM (the first) or MobileSAM", r"(model\.)?image_encoder\.(blocks|patch_embed|layers)\."),
-    ("SAM (the first), transformers'", r"vision_encoder\.(layers|patch_embed)\."),
+    other_models.EDGETAM,
+    other_models.SAM3,
+    other_models.SAM3_TRACKER,
+    other_models.SAM1,
+    other_models.SAM1_TRANSFORMERS,
 )
 
 KEYS = KeyTables(

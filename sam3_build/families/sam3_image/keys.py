@@ -8,7 +8,7 @@ as sam3.pt does, without the coarsest level of the neck, which nothing reads; it
 from __future__ import annotations
 
 from sam3_build.family_code import Format, KeyTables, Reshape
-from sam3_build.weights import sam3_keys
+from sam3_build.weights import other_models, sam3_keys
 
 SECTIONS = (*sam3_keys.VIT, *sam3_keys.NECK, *sam3_keys.TEXT_ENCODER, *sam3_keys.DETECTOR)
 LEFT_OUT = (sam3_keys.POINTS, sam3_keys.TRACKER_NECK)
@@ -36,19 +36,14 @@ FORMATS = (
     _metas("official SAM 3, image model", "", "inst_interactive_predictor."),
 )
 
-# What a file is when a key of it matches: first come, first served.
 OTHER_MODELS = (
-    ("EfficientSAM3", r"(.*\.)?student_trunk\.|.*\bvision_backbone\.trunk\.model\."),
-    ("EdgeTAM", r"(.*\.)?image_encoder\.trunk\.body\.|vision_encoder\.backbone\.timm_model\.|spatial_perceiver\."),
-    ("SAM 2", r"(model\.)?image_encoder\.trunk\.|vision_encoder\.backbone\.blocks\.\d+\.|sam_mask_decoder\."),
-    ("SAM (the first) or MobileSAM", r"(model\.)?image_encoder\.(blocks|patch_embed|layers)\."),
-    ("SAM (the first), transformers'", r"vision_encoder\.(layers|patch_embed)\.|shared_image_embedding\."),
+    other_models.EFFICIENTSAM3,
+    other_models.EDGETAM,
+    other_models.SAM2,
+    other_models.SAM1,
+    other_models.SAM1_TRANSFORMERS,
     ("SAM 3 LiteText", r"(detector_model\.)?text_encoder\.layers\."),
-    ("the tracker of SAM 3 alone", r"memory_attention\.|mask_decoder\.transformer\."),
-    (
-        "LoRA or another adapter, which must be merged into its model (merge_and_unload, then save_pretrained)",
-        r"(.*\.)?(lora_(embedding_)?[AB]|lora_magnitude_vector|(ia3|oft|boft|vera|hada|lokr)_\w+)\b|base_model\.model\.",
-    ),
+    (other_models.SAM3_TRACKER[0], r"memory_attention\.|mask_decoder\.transformer\."),
 )
 
 KEYS = KeyTables(

@@ -51,6 +51,9 @@ MASK_DECODER = (
     ),
 )
 
+# What differs in the names of a memory attention.
+MEMORY_ATTENTION = (NORMS, (r"^norm\.", "layer_norm."), (r"\bout_proj\.", "o_proj."))
+
 PERCEPTRON = (
     (r"\blayers\.2\.", "proj_out."),
     (r"\blayers\.0\.", "proj_in."),
@@ -90,12 +93,30 @@ MEMORY_TABLES = (
     Section("no_obj_ptr", "no_object_pointer"),
 )
 
+# How the names of transformers' trackers begin.
+TRANSFORMERS_ROOTS = (
+    "vision_encoder.",
+    "prompt_encoder.",
+    "mask_decoder.",
+    "memory_attention.",
+    "memory_encoder.",
+    "object_pointer_proj.",
+    "shared_image_embedding.",
+    "mask_downsample.",
+    "memory_temporal_positional_encoding",
+    "no_memory_",
+    "no_object_pointer",
+)
+
 # One tensor in transformers, four in Meta's files and in our modules.
 LABELS = {
     "prompt_encoder.point_embed.weight": Reshape(
         parts=tuple(f"prompt_encoder.point_embed.{label}.weight" for label in range(4))
     )
 }
+
+# Of random weights. Else the head says of every object that it is hidden, or of one and not of the other by a rounding.
+VISIBLE = ("mask_decoder.pred_obj_score_head.proj_out.bias", (3.0, 0.1))
 
 # transformers keeps the frequencies of points and of the picture's positions apart; in Meta's code they are one.
 TIED = {"shared_image_embedding.positional_embedding": "prompt_encoder.shared_embedding.positional_embedding"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from sam3_build.family_code import Section
+from sam3_build.family_code import Reshape, Section
 from sam3_build.weights import other_models, sam2_keys
 
 # Name and number of the rows, with `*` for the three parts of a joined projection.
@@ -72,6 +72,9 @@ TEXT_ENCODER = (
     ),
     Section("backbone.language_backbone.resizer.", "text_projection."),
 )
+# The first of Meta's positions is that of a class token, which is not used.
+POSITIONS = {"vision_encoder.backbone.embeddings.position_embeddings": Reshape(axis=1, skip=1, rank=3)}
+
 # The geometry encoder and the decoder.
 DETECTOR = (
     Section("geometry_encoder.encode.", "geometry_encoder.layers.", LAYER),
@@ -159,6 +162,13 @@ TRACKER = (
     *behind("detector.", NECK, "sam2_convs"),
     *behind("tracker.", (*sam2_keys.PROMPT_ENCODER, *sam2_keys.MASK_DECODER)),
     Section("tracker.no_mem_embed", "no_memory_embedding"),
+)
+
+# The tracker of transformers' Sam3VideoModel.
+TRANSFORMERS_TRACKER = (
+    Section("detector_model.vision_encoder.backbone.", "vision_encoder.backbone."),
+    Section("tracker_neck.", "vision_encoder.neck."),
+    Section("tracker_model.", ""),
 )
 
 # What a file is that has no such tracker.

@@ -18,9 +18,7 @@ SECTIONS = (
         "memory_attention.",
         "memory_attention.",
         (
-            sam2_keys.NORMS,
-            (r"^norm\.", "layer_norm."),
-            (r"\bout_proj\.", "o_proj."),
+            *sam2_keys.MEMORY_ATTENTION,
             (r"\blinear1\.", "mlp.up_proj."),
             (r"\blinear2\.", "mlp.down_proj."),
         ),
@@ -59,20 +57,7 @@ KEYS_AND_VALUES = {
 FORMATS = (
     Format(
         "transformers' EdgeTamVideoModel",
-        roots=(
-            "vision_encoder.",
-            "prompt_encoder.",
-            "mask_decoder.",
-            "memory_attention.",
-            "memory_encoder.",
-            "spatial_perceiver.",
-            "object_pointer_proj.",
-            "shared_image_embedding.",
-            "mask_downsample.",
-            "memory_temporal_positional_encoding",
-            "no_memory_",
-            "no_object_pointer",
-        ),
+        roots=(*sam2_keys.TRANSFORMERS_ROOTS, "spatial_perceiver."),
         reshaped=sam2_keys.LABELS,
     ),
     Format(
@@ -98,8 +83,7 @@ KEYS = KeyTables(
     other_models=OTHER_MODELS,
     tied=sam2_keys.TIED,
     scales=(
-        # Else the head says of every object that it is hidden, or of one and not of the other by a rounding.
-        ("mask_decoder.pred_obj_score_head.proj_out.bias", (3.0, 0.1)),
+        sam2_keys.VISIBLE,
         # Else the branches of the trunk's blocks add up.
         ("*.token_mixer.conv*.bn.weight", (0.0, 0.3)),
         ("*.channel_mixer.conv2.bn.weight", (0.0, 0.3)),

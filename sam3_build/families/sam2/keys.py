@@ -23,11 +23,7 @@ SECTIONS = (
     Section("image_encoder.neck.convs.", "vision_encoder.neck.convs.", ((r"^(\d+)\.conv\.", r"\1."),)),
     *sam2_keys.PROMPT_ENCODER,
     *sam2_keys.MASK_DECODER,
-    Section(
-        "memory_attention.",
-        "memory_attention.",
-        (sam2_keys.NORMS, (r"^norm\.", "layer_norm."), (r"\bout_proj\.", "o_proj.")),
-    ),
+    Section("memory_attention.", "memory_attention.", sam2_keys.MEMORY_ATTENTION),
     *sam2_keys.MEMORY_ENCODER,
     Section("obj_ptr_tpos_proj.", "temporal_positional_encoding_projection_layer."),
     *sam2_keys.MEMORY_TABLES,
@@ -38,18 +34,8 @@ FORMATS = (
     Format(
         "transformers' Sam2VideoModel",
         roots=(
-            "vision_encoder.",
-            "prompt_encoder.",
-            "mask_decoder.",
-            "memory_attention.",
-            "memory_encoder.",
-            "object_pointer_proj.",
-            "shared_image_embedding.",
-            "mask_downsample.",
+            *sam2_keys.TRANSFORMERS_ROOTS,
             "temporal_positional_encoding_projection_layer.",
-            "memory_temporal_positional_encoding",
-            "no_memory_",
-            "no_object_pointer",
             "occlusion_spatial_embedding_parameter",
         ),
         reshaped=sam2_keys.LABELS,
@@ -75,6 +61,5 @@ KEYS = KeyTables(
     formats=FORMATS,
     other_models=OTHER_MODELS,
     tied=sam2_keys.TIED,
-    # Else the head says of every object that it is hidden, or of one and not of the other by a rounding.
-    scales=(("mask_decoder.pred_obj_score_head.proj_out.bias", (3.0, 0.1)),),
+    scales=(sam2_keys.VISIBLE,),
 )

@@ -14,8 +14,7 @@ SECTIONS = (*sam3_keys.VIT, *sam3_keys.NECK, *sam3_keys.TEXT_ENCODER, *sam3_keys
 LEFT_OUT = (sam3_keys.POINTS, sam3_keys.TRACKER_NECK)
 
 RESHAPED = {
-    # The first of the positions is that of a class token, which is not used.
-    "vision_encoder.backbone.embeddings.position_embeddings": Reshape(axis=1, skip=1, rank=3),
+    **sam3_keys.POSITIONS,
     "text_encoder.text_projection.weight": Reshape(transposed=True),
 }
 

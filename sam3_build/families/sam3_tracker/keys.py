@@ -5,7 +5,7 @@ Three ways to name the same tensors: transformers' Sam3TrackerModel and its Sam3
 
 from __future__ import annotations
 
-from sam3_build.family_code import Format, KeyTables, Reshape, Section
+from sam3_build.family_code import Format, KeyTables
 from sam3_build.weights import sam2_keys, sam3_keys
 
 HEADS = ("prompt_encoder.", "mask_decoder.")
@@ -20,11 +20,7 @@ FORMATS = (
     Format(
         "transformers' Sam3VideoModel",
         roots=("tracker_model.prompt_encoder.", "tracker_model.mask_decoder.", "tracker_neck."),
-        sections=(
-            Section("detector_model.vision_encoder.backbone.", "vision_encoder.backbone."),
-            Section("tracker_neck.", "vision_encoder.neck."),
-            Section("tracker_model.", ""),
-        ),
+        sections=sam3_keys.TRANSFORMERS_TRACKER,
         left_out=(
             ("the detector", r"detector_model\.(?!vision_encoder\.backbone\.).*"),
             (MEMORY[0], rf"tracker_model\.{MEMORY[1]}"),
@@ -48,9 +44,7 @@ FORMATS = (
                 r"tracker\.(transformer|maskmem_|obj_ptr_|mask_downsample|no_mem_pos_enc|no_obj_).*",
             ),
         ),
-        reshaped={
-            "vision_encoder.backbone.embeddings.position_embeddings": Reshape(axis=1, skip=1, rank=3),
-        },
+        reshaped=sam3_keys.POSITIONS,
     ),
 )
 
@@ -60,6 +54,5 @@ KEYS = KeyTables(
     formats=FORMATS,
     other_models=sam3_keys.OTHER_THAN_TRACKER,
     tied=sam2_keys.TIED,
-    # Else the head says of every object that it is hidden, or of one and not of the other by a rounding.
-    scales=(("mask_decoder.pred_obj_score_head.proj_out.bias", (3.0, 0.1)),),
+    scales=(sam2_keys.VISIBLE,),
 )

@@ -7,11 +7,7 @@ from sam3_build.weights import sam2_keys, sam3_keys
 
 # Names of the tracker's memory, where they are not those of SAM 2.
 MEMORY = (
-    Section(
-        "tracker.transformer.encoder.",
-        "memory_attention.",
-        (sam2_keys.NORMS, (r"^norm\.", "layer_norm."), (r"\bout_proj\.", "o_proj.")),
-    ),
+    Section("tracker.transformer.encoder.", "memory_attention.", sam2_keys.MEMORY_ATTENTION),
     *(
         Section(
             section.theirs.replace("memory_encoder.", "tracker.maskmem_backbone."), section.ours, section.differences
@@ -28,12 +24,7 @@ FORMATS = (
     Format(
         "transformers' Sam3VideoModel",
         roots=("tracker_model.", "tracker_neck.", "detector_model."),
-        sections=(
-            Section("detector_model.vision_encoder.backbone.", "vision_encoder.backbone."),
-            Section("detector_model.", "detector."),
-            Section("tracker_neck.", "vision_encoder.neck."),
-            Section("tracker_model.", ""),
-        ),
+        sections=(*sam3_keys.TRANSFORMERS_TRACKER, Section("detector_model.", "detector.")),
         reshaped=sam2_keys.LABELS,
     ),
     Format(
@@ -42,8 +33,7 @@ FORMATS = (
         sections=(*sam3_keys.TRACKER, *MEMORY, *sam3_keys.behind("detector.", DETECTOR, ours="detector.")),
         left_out=((sam3_keys.POINTS[0], rf"detector\.{sam3_keys.POINTS[1]}"),),
         reshaped={
-            # The first of the positions is that of a class token, which is not used.
-            "vision_encoder.backbone.embeddings.position_embeddings": Reshape(axis=1, skip=1, rank=3),
+            **sam3_keys.POSITIONS,
             "detector.text_encoder.text_projection.weight": Reshape(transposed=True),
         },
     ),
@@ -55,6 +45,5 @@ KEYS = KeyTables(
     formats=FORMATS,
     other_models=sam3_keys.OTHER_THAN_TRACKER,
     tied=sam2_keys.TIED,
-    # Else the head says of every object that it is hidden, or of one and not of the other by a rounding.
-    scales=(("mask_decoder.pred_obj_score_head.proj_out.bias", (3.0, 0.1)),),
+    scales=(sam2_keys.VISIBLE,),
 )

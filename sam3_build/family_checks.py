@@ -63,16 +63,22 @@ def _rows(component: ComponentSpec, layout: Layout) -> Iterator[str]:
 
 
 def _meaning(component: ComponentSpec) -> Iterator[str]:
-    """Yield what is wrong with outputs that say which rows of another one mean anything."""
+    """Yield what is wrong with outputs that say which rows of another one mean anything, or what they are chosen by."""
     known = {tensor.name: tensor for tensor in component.outputs}
     for tensor in component.outputs:
-        where = f"component {component.name}: output {tensor.name} means something where"
-        if (name := tensor.meaningful_where) is None:
-            continue
-        if name not in known:
-            yield f"{where} {name!r} is positive, which is no output{did_you_mean(name, known)}"
-        elif known[name].dims[1:] not in ((), (1,)) or known[name].dims[:1] != tensor.dims[:1]:
-            yield f"{where} {name!r} is positive, which is not one logit for each of its rows"
+        where = f"component {component.name}: output {tensor.name}"
+        if name := tensor.meaningful_where:
+            means = f"{where} means something where {name!r} is positive, which is"
+            if name not in known:
+                yield f"{means} no output{did_you_mean(name, known)}"
+            elif known[name].dims[1:] not in ((), (1,)) or known[name].dims[:1] != tensor.dims[:1]:
+                yield f"{means} not one logit for each of its rows"
+        if name := tensor.chosen_by:
+            is_chosen = f"{where} is chosen by {name!r}, which is"
+            if name not in known:
+                yield f"{is_chosen} no output{did_you_mean(name, known)}"
+            elif len(known[name].dims) != 2 or known[name].dims[:1] != tensor.dims[:1]:
+                yield f"{is_chosen} not a score of each candidate for each of its rows"
 
 
 def _pipeline(layout: Layout, pipeline: Pipeline) -> Iterator[str]:

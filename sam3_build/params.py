@@ -225,7 +225,7 @@ class VerifyParams(NetworkParams):
 
     keep_outputs: whether outputs are written, for other actions
     rows: how many rows of a case are fed once more, together
-    meaningful_where: as TensorSpec has it, of the outputs that have it
+    meaningful_where, chosen_by: as TensorSpec has them, of the outputs that have them
     types: what the graph's types were written by; None where GEMMs' types are not measured
     """
 
@@ -233,6 +233,7 @@ class VerifyParams(NetworkParams):
     rows: int
     types: PrecisionParams | None = None
     meaningful_where: Mapping[str, str] = {}
+    chosen_by: Mapping[str, str] = {}
 
 
 class ChainParams(NetworkParams):

@@ -45,12 +45,15 @@ class TensorSpec:
     family's `static_dims(config)` gives.
     `meaningful_where` names an output of the same component, a logit for each row, as the first dim counts them: where
     it is not positive, such as of a hidden object, the row of this output is a constant and is not compared.
+    `chosen_by` names one, too, with a score of each candidate in a row: this output is of that with the largest score.
+    Where another one is taken for a difference of rounding, the row is not compared (see compare/choices.py).
     """
 
     name: str
     dtype: str
     dims: tuple[int | str, ...]
     meaningful_where: str | None = None
+    chosen_by: str | None = None
 
     def row_axis(self, row_dim: str | None) -> int | None:
         """Return the axis whose entries are rows; None where it has none, and every row gets the whole tensor."""

@@ -113,12 +113,19 @@ def test_what_says_which_rows_mean_something_is_an_output_with_a_logit_for_each(
     whole = registry.family("sam2")
     layout = whole.layouts["deepstream"]
 
-    def wrong(name: str) -> list[str]:
+    def wrong(**of_output: str) -> list[str]:
         decoder = next(c for c in layout.components if c.name == "mask_decoder")
-        outputs = (replace(decoder.outputs[0], meaningful_where=name), *decoder.outputs[1:])
+        outputs = (replace(decoder.outputs[0], **of_output), *decoder.outputs[1:])
         components = tuple(replace(c, outputs=outputs) if c.name == decoder.name else c for c in layout.components)
         return problems(replace(whole, layouts={"deepstream": replace(layout, components=components)}))
 
-    where = "layout deepstream: component mask_decoder: output obj_ptr means something where"
-    assert wrong("occ_logits") == [f"{where} 'occ_logits' is positive, which is no output; did you mean 'occ_logit'?"]
-    assert wrong("pred_mask") == [f"{where} 'pred_mask' is positive, which is not one logit for each of its rows"]
+    where = "layout deepstream: component mask_decoder: output obj_ptr"
+    means = f"{where} means something where"
+    (found,) = wrong(meaningful_where="occ_logits")
+    assert found == f"{means} 'occ_logits' is positive, which is no output; did you mean 'occ_logit'?"
+    (found,) = wrong(meaningful_where="pred_mask")
+    assert found == f"{means} 'pred_mask' is positive, which is not one logit for each of its rows"
+    (found,) = wrong(chosen_by="ious")
+    assert found == f"{where} is chosen by 'ious', which is no output; did you mean 'iou'?"
+    (found,) = wrong(chosen_by="pred_mask")
+    assert found == f"{where} is chosen by 'pred_mask', which is not a score of each candidate for each of its rows"

@@ -43,6 +43,7 @@ DEFAULTS: dict[tuple[str, str], object] = {
     ("SampleParams", "is_reordered"): False,
     ("VerifyParams", "types"): None,
     ("VerifyParams", "meaningful_where"): {},
+    ("VerifyParams", "chosen_by"): {},
     ("CompareParams", "draws"): True,
     ("TrialParams", "cases"): None,
     ("SampleParams", "frames"): 0,

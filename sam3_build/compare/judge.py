@@ -75,7 +75,8 @@ def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tupl
     A comparison that this machine cannot run yields `not_run` rows; so does a metric that the measuring action says it
     had nothing to measure on (`not_run` of an output: metric -> why). Metrics that a family does not have (`absent`)
     have no row. Anything else expected but not measured fails.
-    Of each case that fits no shape profile of an engine there is one row, for information.
+    Of each case that fits no shape profile of an engine there is one row, for information, and of each in which another
+    candidate is taken that nearly ties with the expected one.
     """
     if comparison.not_run is not None:
         return tuple(
@@ -102,6 +103,9 @@ def judge(comparison: Comparison, statistics: Mapping[str, Json] | None) -> tupl
             absent = found.get("absent", ())
             assert isinstance(absent, Sequence)
             rows += [_judged(comparison, output, gate, found) for gate in gates if gate.metric not in absent]
+            ties = found.get("ties", {})
+            assert isinstance(ties, Mapping)
+            rows += [_row(comparison, place, "choice", Verdict.INFO, str(why)) for place, why in ties.items()]
     skipped = statistics.get("skipped", {})
     assert isinstance(skipped, Mapping)
     return (

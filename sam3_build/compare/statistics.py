@@ -12,8 +12,9 @@ Writing r for the reference and a for what is compared with it, over all element
     rows                the largest difference between rows fed again and what they gave before (batch_invariance.py),
                         over max(r) - min(r); for bool and integer outputs the number of elements that differ
 
-Rows that are left out, because they mean nothing, are looked at for NaN and Inf alone. Where there is no other row, no
-metric is measured, and none could be: `not_run` says so.
+Rows that are left out, because they mean nothing or are of another candidate that ties with the expected one, are
+looked at for NaN and Inf alone. Where there is no other row, no metric is measured, and none could be: `not_run` says
+so.
 
 A reference that is constant but for the rounding of float32 (std(r) at most 1e-6 max |r|: one number, or one number
 computed in batches of several sizes) has no scale of its own: std(r) and the range become max |r|, or 1 where that is
@@ -26,7 +27,7 @@ tensors cost little memory and a large mean costs no digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,8 @@ class OutputStatistics:
     reference: Moments = field(default_factory=Moments)
     products: tuple[float, float, float] = (0.0, 0.0, 0.0)
     left_out: int = 0
+    tied: int = 0
+    ties: dict[str, str] = field(default_factory=dict)
     batch_invariance: BatchInvariance = field(default_factory=BatchInvariance)
 
     @property
@@ -107,11 +110,15 @@ class OutputStatistics:
         actual: NDArray[np.generic],
         reference: NDArray[np.generic],
         rows: NDArray[np.bool_] | None = None,
+        ties: Collection[int] = (),
     ) -> bool:
         """Take in one case; return False (and remember the problem) when the two cannot be compared.
 
-        rows: which rows, along the first axis, are compared; all of them where it is None
+        rows: which rows, along the first axis, mean something; all of them where it is None
+        ties: which are of another candidate that ties with the expected one
         """
+        import numpy as np
+
         self.cases += 1
         if actual.shape != reference.shape or actual.dtype != reference.dtype or reference.dtype.name != self.dtype:
             self.problems.append(
@@ -119,6 +126,10 @@ class OutputStatistics:
                 f"where {reference.dtype.name}{list(reference.shape)} is expected"
             )
             return False
+        if ties:
+            rows = np.ones(len(reference), np.bool_) if rows is None else rows.copy()
+            rows[list(ties)] = False
+            self.tied += len(ties)
         numbers = None if rows is None else rows.nonzero()[0]
         if rows is not None and numbers is not None:
             self._leave_out(actual[~rows], reference[~rows])
@@ -238,6 +249,8 @@ class OutputStatistics:
         metrics, unmeasurable = self.metrics(), dict(not_run or {})
         if self.left_out and not self.elements:
             why = f"{where} is positive in none of the {self.left_out} rows, so that they mean nothing"
+            if self.tied:
+                why = f"no row of {self.left_out} is compared: in {self.tied} what is taken ties with what is expected"
             unmeasurable |= {metric: why for metric, value in metrics.items() if value is None}
         facts: dict[str, Json] = {
             "dtype": self.dtype,
@@ -250,6 +263,8 @@ class OutputStatistics:
         }
         if self.left_out:
             facts["left_out"] = self.left_out
+        if self.ties:
+            facts |= {"ties": dict(self.ties)}
         if unmeasurable:
             facts["not_run"] = unmeasurable
         if self.batch_invariance.measured:

@@ -27,6 +27,8 @@ class Masks:
              does not say takes every object for visible
     logits:  [n, h, w] float32, what masks are made of, as the network takes one of them for an earlier mask; None where
              it takes none
+    choice_scores: [candidates] float32, by which the network chose the one mask that it gives; None where all that
+             there were to choose from are here
     """
 
     masks: NDArray[np.bool_]
@@ -34,6 +36,7 @@ class Masks:
     chosen: int
     visible: bool = True
     logits: Floats | None = None
+    choice_scores: Floats | None = None
 
 
 def enlarged(logits: Floats, size: tuple[int, int]) -> Floats:

@@ -23,9 +23,11 @@ CLICKS = ("prompt_frames", "prompt_objects", "prompt_counts", "point_coords", "p
 TRACKED = ("ids", "masks", "visible", "scores")
 
 
-def floats(name: str, *dims: int | str, meaningful_where: str | None = None) -> TensorSpec:
+def floats(
+    name: str, *dims: int | str, meaningful_where: str | None = None, chosen_by: str | None = None
+) -> TensorSpec:
     """Return a tensor of float32."""
-    return TensorSpec(name, "float32", dims, meaningful_where)
+    return TensorSpec(name, "float32", dims, meaningful_where, chosen_by)
 
 
 def sizes(image_size: int, grid: int, hidden_size: int) -> dict[str, int]:
@@ -54,6 +56,10 @@ FEATURES = floats("vision_features", 1, "hidden_size", "grid", "grid")
 CONDITIONED = floats("conditioned_features", "objects", "hidden_size", "grid", "grid")
 MASK = floats("input_masks", "objects", "grid_4", "grid_4")
 SCORE = floats("object_score_logits", "objects", 1)
+# Scores of the four masks of which one is given, the one with the largest score. Those of the last three masks are
+# their predicted IoUs. That of the first, the mask of precise prompts, is the best of these plus what the mask is more
+# stable than it must be; plus 1 when it is empty; and minus 1 where several objects may be meant.
+CHOICE = floats("choice_scores", "objects", 4)
 PROMPTS = (
     floats("input_points", "objects", "points", 2),
     TensorSpec("input_labels", "int64", ("objects", "points")),
@@ -61,6 +67,13 @@ PROMPTS = (
     TensorSpec("has_masks", "bool", ("objects",)),
     TensorSpec("multimask", "bool", ("objects",)),
 )
+
+
+def _chosen(name: str, *dims: int | str) -> TensorSpec:
+    """Return an output of the mask that is taken, of a visible object."""
+    return floats(name, *dims, meaningful_where=SCORE.name, chosen_by=CHOICE.name)
+
+
 VISION_ENCODER = ComponentSpec(
     name="vision_encoder",
     inputs=(floats("pixel_values", 1, 3, "image_size", "image_size"),),
@@ -77,11 +90,12 @@ MASK_DECODER = ComponentSpec(
     name="mask_decoder",
     inputs=(*FINER, CONDITIONED, *PROMPTS),
     outputs=(
-        floats("pred_masks", "objects", "grid_4", "grid_4", meaningful_where=SCORE.name),
-        floats("iou_scores", "objects", 1),
-        floats("object_pointer", "objects", "hidden_size", meaningful_where=SCORE.name),
+        _chosen("pred_masks", "objects", "grid_4", "grid_4"),
+        floats("iou_scores", "objects", 1, chosen_by=CHOICE.name),
+        _chosen("object_pointer", "objects", "hidden_size"),
         SCORE,
-        floats("high_res_masks", "objects", "grid_16", "grid_16", meaningful_where=SCORE.name),
+        _chosen("high_res_masks", "objects", "grid_16", "grid_16"),
+        CHOICE,
     ),
     modules=("prompt_encoder", "mask_decoder", "object_pointer_proj", "no_object_pointer", "shared_image_embedding"),
     fp32_nodes=(*COORDINATES, *STABILITY),

@@ -124,6 +124,7 @@ def _verify(resolved: ResolvedPrecision, types: PrecisionParams, recording: Reco
             rows=_rows(resolved),
             types=types,
             meaningful_where=resolved.component.meaningful_where,
+            chosen_by=resolved.component.chosen_by,
         ),
         inputs={
             **_recorded(resolved, recording),
@@ -157,6 +158,7 @@ def _verify_built(
             rows=_rows(resolved),
             types=types if backend.layer_types else None,
             meaningful_where=resolved.component.meaningful_where,
+            chosen_by=resolved.component.chosen_by,
         ),
         inputs={
             "built": Input(f"build:{resolved.stem}.{target.name}"),

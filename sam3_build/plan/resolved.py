@@ -162,6 +162,11 @@ class ResolvedComponent:
         """The logits that say which rows of an output mean anything, of each output that has such."""
         return {tensor.name: tensor.meaningful_where for tensor in self.spec.outputs if tensor.meaningful_where}
 
+    @property
+    def chosen_by(self) -> Mapping[str, str]:
+        """The scores by which an output was chosen, of each output that is one of several candidates."""
+        return {tensor.name: tensor.chosen_by for tensor in self.spec.outputs if tensor.chosen_by}
+
 
 @dataclass(frozen=True)
 class ResolvedStep:

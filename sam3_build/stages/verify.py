@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam3_build.compare import batch_invariance
+from sam3_build.compare import batch_invariance, choices
 from sam3_build.errors import BuildError
 from sam3_build.params import VerifyParams
 from sam3_build.pipeline.cases import INPUTS, OUTPUTS, arrays_of, recorded_cases, write_skipped
@@ -62,7 +62,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
             logging.getLogger(__name__).info("case %s", case.stem)
             expected = arrays_of(baseline / case.name, "") if baseline else arrays_of(case, OUTPUTS)
             outputs = network.run(feed, case.stem)
-            _add(measured, case.stem, outputs, expected, params.meaningful_where)
+            _add(measured, case.stem, outputs, expected, params.meaningful_where, params.chosen_by)
             compared.append(case.stem)
             if params.keep_outputs:
                 np.savez(out / case.name, allow_pickle=False, **dict(outputs.items()))
@@ -117,19 +117,34 @@ def _again(cases: Sequence[Path], most: int, network: Network) -> _Again:
 
 
 def _add(
-    measured: dict[str, OutputStatistics], case: str, actual: Arrays, expected: Arrays, where: Mapping[str, str]
+    measured: dict[str, OutputStatistics],
+    case: str,
+    actual: Arrays,
+    expected: Arrays,
+    where: Mapping[str, str],
+    chosen_by: Mapping[str, str],
 ) -> None:
-    """Add one case to the statistics of its outputs; rows that mean nothing by the logits of `where` are left out."""
+    """Add one case to the statistics of its outputs.
+
+    Left out are rows that mean nothing by the logits of `where`, and those of another candidate that ties with the
+    expected one by the scores of `chosen_by`.
+    """
     import numpy as np
 
     from sam3_build.compare.statistics import OutputStatistics
 
     if sorted(actual) != sorted(expected):
         raise BuildError(f"case {case!r}: the model has the outputs {sorted(actual)}, expected {sorted(expected)}")
+    measured.update({n: OutputStatistics(a.dtype.name) for n, a in expected.items() if n not in measured})
+    ties = {name: choices.near_ties(expected[name], actual[name]) for name in {*chosen_by.values()}}
+    for name, found in ties.items():
+        if found:
+            listed = "; ".join(f"row {row} {words}" for row, words in found.items())
+            measured[name].ties[case] = f"not compared, since the two nearly tie: {listed}"
     for name, reference in expected.items():
         logits = expected[where[name]] if name in where else None
         rows = None if logits is None else np.greater(logits.reshape(len(reference)), 0)
-        measured.setdefault(name, OutputStatistics(reference.dtype.name)).add(case, actual[name], reference, rows)
+        measured[name].add(case, actual[name], reference, rows, ties.get(chosen_by.get(name, ""), {}))
 
 
 def _feed_again(

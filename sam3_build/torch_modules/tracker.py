@@ -48,7 +48,10 @@ def mask_prompt(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
 
 
 def mask_decoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
-    """Return the network of prompts: the best of three masks where several may be meant, else the first if stable."""
+    """Return the network of prompts: the best of three masks where several may be meant, else the first if stable.
+
+    Its last output, [objects, 4], are the scores by which the mask is chosen: see `predictor_networks.CHOICE`.
+    """
     import torch
     from torch.nn import functional
 
@@ -56,10 +59,17 @@ def mask_decoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
     parts = decoder_parts(model, dims)
     parts.enlarging = enlarging(dims["grid_4"], dims["image_size"], dims["grid_16"])
     delta, least = decoder.dynamic_multimask_stability_delta, decoder.dynamic_multimask_stability_thresh
-    # Meta's code takes an empty mask for a stable one.
-    parts.stability = named(
-        lambda mask: (sam_decoder.stability(mask, delta) >= least) | (mask.amax(dim=(-2, -1)) <= -delta)
-    )
+
+    def choice(first: Tensor, scores: Tensor, several: Tensor) -> tuple[Tensor, Tensor]:
+        # Meta's code takes an empty mask for a stable one.
+        is_empty = first.amax(dim=(-2, -1)) <= -delta
+        lead = torch.where(is_empty, 1.0, sam_decoder.stability(first, delta) - least)
+        others = scores[:, 1:]
+        leading = others.amax(dim=1, keepdim=True) + torch.where(several, -1.0, lead)
+        ranked = torch.cat([leading, others], dim=1)
+        return ranked, sam_decoder.one_hot(ranked.argmax(dim=1, keepdim=True), ranked.shape[1])
+
+    parts.stability = named(choice)
 
     def forward(
         image_embeddings_0: Tensor,
@@ -78,19 +88,20 @@ def mask_decoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
         )
         finer = (image_embeddings_0, image_embeddings_1)
         masks, scores, tokens, occlusion = candidates(model, points, labels, conditioned_features, finer, embedded)
-        best, first = sam_decoder.best_of_several(scores), torch.arange(scores.shape[1])[None] == 0
         several = multimask[:, None]
-        taken = torch.where(several, best, torch.where(parts.get_submodule("stability")(masks[:, :1]), first, best))
+        ranked, taken = parts.get_submodule("stability")(masks[:, :1], scores, several)
         is_visible = occlusion > 0
         mask = torch.where(is_visible[..., None], sam_decoder.picked(masks, taken), HIDDEN)
         # The pointer is that of the first mask also where another one is taken for want of stability.
-        pointer = model.object_pointer_proj(sam_decoder.picked(tokens, torch.where(several, best, first)))
+        first = torch.arange(scores.shape[1])[None] == 0
+        pointer = model.object_pointer_proj(sam_decoder.picked(tokens, torch.where(several, taken, first)))
         return (
             mask,
             sam_decoder.picked(scores, taken)[:, None],
             torch.where(is_visible, pointer, parts.get_parameter("no_object_pointer")),
             occlusion,
             parts.get_submodule("enlarging")(mask),
+            ranked,
         )
 
     return override(parts, forward)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sam3_build.compare.choices import TIE
 from sam3_build.compare.details import DETAILS, overlays_of
 from sam3_build.compare.judge import Row, Verdict, judge, result_gates
 from sam3_build.compare.outputs import PictureRow
@@ -20,7 +21,7 @@ from sam3_build.errors import BuildError
 from sam3_build.pipeline.masks import Masks, boxes_around
 from sam3_build.plugins import ComparedCase, CompareRequest
 from sam3_build.results.masks.result import RESULT
-from sam3_build.results.masks.statistics import TIE, MaskStatistics
+from sam3_build.results.masks.statistics import MaskStatistics
 from sam3_build.spec import PIPELINE, Comparison, Kind
 
 HEIGHT, WIDTH = 60, 80
@@ -97,8 +98,43 @@ def test_a_near_tie_is_told_apart_and_the_same_mask_is_compared(gap: float, *, t
     scores = np.array([0.1, 0.9, 0.9 - gap], np.float32)
     expected, actual = answer(scores=scores), answer(scores=scores, chosen=2)
     assert (failed(judged((expected, actual))) == {}) == ties
+    assert bool(reported(judged((expected, actual)))) == ties
     actual.masks[1] = False
     assert failed(judged((expected, actual))), "a tie excuses the choice, and no other mask"
+
+
+def reported(found: tuple[Row, ...]) -> dict[str, str]:
+    return {row.output: str(row.reason) for row in found if row.verdict == Verdict.INFO}
+
+
+def taken(which: int, *scores: float) -> Masks:
+    """One of three squares inside each other, which a network chose by these scores and gives alone."""
+    whole = answer()
+    chosen = np.array(scores, np.float32)
+    return Masks(whole.masks[[which]], chosen[[which]], 0, choice_scores=chosen)
+
+
+def test_a_tie_of_a_network_that_gives_one_mask_is_reported_and_not_compared() -> None:
+    """The other mask is not there: neither a failure nor a pass can be made of it."""
+    same = taken(0, 0.9, 0.5, 0.1), taken(0, 0.898, 0.5, 0.1)
+    tied = taken(1, 0.5, 0.9, 0.899), taken(2, 0.5, 0.898, 0.9)
+    found = judged(same, tied)
+    assert failed(found) == {} and {row.verdict for row in found if row.metric == "mask_iou"} == {Verdict.PASS}
+    takes = "takes mask 2 where mask 1 is expected (scores 0.5000, 0.9000, 0.8990)"
+    assert reported(found) == {"sample1": f"{takes}; the two nearly tie, and neither is compared"}
+    alone = {row.metric: row for row in judged(tied)}
+    assert alone["mask_iou"].verdict == alone["score"].verdict == Verdict.NOT_RUN
+    assert alone["mask_iou"].reason == "in all prompts a mask is taken that ties with the expected one"
+
+
+def test_another_choice_of_such_a_network_by_far_is_a_fault() -> None:
+    wrong = taken(2, 0.5, 0.8, 0.9)
+    found = judged((taken(1, 0.5, 0.9, 0.8), wrong))
+    assert failed(found).keys() == {"mask_iou", "choice"} and reported(found) == {}
+    # Another mask than its scores say: a tie excuses no mask that is taken in spite of them.
+    assert failed(
+        judged((taken(1, 0.5, 0.9, 0.899), replace(wrong, choice_scores=taken(1, 0.5, 0.9, 0.899).choice_scores)))
+    )
 
 
 def test_where_no_object_is_visible_nothing_else_is_compared() -> None:

@@ -235,7 +235,7 @@ def only_meaningful(logits: list[float], wrong_row: int | None = None) -> tuple[
         made["twice"][wrong_row] = np.flip(made["twice"][wrong_row]) + 1
     statistics = dict[str, OutputStatistics]()
     where = {"twice": "seen"}
-    _add(statistics, "scene1", made, {"twice": twice, "seen": seen}, where)
+    _add(statistics, "scene1", made, {"twice": twice, "seen": seen}, where, {})
     outputs: dict[str, Json] = {name: found.summary(None, where.get(name, "")) for name, found in statistics.items()}
     gates = {"twice": tuple(g for g in default_gates("fp16", "float32") if g.metric != "rows")}
     comparison = Comparison("decoder", "a vs b", "fp16", None, "verify:decoder.fp16", None, ("twice",), gates)
@@ -262,12 +262,83 @@ def test_nan_in_a_hidden_row_is_found() -> None:
     broken = twice.copy()
     broken[1, 2] = np.nan
     statistics = dict[str, OutputStatistics]()
-    _add(statistics, "scene1", {"twice": broken, "seen": seen}, {"twice": twice, "seen": seen}, {"twice": "seen"})
+    _add(statistics, "scene1", {"twice": broken, "seen": seen}, {"twice": twice, "seen": seen}, {"twice": "seen"}, {})
     assert statistics["twice"].metrics()["nonfinite"] == 1
+
+
+def chosen(expected: list[list[float]], actual: list[list[float]], takes: list[int] | None = None) -> tuple[Row, ...]:
+    """Return the verdicts on `mask`, of each row that of three candidates which has the largest of `scores`.
+
+    takes: what the side that is compared takes in fact
+    """
+    x = np.random.default_rng(0).normal(size=(len(expected), 3, 40)).astype(np.float32)
+    sides = []
+    for scores, own in ((np.array(actual, np.float32), takes), (np.array(expected, np.float32), None)):
+        which = scores.argmax(1) if own is None else own
+        sides.append({"mask": x[np.arange(len(x)), which], "scores": scores})
+    statistics = dict[str, OutputStatistics]()
+    _add(statistics, "scene1", sides[0], sides[1], {}, {"mask": "scores"})
+    gates = {
+        name: tuple(g for g in default_gates("fp16", "float32") if g.metric != "rows") for name in ("mask", "scores")
+    }
+    comparison = Comparison("decoder", "a vs b", "fp16", None, "verify:decoder.fp16", None, tuple(gates), gates)
+    return judge(comparison, {"outputs": {name: found.summary() for name, found in statistics.items()}})
+
+
+FAR, NEAR, NEARER = [0.9, 0.5, 0.1], [0.1, 0.898, 0.897], [0.1, 0.896, 0.898]
+
+
+def test_a_near_tie_is_not_compared_and_reported() -> None:
+    rows = chosen([FAR, NEAR], [FAR, NEARER])
+    assert outcome(rows) == Verdict.PASS
+    ((place, why),) = [(row.output, row.reason) for row in rows if row.verdict == Verdict.INFO]
+    takes = "row 1 takes mask 2 where mask 1 is expected (scores 0.1000, 0.8980, 0.8970)"
+    assert (place, why) == ("scene1", f"not compared, since the two nearly tie: {takes}")
+
+
+def test_a_near_tie_alone_is_not_run_rather_than_passed() -> None:
+    rows = [row for row in chosen([NEAR], [NEARER]) if row.output == "mask" and row.metric == "cosine"]
+    why = "no row of 1 is compared: in 1 what is taken ties with what is expected"
+    assert [(row.verdict, row.reason) for row in rows] == [(Verdict.NOT_RUN, why)]
+
+
+@pytest.mark.parametrize(
+    ("actual", "takes"),
+    [
+        ([FAR, [0.9, 0.5, 0.1]], None),  # another one by far
+        ([FAR, NEAR], [0, 2]),  # another one than its own scores say
+        ([FAR, NEARER], [1, 2]),  # a tie in one row, and a wrong mask in another
+        ([[0.5, 0.9, 0.1], NEARER], None),  # another one by far in one row, and a tie in another
+    ],
+)
+def test_a_wrong_choice_fails(actual: list[list[float]], takes: list[int] | None) -> None:
+    rows = chosen([FAR, NEAR], actual, takes)
+    assert {"cosine", "max_abs_over_range"} <= {
+        row.metric for row in rows if row.verdict == Verdict.FAIL and row.output == "mask"
+    }
+
+
+def test_a_tie_excuses_no_scores() -> None:
+    """Another candidate that ties in the reference is taken, by scores that are wrong."""
+    rows = chosen([FAR, NEAR], [FAR, [0.1, 0.5, 0.9]])
+    assert {row.output for row in rows if row.verdict == Verdict.FAIL} == {"scores"}
+
+
+def test_of_equal_scores_any_may_be_taken_if_all_of_them_tie() -> None:
+    """Low types round several scores to one, and runtimes take the first or the last of these."""
+    rounded = [0.1, 0.8975, 0.8975]
+    for takes in (1, 2):
+        assert outcome(chosen([FAR, NEAR], [FAR, rounded], [0, takes])) == Verdict.PASS
+    far = chosen([FAR, NEAR], [FAR, [0.8975, 0.8975, 0.8975]], [0, 0])
+    assert Verdict.FAIL in {row.verdict for row in far if row.output == "mask"}
 
 
 def test_plans_say_which_rows_of_a_tracker_mean_something() -> None:
     session = open_session(Path(__file__).parents[2], "sam2_mini_deepstream", {})
     params = session.plan.action("verify:mask_decoder.fp16").params
     assert params["meaningful_where"] == dict.fromkeys(("obj_ptr", "mask_for_mem", "pred_mask"), "occ_logit")
+    assert "chosen_by" not in params, "DeepStream's decoder has no output that would say so"
     assert "meaningful_where" not in session.plan.action("verify:memory_attention.fp16").params
+    params = open_session(Path(__file__).parents[2], "sam2_mini", {}).plan.action("verify:mask_decoder.fp16").params
+    of_mask = ("pred_masks", "iou_scores", "object_pointer", "high_res_masks")
+    assert params["chosen_by"] == dict.fromkeys(of_mask, "choice_scores")

@@ -142,8 +142,8 @@ def _differences(found: ComparedMasks, expected: Masks, actual: Masks) -> tuple[
     if not found.agree:
         return ("object lost" if expected.visible else "object new",)
     if found.tied:
-        return (f"mask {actual.chosen}, which ties with {expected.chosen}",)
-    return () if found.same_choice else (f"mask {actual.chosen} where {expected.chosen} is expected",)
+        return (f"mask {found.taken[1]}, which ties with {found.taken[0]}",)
+    return () if found.same_choice else (f"mask {found.taken[1]} where {found.taken[0]} is expected",)
 
 
 def _metrics(found: ComparedMasks) -> dict[str, float]:

@@ -11,15 +11,17 @@ Prompt i owns mask i, so that nothing is paired.
 
 Where an object is visible on one side alone or on neither, its masks and scores are not compared: a model gives some
 constant for them. Where the two take different masks of nearly equal scores, the one that the reference takes is
-compared. Two empty masks have no overlap to compare.
+compared. A network that gives but the mask that it takes has no other one: such a prompt is left out. `ties` names
+these prompts. Two empty masks have no overlap to compare.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from sam3_build.compare import choices
 from sam3_build.compare.outputs import PictureRow, SoundOutputs, listed
 from sam3_build.pipeline.ious import mask_ious
 from sam3_build.pipeline.masks import Masks
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.generic]
 
-# Two masks tie when the reference's scores of them are no further apart than this, half of what a score may change by.
-TIE = 0.01
-
 OF_VISIBLE = ("mask_iou", "score", "choice")
 
 
@@ -42,7 +41,8 @@ class ComparedMasks:
     """How the masks of one prompt agree.
 
     mask_iou: None where both are empty; score: None, as the others, where the object is not visible on both sides
-    tied:     whether another mask is taken, of a score as good
+    tied:     whether another mask is taken, of a score as good; what there is not on both sides is not compared
+    taken:    which masks the two take, of those that there were to choose from
     """
 
     agree: bool
@@ -50,6 +50,7 @@ class ComparedMasks:
     score: float | None = None
     same_choice: bool = True
     tied: bool = False
+    taken: tuple[int, int] = (0, 0)
 
 
 def compared(expected: Masks, actual: Masks) -> ComparedMasks:
@@ -58,14 +59,23 @@ def compared(expected: Masks, actual: Masks) -> ComparedMasks:
 
     if not (expected.visible and actual.visible):
         return ComparedMasks(expected.visible == actual.visible)
+    scores, own, other = _choices(expected, actual)
+    tied = choices.ties(scores, own, other)
+    found = ComparedMasks(agree=True, same_choice=own == other or tied, tied=tied, taken=(own, other))
+    if tied and expected.choice_scores is not None:
+        return found
     apart = float(np.abs(expected.scores.astype(np.float64) - actual.scores).max())
-    same = expected.chosen == actual.chosen
-    gap = abs(float(expected.scores[expected.chosen]) - float(expected.scores[actual.chosen]))
-    tied = not same and gap <= TIE
-    which = [expected.chosen], [expected.chosen if tied else actual.chosen]
-    own, other = expected.masks[which[0]], actual.masks[which[1]]
-    iou = float(mask_ious(own, other)[0, 0]) if own.any() or other.any() else None
-    return ComparedMasks(agree=True, mask_iou=iou, score=apart, same_choice=same or tied, tied=tied)
+    masks = expected.masks[[expected.chosen]], actual.masks[[expected.chosen if tied else actual.chosen]]
+    iou = float(mask_ious(*masks)[0, 0]) if any(mask.any() for mask in masks) else None
+    return replace(found, mask_iou=iou, score=apart)
+
+
+def _choices(expected: Masks, actual: Masks) -> tuple[Array, int, int]:
+    """Return the reference's scores of the masks to choose from, and which of them each side takes."""
+    own, other = expected.choice_scores, actual.choice_scores
+    if own is None or other is None:
+        return expected.scores, expected.chosen, actual.chosen
+    return own, int(own.argmax()), int(choices.taken(own[None], other[None])[0])
 
 
 @dataclass
@@ -79,6 +89,7 @@ class MaskStatistics:
     other_choices: int = 0
     disagreeing: int = 0
     outputs: SoundOutputs = field(default_factory=SoundOutputs)
+    ties: dict[str, str] = field(default_factory=dict)
     worst: dict[str, float] = field(default_factory=dict)
     where: dict[str, list[str]] = field(default_factory=dict)
 
@@ -94,15 +105,17 @@ class MaskStatistics:
         found = compared(expected, actual)
         self.compared += 1
         self.seen += expected.visible
-        self.seen_by_both += found.score is not None
+        self.seen_by_both += expected.visible and actual.visible
         if not found.agree:
             self.disagreeing += 1
             self._note("visible", f"the object of {place} is {'lost' if expected.visible else 'new'}")
         if not found.same_choice:
             self.other_choices += 1
-            scores = ", ".join(f"{score:.4f}" for score in expected.scores)
-            takes = f"takes mask {actual.chosen} where mask {expected.chosen} is expected (scores {scores})"
-            self._note("choice", f"{place} {takes}")
+            self._note("choice", f"{place} {choices.worded(*_choices(expected, actual))}")
+        if found.tied:
+            which = "neither is" if found.score is None else "the expected one is"
+            takes = choices.worded(*_choices(expected, actual))
+            self.ties[str(place)] = f"{takes}; the two nearly tie, and {which} compared"
         self._worst("mask_iou", found.mask_iou, min, f"mask {actual.chosen} of {place}")
         self._worst("score", found.score, max, str(place))
         self.prompts.append(
@@ -143,7 +156,9 @@ class MaskStatistics:
             "the reference sees no object in any sample, so nothing can be compared; add a prompt on something that "
             "the model sees"
         )
-        if self.seen_by_both:
+        if self.seen_by_both and self.seen_by_both == len(self.ties):
+            nothing = "in all prompts a mask is taken that ties with the expected one"
+        elif self.seen_by_both:
             nothing = "the masks of all objects are empty; add a prompt on something that the model sees"
         elif self.seen:
             nothing = "no object is visible on both sides"
@@ -160,6 +175,7 @@ class MaskStatistics:
             "not_run": unmeasured,
             "where": {metric: listed(texts) for metric, texts in where.items()},
             "problems": self.outputs.problems,
+            "ties": dict(self.ties),
         }
 
 

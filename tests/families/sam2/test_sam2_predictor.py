@@ -11,6 +11,7 @@ import torch
 
 from sam3_build.pipeline import tracked_frame, tracking
 from sam3_build.pipeline.interactive import clicks
+from sam3_build.torch_modules import tracker
 
 # Of logits whose deviation is about 1. FP32 sums in another order, over five frames.
 LARGEST = 1e-3
@@ -95,3 +96,35 @@ def test_a_clip_is_followed_as_metas_predictor_follows_it(case, run, frames, tmp
     apart = np.abs(masks - expected).max((1, 2, 3))
     # A logit this near to 0 may fall on either side of it.
     assert apart.max() <= LARGEST and flipped.max() <= 1, (apart, flipped)
+
+
+@pytest.mark.ci
+def test_the_mask_that_is_taken_has_the_largest_choice_score(run, frames, monkeypatch):
+    """Meta's rule: the best of three where several objects may be meant, else the first if it is stable, or empty."""
+    side, rows = frames[0]["image_embeddings.0"].shape[-1], 5
+    masks = torch.full((rows, 4, side, side), 4.0) + torch.arange(4.0)[:, None, None]
+    masks[1:3, 0, 0, :] = 0  # of 1024 cells these are no more certain than the stability asks for: 0.969 of 0.98
+    masks[3, 0] = -4
+    scores = torch.tensor([[0.9, 0.5, 0.7, 0.6]]).repeat(rows, 1)
+    several = np.array([False, False, True, False, True])
+    tokens = torch.zeros(rows, 4, 128)
+    monkeypatch.setattr(tracker, "candidates", lambda *_: (masks, scores, tokens, torch.ones(rows, 1)))
+    found = run["mask_decoder"](
+        {
+            "image_embeddings.0": frames[0]["image_embeddings.0"],
+            "image_embeddings.1": frames[0]["image_embeddings.1"],
+            "conditioned_features": frames[0]["image_embeddings.2"].repeat(rows, 0),
+            "input_points": np.zeros((rows, 1, 2), np.float32),
+            "input_labels": np.ones((rows, 1), np.int64),
+            "input_masks": np.zeros((rows, side, side), np.float32),
+            "has_masks": np.zeros(rows, np.bool_),
+            "multimask": several,
+        }
+    )
+    taken = found["choice_scores"].argmax(1)
+    assert taken.tolist() == [0, 2, 2, 0, 2]
+    assert (found["pred_masks"] == masks.numpy()[np.arange(rows), taken]).all()
+    assert found["iou_scores"][:, 0].tolist() == scores.numpy()[np.arange(rows), taken].tolist()
+    lead = found["choice_scores"][:, 0] - np.float32(0.7)
+    assert lead == pytest.approx([1 - 0.98, 1 - 1 / side - 0.98, -1, 1, -1], abs=1e-6)
+    assert (found["choice_scores"][:, 1:] == scores.numpy()[:, 1:]).all()

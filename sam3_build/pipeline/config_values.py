@@ -1,4 +1,4 @@
-"""Reads whole numbers out of a model config, given as JSON. No torch."""
+"""Reads whole numbers out of a model config, given as JSON; finds the published one of a file without. No torch."""
 
 from __future__ import annotations
 
@@ -24,3 +24,24 @@ def require(config: Mapping[str, Json], expected: int, *path: str) -> None:
     """Refuse a config that has another number at `path`; it may leave it out. BuildError names the key."""
     if (actual := integer(config, *path, usual=expected)) != expected:
         raise BuildError(f"model config: {'.'.join(path)} should be {expected} for the other sizes, but is {actual}")
+
+
+def published(
+    shapes: Mapping[str, tuple[int, ...]], embedding: str, layers: str, sizes: Mapping[str, tuple[int, int]]
+) -> str:
+    """Return which published size a file has the image encoder of. BuildError when it is none.
+
+    shapes:    of its tensors, by our names
+    embedding: the tensor whose first dim is the encoder's width; layers: what the names of layers begin with
+    sizes:     name -> width and number of layers
+    """
+    (width, *_) = shapes.get(embedding, (0,))
+    count = len({name.removeprefix(layers).partition(".")[0] for name in shapes if name.startswith(layers)})
+    for name, size in sizes.items():
+        if size == (width, count):
+            return name
+    known = ", ".join(f"{name} {width} and {count}" for name, (width, count) in sizes.items())
+    raise BuildError(
+        f"an image encoder of width {width} with {count} layers is no published size ({known}); name the model's "
+        "config with 'config:'"
+    )

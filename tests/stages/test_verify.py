@@ -342,3 +342,18 @@ def test_plans_say_which_rows_of_a_tracker_mean_something() -> None:
     params = open_session(Path(__file__).parents[2], "sam2_mini", {}).plan.action("verify:mask_decoder.fp16").params
     of_mask = ("pred_masks", "iou_scores", "object_pointer", "high_res_masks")
     assert params["chosen_by"] == dict.fromkeys(of_mask, "choice_scores")
+
+
+def test_the_stage_leaves_near_ties_out_by_the_output_that_the_plan_names(folder: Path) -> None:
+    """`twice` stands for scores here and `positive` for what is chosen by them."""
+    x = np.array([[0.4, 0.45, 0.1], [0.4, 0.1, 0.3]], np.float32)
+    reference = x + x
+    reference[0] = 0.905, 0.9, 0.2
+    record(folder, "together", x, outputs_twice=reference, outputs_positive=np.array([[False] * 3, [True] * 3]))
+    params: dict[str, Json] = {"component": "decoder", "precision": "fp32", "keep_outputs": False, "rows": 0}
+    params["chosen_by"] = {"positive": "twice"}
+    STAGE.run(params, {"onnx": folder / "onnx", "reference": folder / "reference"}, folder / "out")
+    found = json.loads((folder / "out" / "statistics.json").read_text())["outputs"]
+    assert (found["positive"]["metrics"]["mismatches"], found["positive"]["left_out"]) == (0, 1)
+    takes = "row 0 takes mask 1 where mask 0 is expected (scores 0.9050, 0.9000, 0.2000)"
+    assert found["twice"]["ties"] == {"together": f"not compared, since the two nearly tie: {takes}"}

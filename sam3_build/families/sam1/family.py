@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sam3_build.errors import BuildError
-from sam3_build.pipeline.config_values import integer, require
+from sam3_build.pipeline.config_values import integer, published, require
 from sam3_build.pipeline.interactive import ObjectPrompts, case_shapes, clicks
 from sam3_build.spec import (
     CaseRequest,
@@ -62,28 +62,22 @@ def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:
 
 def config_of(shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Json]:
     """Return the config of an official file, read from shapes of its tensors by our names; BuildError without one."""
-    (width, *_) = shapes.get("vision_encoder.patch_embed.projection.weight", (0,))
-    prefix = "vision_encoder.layers."
-    layers = len({name.removeprefix(prefix).partition(".")[0] for name in shapes if name.startswith(prefix)})
-    for own_width, own_layers, heads, attend_globally in SIZES.values():
-        if (width, layers) == (own_width, own_layers):
-            return {
-                "model_type": "sam",
-                "vision_config": {
-                    "model_type": "sam_vision_model",
-                    "hidden_size": width,
-                    "num_hidden_layers": layers,
-                    "num_attention_heads": heads,
-                    "global_attn_indexes": list(attend_globally),
-                },
-            }
-    if not layers:
+    layers = "vision_encoder.layers."
+    if not any(name.startswith(layers) for name in shapes):
         raise BuildError("the file has no image encoder of SAM 1; MobileSAM, for one, has another one")
-    known = ", ".join(f"{name} {own[0]} and {own[1]}" for name, own in SIZES.items())
-    raise BuildError(
-        f"an image encoder of width {width} with {layers} layers is no published size ({known}); name the model's "
-        "config with 'config:'"
-    )
+    known = {name: size[:2] for name, size in SIZES.items()}
+    name = published(shapes, "vision_encoder.patch_embed.projection.weight", layers, known)
+    width, count, heads, attend_globally = SIZES[name]
+    return {
+        "model_type": "sam",
+        "vision_config": {
+            "model_type": "sam_vision_model",
+            "hidden_size": width,
+            "num_hidden_layers": count,
+            "num_attention_heads": heads,
+            "global_attn_indexes": list(attend_globally),
+        },
+    }
 
 
 # Width, layers, heads, and the layers that look at the whole picture. Source: segment_anything/build_sam.py.

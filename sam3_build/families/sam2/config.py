@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sam3_build.errors import BuildError
-from sam3_build.pipeline.config_values import integer
+from sam3_build.pipeline.config_values import integer, published
 from sam3_build.pipeline.predictor_networks import sizes
 from sam3_build.spec import Json
 
@@ -64,17 +64,9 @@ def config_of(shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Json]:
     """Return the config of an official file, read from shapes of its tensors by our names; BuildError without one."""
     if missing := [name for name in NEW if name not in shapes]:
         raise BuildError(f"this is {OLD}{', '.join(missing)}; {ADVICE}")
-    (width, *_) = shapes.get("vision_encoder.backbone.patch_embed.projection.weight", (0,))
-    prefix = "vision_encoder.backbone.blocks."
-    blocks = len({name.removeprefix(prefix).partition(".")[0] for name in shapes if name.startswith(prefix)})
-    for size in SIZES.values():
-        if (width, blocks) == (size.width, sum(size.blocks)):
-            return size.config()
-    known = ", ".join(f"{name} {size.width} and {sum(size.blocks)}" for name, size in SIZES.items())
-    raise BuildError(
-        f"a trunk of width {width} with {blocks} blocks is no published size ({known}); name the model's config with "
-        "'config:'"
-    )
+    known = {name: (size.width, sum(size.blocks)) for name, size in SIZES.items()}
+    trunk = "vision_encoder.backbone."
+    return SIZES[published(shapes, f"{trunk}patch_embed.projection.weight", f"{trunk}blocks.", known)].config()
 
 
 def static_dims(config: Mapping[str, Json]) -> Mapping[str, int]:

@@ -53,7 +53,7 @@ def test_sam_2_0_and_an_unknown_trunk_are_refused_by_name():
     with pytest.raises(BuildError, match=r"enable_occlusion_spatial_embedding is false: this is SAM 2\.0"):
         CODE.modules.complete_config(config)
     odd = {name: shape for name, shape in shapes.items() if ".blocks.11." not in name}
-    with pytest.raises(BuildError, match=r"width 96 with 11 blocks is no published size .*name the model's config"):
+    with pytest.raises(BuildError, match=r"width 96 with 11 layers is no published size .*name the model's config"):
         config_of(odd)
 
 
@@ -148,7 +148,7 @@ def test_other_models_are_refused_by_name(name, what, config, tmp_path):
 def test_the_checkpoint_action_tells_the_size_of_a_file_without_a_config(whole, tmp_path):
     torch.save({"model": metas_own(whole)}, tmp_path / "sam2.1_hiera_tiny.pt")
     params = CheckpointParams(family="sam2", layout="deepstream", source=PATH).document()
-    with pytest.raises(BuildError, match="a trunk of width 16 with 5 blocks is no published size"):
+    with pytest.raises(BuildError, match="an image encoder of width 16 with 5 layers is no published size"):
         checkpoint.run(params, {"weights": tmp_path / "sam2.1_hiera_tiny.pt"}, tmp_path)
 
 

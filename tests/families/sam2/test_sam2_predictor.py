@@ -8,8 +8,9 @@ import numpy as np
 import predictor
 import pytest
 import torch
+from tracked_clip import keep_memories_in_fp32
 
-from sam3_build.pipeline import tracked_frame, tracking
+from sam3_build.pipeline import tracking
 from sam3_build.pipeline.interactive import clicks
 from sam3_build.torch_modules import tracker
 
@@ -73,8 +74,7 @@ def followed_by_transformers(model, prompts):
 def test_masks_are_those_of_transformers_where_neither_rounds_memories(
     case, run, frames, transformers, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(tracked_frame, "bfloat16", lambda values: values.astype(np.float32))
-    monkeypatch.setattr(torch, "bfloat16", torch.float32)
+    keep_memories_in_fp32(monkeypatch)
     prompts = predictor.PROMPTS[case]
     found = tracking.track(run, predictor.given(prompts, tmp_path), frames)
     expected = followed_by_transformers(transformers, prompts)

@@ -9,10 +9,11 @@ import predictor
 import pytest
 import torch
 from PIL import Image
+from tracked_clip import keep_memories_in_fp32
 
 from sam3_build.errors import BuildError
 from sam3_build.model_format import ModelComponent
-from sam3_build.pipeline import tracked_frame, tracking
+from sam3_build.pipeline import tracking
 from sam3_build.pipeline.cases import PromptRequest
 from sam3_build.pipeline.interactive import clicks
 from sam3_build.runtime.clip import frames_of
@@ -124,8 +125,7 @@ def test_a_correction_is_metas_by_transformers_networks(opened, monkeypatch):
     """On a frame that was followed, a click is looked at with memories and with the mask that was found."""
     from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession, Sam2VideoModel
 
-    monkeypatch.setattr(tracked_frame, "bfloat16", lambda values: values.astype(np.float32))
-    monkeypatch.setattr(torch, "bfloat16", torch.float32)
+    keep_memories_in_fp32(monkeypatch)
     model = Sam2VideoModel(predictor.CODE.modules.sam2_config(predictor.config())).eval()
     own = {name: tensor for tensors in predictor.tensors().values() for name, tensor in tensors.items()}
     labels = [name for name in own if ".point_embed." in name]

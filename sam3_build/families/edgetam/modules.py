@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 from sam3_build.families.edgetam import memory, repvit
 from sam3_build.families.edgetam.config import FLAGS, KIND, backbone_config, part_of, static_dims, trunk_of
-from sam3_build.pipeline.tracked_frame import BIAS, SCALE
-from sam3_build.pipeline.tracking import MASKS, POINTERS
 from sam3_build.spec import Json
 from sam3_build.torch_modules import tracker
 from sam3_build.torch_modules.config_keys import complete, refuse_unlike
+from sam3_build.torch_modules.tracker_config import expected, split_labels
 from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:
@@ -60,26 +59,13 @@ def _without_trunk(config: Mapping[str, Json]) -> dict[str, Json]:
 
 def _expected(dims: Mapping[str, int]) -> dict[str, Json]:
     """Return the values by path that fit to others, or that the host's code or the key tables have as constants."""
-    grid, hidden = dims["grid"], dims["hidden_size"]
     return {
-        "vision_config.backbone_feature_sizes": [[scale * grid] * 2 for scale in (4, 2, 1)],
+        **expected(dims),
+        "vision_config.backbone_feature_sizes": [[scale * dims["grid"]] * 2 for scale in (4, 2, 1)],
         "vision_config.num_feature_levels": 3,
-        "prompt_encoder_config.image_size": dims["image_size"],
-        "prompt_encoder_config.hidden_size": hidden,
-        "mask_decoder_config.hidden_size": hidden,
-        "memory_attention_hidden_size": hidden,
-        "memory_encoder_hidden_size": hidden,
-        "memory_encoder_output_channels": 64,
         "perceiver_resampler_hidden_size": 64,
         "perceiver_resampler_num_layers": 2,
-        "memory_attention_rope_feat_sizes": [grid] * 2,
         "memory_attention_rope_k_sizes": [dims["latent_side"]] * 2,
-        "memory_attention_num_attention_heads": 1,
-        "memory_attention_downsample_rate": 1,
-        "num_maskmem": MASKS,
-        "max_object_pointers_in_encoder": POINTERS,
-        "sigmoid_scale_for_mem_enc": SCALE,
-        "sigmoid_bias_for_mem_enc": BIAS,
         "max_cond_frame_num": -1,
         **dict.fromkeys(FLAGS, False),
     }
@@ -109,7 +95,6 @@ def vision_encoder(config: Mapping[str, Json]) -> nn.Module:
 def whole(config: Mapping[str, Json]) -> EdgeTamVideoModel:
     """Return transformers' EdgeTamVideoModel on torch's meta device, our trunk in it, point labels in four modules."""
     import torch
-    from torch import nn
 
     parsed, hidden = edgetam_config(config), static_dims(config)["hidden_size"]
     # It makes its vision encoder by timm; so it makes SAM 2's, which ours replaces.
@@ -117,8 +102,7 @@ def whole(config: Mapping[str, Json]) -> EdgeTamVideoModel:
     with torch.device("meta"):
         model = modeling().EdgeTamVideoModel(parsed)
         model.vision_encoder = vision_encoder(config)
-        kinds, channels = model.prompt_encoder.point_embed.weight.shape
-        model.prompt_encoder.point_embed = nn.ModuleList(nn.Embedding(1, channels) for _ in range(kinds))
+        split_labels(model.prompt_encoder)
     return model
 
 

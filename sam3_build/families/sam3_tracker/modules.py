@@ -18,6 +18,7 @@ from sam3_build.spec import Json
 from sam3_build.torch_modules import sam_decoder, sam_prompts
 from sam3_build.torch_modules.config_keys import refuse_misspelt
 from sam3_build.torch_modules.sam3 import compute_tables as compute_tables
+from sam3_build.torch_modules.tracker_config import split_labels
 from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:
@@ -68,12 +69,10 @@ def sam3_tracker_config(config: Mapping[str, Json]) -> Sam3TrackerConfig:
 def whole(config: Mapping[str, Json]) -> Sam3TrackerModel:
     """Return transformers' Sam3TrackerModel on torch's meta device, what labels of points add in four modules."""
     import torch
-    from torch import nn
 
     with torch.device("meta"):
         model = modeling().Sam3TrackerModel(sam3_tracker_config(config))
-        kinds, channels = model.prompt_encoder.point_embed.weight.shape
-        model.prompt_encoder.point_embed = nn.ModuleList(nn.Embedding(1, channels) for _ in range(kinds))
+        split_labels(model.prompt_encoder)
     return model
 
 

@@ -13,8 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from sam3_build.families.sam3_video.config import KIND, static_dims
-from sam3_build.pipeline.tracked_frame import BIAS, SCALE
-from sam3_build.pipeline.tracking import MASKS, POINTERS, PROMPTED
+from sam3_build.pipeline.tracking import PROMPTED
 from sam3_build.spec import Json
 from sam3_build.torch_modules import sam3, tracker
 from sam3_build.torch_modules.clip_text import text_encoder
@@ -22,6 +21,7 @@ from sam3_build.torch_modules.config_keys import complete, refuse_unlike
 from sam3_build.torch_modules.decoder import decoder
 from sam3_build.torch_modules.geometry_encoder import geometry_encoder
 from sam3_build.torch_modules.sam3 import compute_tables as compute_tables
+from sam3_build.torch_modules.tracker_config import expected, split_labels
 from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:
@@ -57,25 +57,13 @@ def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
 def _expected(config: Mapping[str, Json]) -> dict[str, Json]:
     """Return the values by path that fit to other sizes, or that the host's code has as constants."""
     dims = static_dims(config)
-    size, grid, hidden = dims["image_size"], dims["grid"], dims["hidden_size"]
+    grid, hidden = dims["grid"], dims["hidden_size"]
     values: dict[str, Json] = {
+        **expected(dims),
         "vision_config.fpn_hidden_size": hidden,
         "vision_config.backbone_feature_sizes": [[scale * grid] * 2 for scale in (4, 2, 1)],
-        "prompt_encoder_config.image_size": size,
-        "prompt_encoder_config.patch_size": size // grid,
-        "prompt_encoder_config.hidden_size": hidden,
-        "mask_decoder_config.hidden_size": hidden,
-        "memory_attention_hidden_size": hidden,
-        "memory_encoder_hidden_size": hidden,
-        "memory_encoder_output_channels": 64,
-        "memory_attention_rope_feat_sizes": [grid] * 2,
-        "memory_attention_num_attention_heads": 1,
-        "memory_attention_downsample_rate": 1,
-        "num_maskmem": MASKS,
-        "max_object_pointers_in_encoder": POINTERS,
+        "prompt_encoder_config.patch_size": dims["image_size"] // grid,
         "max_cond_frame_num": PROMPTED,
-        "sigmoid_scale_for_mem_enc": SCALE,
-        "sigmoid_bias_for_mem_enc": BIAS,
         "enable_occlusion_spatial_embedding": True,
         "enable_temporal_pos_encoding_for_object_pointers": True,
         "multimask_output_in_sam": True,
@@ -104,14 +92,12 @@ def whole(config: Mapping[str, Json]) -> Sam2VideoModel:
     It has the detector's vision encoder, with the tracker's neck.
     """
     import torch
-    from torch import nn
 
     parsed = video_config(config)
     with torch.device("meta"):
         model = modeling().Sam3TrackerVideoModel(parsed.tracker_config, remove_vision_encoder=True)
         model.vision_encoder = sam3.modeling().Sam3VisionModel(parsed.detector_config.vision_config)
-        kinds, channels = model.prompt_encoder.point_embed.weight.shape
-        model.prompt_encoder.point_embed = nn.ModuleList(nn.Embedding(1, channels) for _ in range(kinds))
+        split_labels(model.prompt_encoder)
     return cast("Sam2VideoModel", model)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -50,7 +52,8 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
 
 
 def _simplify(source: Path, target: Path, component: str) -> None:
-    import onnxsim
+    with _without_torch():
+        import onnxsim
 
     try:
         # By path, so that models above protobuf's 2 GiB work. The returned flag says nothing: without random inputs to
@@ -60,6 +63,22 @@ def _simplify(source: Path, target: Path, component: str) -> None:
         raise BuildError(f"{component}: onnxsim failed: {type(error).__name__}: {error}") from error
     if not target.is_file():
         raise BuildError(f"{component}: onnxsim ended without an error, but wrote no model")
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Let imports inside find no torch, unless it is imported already.
+
+    onnxsim imports it for an optional package beside it, and that takes longer than to simplify a small network.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own mark of what cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 def _restore_interface(model: ir.Model, before: ir.Model, component: str) -> None:

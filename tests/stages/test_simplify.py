@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from types import ModuleType
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -209,3 +213,13 @@ def test_attention_stays_the_operators_of_onnx_and_its_projections_keep_their_na
     x = np.random.default_rng(1).standard_normal((3, 5, 64)).astype(np.float32)
     one, other = (onnxruntime.InferenceSession(f).run(None, {"x": x})[0] for f in (source, out / "toy.onnx"))
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_onnxsim_is_imported_without_torch(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    with simplify._without_torch(), pytest.raises(ModuleNotFoundError):
+        import_module("torch")
+    assert "torch" not in sys.modules, "what is imported later finds it"
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    with simplify._without_torch():
+        assert import_module("torch") is sys.modules["torch"]

@@ -250,7 +250,7 @@ class OutputStatistics:
         if self.left_out and not self.elements:
             why = f"{where} is positive in none of the {self.left_out} rows, so that they mean nothing"
             if self.tied:
-                why = f"no row of {self.left_out} is compared: in {self.tied} what is taken ties with what is expected"
+                why = f"no row is compared: in {self.tied} of {self.left_out} another one is taken that nearly ties"
             unmeasurable |= {metric: why for metric, value in metrics.items() if value is None}
         facts: dict[str, Json] = {
             "dtype": self.dtype,

@@ -298,7 +298,7 @@ def test_a_near_tie_is_not_compared_and_reported() -> None:
 
 def test_a_near_tie_alone_is_not_run_rather_than_passed() -> None:
     rows = [row for row in chosen([NEAR], [NEARER]) if row.output == "mask" and row.metric == "cosine"]
-    why = "no row of 1 is compared: in 1 what is taken ties with what is expected"
+    why = "no row is compared: in 1 of 1 another one is taken that nearly ties"
     assert [(row.verdict, row.reason) for row in rows] == [(Verdict.NOT_RUN, why)]
 
 

@@ -157,7 +157,7 @@ class MaskStatistics:
             "the model sees"
         )
         if self.seen_by_both and self.seen_by_both == len(self.ties):
-            nothing = "in all prompts a mask is taken that ties with the expected one"
+            nothing = "in all prompts another mask is taken that nearly ties"
         elif self.seen_by_both:
             nothing = "the masks of all objects are empty; add a prompt on something that the model sees"
         elif self.seen:

@@ -14,10 +14,10 @@ from sam3_build.weights.checkpoint_file import CheckpointTensors, by_our_names, 
 def recognise(
     path: Path, tables: Mapping[str, KeyTables], state_dict: str | None = None
 ) -> dict[str, CheckpointTensors]:
-    """Return family -> the file's tensors by its names, of those families that know the names, best first.
+    """Return family -> the file's tensors by its names, of those families of whose parts the fewest are missing.
 
-    The best one is that of which the fewest parts are missing; of several, such as those that read all of a file and
-    a part of it, that which uses the most tensors, less those that it does not know.
+    Of several, such as those that read all of a file and a part of it, that which uses the most tensors, less those
+    that it does not know, comes first.
     BuildError when the file cannot be read, or no family knows its names: then what each says.
     """
     dicts = read_state_dicts(path)
@@ -34,7 +34,9 @@ def recognise(
     if not known:
         one = len(refusals) == 1
         raise BuildError("\n".join(why if one else f"{family}: {why}" for family, why in refusals.items()))
-    return dict(sorted(known.items(), key=lambda item: _rank(item[1])))
+    fewest = min(map(_missing, known.values()))
+    found = {family: tensors for family, tensors in known.items() if _missing(tensors) == fewest}
+    return dict(sorted(found.items(), key=lambda item: -_used(item[1])))
 
 
 def other_family(path: Path, family: str, tables: Mapping[str, KeyTables], state_dict: str | None = None) -> str | None:
@@ -45,7 +47,7 @@ def other_family(path: Path, family: str, tables: Mapping[str, KeyTables], state
         return None
     best, tensors = next(iter(found.items()))
     own = found.get(family)
-    if best == family or (own and _rank(own) <= _rank(tensors)):
+    if best == family or (own and _used(own) == _used(tensors)):
         return None
     return (
         f"{path.name} holds the weights of the family {best!r} ({tensors.format.title}), and the manifest's is "
@@ -53,9 +55,12 @@ def other_family(path: Path, family: str, tables: Mapping[str, KeyTables], state
     )
 
 
-def _rank(found: CheckpointTensors) -> tuple[int, int]:
-    """Return how many sections of the format have no tensor, and how little of the file is used: less is better."""
-    missing = sum(
+def _missing(found: CheckpointTensors) -> int:
+    """Return how many sections of the format have no tensor."""
+    return sum(
         not any(name.startswith(section.ours) for name in found.tensors) for section in found.format.sections or ()
     )
-    return missing, len(found.unknown) - len(found.tensors)
+
+
+def _used(found: CheckpointTensors) -> int:
+    return len(found.tensors) - len(found.unknown)

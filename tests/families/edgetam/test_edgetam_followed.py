@@ -14,7 +14,11 @@ RECORDED = Path(__file__).parents[2] / "recorded" / "edgetam" / "meta.npz"
 OWN = Predictor("edgetam")
 
 # Of logits whose deviation is about 1. FP32 sums in another order, over five frames.
-LARGEST = 1e-3
+LARGEST = 1e-4
+
+# Meta's memories are rounded to bfloat16, and a last bit that is rounded the other way grows: to 6e-5 where what
+# the encoder gives was disturbed by 1e-6. Memories that are not rounded at all differ by 6e-4 and more in every case.
+METAS = 3e-4
 
 pytestmark = pytest.mark.ci
 
@@ -56,7 +60,7 @@ def test_a_clip_is_followed_as_metas_predictor_follows_it(case, run, frames, tmp
     masks = found["masks"][len(frames) - len(expected) :, ..., ::2, ::2]
     assert masks.shape == expected.shape
     apart = np.abs(masks - expected).max((1, 2, 3))
-    assert apart.max() <= LARGEST and iou(masks, expected).min() >= 0.999, (apart, iou(masks, expected))
+    assert apart.max() <= METAS and iou(masks, expected).min() >= 0.999, (apart, iou(masks, expected))
 
 
 @pytest.mark.parametrize("case", PROMPTS)

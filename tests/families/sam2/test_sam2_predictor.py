@@ -15,7 +15,11 @@ from sam3_build.pipeline.interactive import clicks
 from sam3_build.torch_modules import tracker
 
 # Of logits whose deviation is about 1. FP32 sums in another order, over five frames.
-LARGEST = 1e-3
+LARGEST = 1e-4
+
+# Meta's memories are rounded to bfloat16, and a last bit that is rounded the other way grows: to 8e-4 where what
+# the encoder gives was disturbed by 1e-6. Memories that are not rounded at all differ by 2.4e-3 and more in every case.
+METAS = 2e-3
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "sam2" / "meta.npz"
 
@@ -95,7 +99,7 @@ def test_a_clip_is_followed_as_metas_predictor_follows_it(case, run, frames, tmp
     flipped = ((masks > 0) != (expected > 0)).sum((2, 3))
     apart = np.abs(masks - expected).max((1, 2, 3))
     # A logit this near to 0 may fall on either side of it.
-    assert apart.max() <= LARGEST and flipped.max() <= 1, (apart, flipped)
+    assert apart.max() <= METAS and flipped.max() <= 1, (apart, flipped)
 
 
 @pytest.mark.ci

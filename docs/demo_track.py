@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-# A clip of the held-out ones, 13 frames: three shapes cross, and one is wholly hidden in two of them.
-NUMBER = 11
+# A clip of the held-out ones, 16 frames: three shapes cross, and two of them are wholly hidden for a moment.
+NUMBER = 522
 
 
 def main(folder: Path) -> None:
@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
     from training.scenes import HELD_OUT
     from training.tracking import clips
 
-    clip = clips.draw(HELD_OUT, NUMBER)
+    clip = clips.draw(HELD_OUT, NUMBER, range(clips.MOST_FRAMES))
     (folder / "clip").mkdir(parents=True, exist_ok=True)
     for i, frame in enumerate(clip.frames):
         Image.fromarray(frame).save(folder / "clip" / f"{i:05}.png")

@@ -267,7 +267,7 @@ def declared(*extras: str) -> set[str]:
         ("sam3_build", ("build", "openvino", "supervision", "video")),
         ("dodo.py", ("build",)),
         ("manifests", ()),
-        ("docs", ()),
+        ("docs", ("video",)),
         ("training", ("train",)),
         ("tests", ("dev",)),
         ("benchmarks", ("benchmark", "dev")),

@@ -55,10 +55,14 @@ def square():
 
 @dataclass(frozen=True)
 class Predictor:
-    """The miniature of a family with the layout `predictor`, of which `manifests/<family>_mini.json` is the config."""
+    """The miniature of a family with the layout `predictor`: with weights of seed 0, or with those of a folder.
+
+    Without a folder `manifests/<family>_mini.json` is its config.
+    """
 
     family: str
     reference: str = "meta"
+    folder: Path | None = None
 
     @property
     def code(self):
@@ -67,13 +71,14 @@ class Predictor:
 
     def config(self):
         """Return the config with all defaults."""
-        return _config(self.family)
+        return _config(self.family, self.folder)
 
     def tensors(self, layout="predictor"):
-        """Return component -> its tensors, from seed 0."""
-        listed = inventory(self.code, SEED, self.config(), None, layout)
+        """Return component -> its tensors."""
+        source, file = (SEED, None) if self.folder is None else ({"path": "."}, self.folder / "model.safetensors")
+        listed = inventory(self.code, source, self.config(), file, layout)
         return {
-            name: load(self.code, self._network(layout, name), SEED, self.config(), None, lines)
+            name: load(self.code, self._network(layout, name), source, self.config(), file, lines)
             for name, lines in listed.items()
         }
 
@@ -93,28 +98,30 @@ class Predictor:
 
         return {name: runs(name) for name in models}
 
-    def pixels(self):
-        """Return the frames as the network takes them, [1, 3, side, side] each."""
-        frames = [self.code.prompts.frame_arrays(Image.open(file), self.config()) for file in CLIP]
-        return [frame["pixel_values"] for frame in frames]
+    def pixels(self, frames=None):
+        """Return frames as the network takes them, [1, 3, side, side] each: of CLIP, or uint8 [height, width, 3]."""
+        pictures = map(Image.open, CLIP) if frames is None else map(Image.fromarray, frames)
+        prepared = [self.code.prompts.frame_arrays(picture, self.config()) for picture in pictures]
+        return [frame["pixel_values"] for frame in prepared]
 
-    def encoded(self, run, layout="predictor"):
+    def encoded(self, run, layout="predictor", frames=None):
         """Return what the encoder gives of each frame."""
         name, (given,) = next((c.name, c.inputs) for c in self.code.family.laid_out(layout).components)
-        return [run[name]({given.name: frame}) for frame in self.pixels()]
+        return [run[name]({given.name: frame}) for frame in self.pixels(frames)]
 
-    def given(self, prompts, folder: Path):
+    def given(self, prompts, folder: Path, size=(120, 160)):
         """Return prompts as the loop gets them."""
         Image.fromarray(square()).save(folder / "square.png")
         files = {"square": folder / "square.png"}
         request = PromptRequest("predictor", "video", self.reference, (), None, files, self.config())
-        return self.code.prompts.clip_arrays(request, ClipPrompts(tuple(prompts)), (120, 160))
+        return self.code.prompts.clip_arrays(request, ClipPrompts(tuple(prompts)), size)
 
     def _network(self, layout, name):
         return self.code.family.laid_out(layout).component(name).network(self.reference)
 
 
 @cache
-def _config(family):
-    config = json.loads((ROOT / "manifests" / f"{family}_mini.json").read_text())
+def _config(family, folder):
+    file = ROOT / "manifests" / f"{family}_mini.json" if folder is None else folder / "config.json"
+    config = json.loads(file.read_text())
     return registry.family_code(family).modules.complete_config(config)

@@ -51,12 +51,14 @@ class Task:
 
     model:  whose weights are kept; learner: the same with all that learns beside it
     losses: of (step, turn), where each process has turns of its own: what to minimize, and the parts to note
+    rate:   the learning rate of a step
     files:  copied beside weights
     """
 
     learner: nn.Module
     model: nn.Module
     losses: Callable[[int, int], tuple[Tensor, Mapping[str, float]]]
+    rate: Callable[[int], float]
     exam: Exam
     curves: Curves
     files: Sequence[Path] = ()
@@ -112,7 +114,7 @@ def learn(rank: int, make: Make[Options], options: Options, store: Path, parent:
     outlive_readers()
     import torch
 
-    from training.learning import Average, Schedule
+    from training.learning import Average
 
     meet(rank, options.processes, store, options.seed)
     config: Mapping[str, Json] = json.loads(options.config.read_text())
@@ -126,7 +128,6 @@ def learn(rank: int, make: Make[Options], options: Options, store: Path, parent:
     optimizer = adam(learner)
     average = Average(model, options.horizon)
     step = resume(options.folder, learner, optimizer, average)
-    schedule = Schedule(options.steps, options.fall, peak=options.peak)
     record = None
     if rank == 0:
         record = RunLog(options.folder, asdict(options), config, step, task.exam, task.curves, task.files)
@@ -135,7 +136,7 @@ def learn(rank: int, make: Make[Options], options: Options, store: Path, parent:
     last_save = last_evaluation = time.monotonic()
     while step < options.steps and not stop:
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
+            group["lr"] = task.rate(step)
         loss, parts = task.losses(step, step * options.processes + rank)
         torch.autograd.backward(loss)
         stop = add_up(weights, stop=signals.asked)
@@ -146,7 +147,7 @@ def learn(rank: int, make: Make[Options], options: Options, store: Path, parent:
         average.update(model, step)
         if record is None:
             continue
-        record.step(step, options.steps, parts, schedule.rate(step))
+        record.step(step, options.steps, parts, task.rate(step))
         done, now = step == options.steps, time.monotonic()
         if done or stop or now - last_save > 60 * options.save_minutes:
             save(options.folder, learner, optimizer, average, step)
@@ -203,17 +204,22 @@ class Stop:
 
 
 def add_up(weights: Sequence[Tensor], *, stop: bool) -> bool:
-    """Replace every gradient by its mean over the processes; return whether any of them wants to stop."""
+    """Replace every gradient by its mean over the processes; return whether any of them wants to stop.
+
+    A weight that has none in any process gets none: the optimizer then leaves it, and what it knows of it, as they are.
+    """
     import torch
     from torch import distributed
 
     gradients = [torch.zeros(w.numel()) if w.grad is None else w.grad.flatten() for w in weights]
-    flat = torch.cat([*gradients, torch.tensor([float(stop)])])
+    flat = torch.cat([*gradients, torch.tensor([*(float(w.grad is not None) for w in weights), float(stop)])])
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
-    for weight, own in zip(weights, torch.split(flat[:-1], [w.numel() for w in weights]), strict=True):
-        weight.grad = own.view_as(weight)
-    return bool(flat[-1] > 0)
+    sizes = [w.numel() for w in weights]
+    means, (*learnt, stops) = torch.split(flat[: sum(sizes)], sizes), flat[sum(sizes) :].tolist()
+    for weight, mean, has in zip(weights, means, learnt, strict=True):
+        weight.grad = mean.view_as(weight) if has else None
+    return bool(stops)
 
 
 def save(folder: Path, learner: nn.Module, optimizer: AdamW, average: Average, step: int) -> None:

@@ -70,7 +70,8 @@ def make(options: TrainingOptions, config: Mapping[str, Json]) -> running.Task:
     exam = Exam(
         lambda tensors: evaluate.evaluate(evaluate.pytorch(tensors, config), tokenizer, seed=CHOOSING), evaluate.table
     )
-    return running.Task(learner, learner.model, losses, exam, CURVES, (tokenizer,))
+    rate = learning.Schedule(options.steps, options.fall, peak=options.peak).rate
+    return running.Task(learner, learner.model, losses, rate, exam, CURVES, (tokenizer,))
 
 
 if __name__ == "__main__":

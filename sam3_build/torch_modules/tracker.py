@@ -36,13 +36,19 @@ def vision_encoder(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
 
 
 def mask_prompt(model: Sam2VideoModel, dims: Mapping[str, int]) -> nn.Module:
-    """Return the network that makes of masks, 0 and 1, what the mask decoder takes as their logits."""
-    downsample = model.mask_downsample
+    """Return the network that makes of masks, 0 and 1, what the mask decoder takes as their logits.
+
+    Its convolution, whose windows do not overlap, is a matrix multiplication: it is all that a recipe could lower here,
+    and Conv has no BFLOAT16 schema.
+    """
+    downsample, side = model.mask_downsample, dims["image_size"] // 4
     parts = container(mask_downsample=downsample)
-    parts.enlarging = enlarging(dims["image_size"] // 4, dims["grid_4"])
+    parts.enlarging = enlarging(side, dims["grid_4"])
 
     def forward(masks: Tensor) -> tuple[Tensor]:
-        return (parts.get_submodule("enlarging")(downsample(masks[:, None])[:, 0]),)
+        windows = masks.reshape(-1, side, 4, side, 4).transpose(2, 3).flatten(3)
+        small = (windows @ downsample.weight.reshape(16, 1) + downsample.bias)[..., 0]
+        return (parts.get_submodule("enlarging")(small),)
 
     return override(parts, forward)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from training.tracking import batches, clips, evaluate, learning, prompts
 from training.tracking.network import Tracker
-from training.tracking.train import CONFIG
+from training.tracking.train import CONFIG, TrainingOptions
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,16 @@ def test_clips_move_their_shapes_hide_some_and_show_them_again() -> None:
             again += bool((np.flatnonzero(~seen).size) and seen[np.flatnonzero(~seen)[-1] :].any())
     assert hidden >= 6
     assert again >= 3
+
+
+def test_shapes_that_are_alike_have_one_colour_and_one_kind() -> None:
+    for number in range(6):
+        clip = clips.draw(11, number, [0], alike=True)
+        inside = [cv2.erode(mask.astype(np.uint8), np.ones((5, 5))) > 0 for mask in clip.masks[0]]
+        means = np.array([clip.frames[0][mask].mean(axis=0) for mask in inside])
+        hues = [cv2.cvtColor(np.uint8([[mean]]), cv2.COLOR_RGB2HSV)[0, 0, 0].astype(int) for mean in means]
+        assert np.ptp([(hue - hues[0] + 90) % 180 for hue in hues]) <= 12, hues
+        assert (clip.frames != clips.draw(11, number, [0]).frames).any()
 
 
 def test_a_correction_clicks_into_the_larger_error() -> None:
@@ -115,13 +126,37 @@ def test_memories_are_attended_to_as_by_transformers(tracker: Tracker) -> None:
             assert torch.allclose(attended[row], expected[0], atol=1e-5)
 
 
-def test_gradients_reach_every_weight_that_is_used(tracker: Tracker) -> None:
+def test_a_clip_without_pointers_is_followed_by_memories_alone(tracker: Tracker) -> None:
+    coarse, memory = torch.randn(2, 2, 128, 10, 10), torch.randn(2, 64, 10, 10)
+    pointers = [torch.randn(2, 128), torch.randn(2, 128)]
+
+    def features(pointer: torch.Tensor, *, pointing: bool) -> torch.Tensor:
+        known = learning.Memory(tracker, 15, pointing=pointing)
+        known._memories, known._pointers = [memory], [pointer]
+        with torch.no_grad():
+            return known.features(coarse[1])
+
+    one, other = (features(pointer, pointing=False) for pointer in pointers)
+    assert (one == other).all()
+    one, other = (features(pointer, pointing=True) for pointer in pointers)
+    assert (one != other).any()
+
+
+def test_pictures_come_first_then_clips_that_grow_longer() -> None:
+    options = TrainingOptions(CONFIG.parent, CONFIG, steps=100, clips_from=40, fall=20, stills=4, grow=10, longest=4)
+    assert [options.frames(step) for step in (0, 39, 40, 41, 51, 61, 71, 99)] == [0, 0, 0, 2, 3, 4, 4, 4]
+    assert options.rate(39) < options.rate(20) < options.peak * 0.05  # the rise is longer than that
+    assert 0 < options.rate(99) < options.rate(70) < options.clip_peak
+
+
+def test_gradients_reach_every_weight_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "POINTING", 1.0)
     learner = learning.Learner(Tracker(json.loads(CONFIG.read_text())))
     rng = np.random.default_rng(0)
     loss, _ = learning.on_pictures(learner, batches.pictures(1, 0, 2, 2), rng)
     torch.autograd.backward(loss)
-    for seed in range(1, 9):  # prompts by masks and by points
-        loss, parts = learning.on_clips(learner, batches.videos(1, seed, 1, 3), rng)
+    for seed in range(1, 11):  # prompts by masks and by points
+        loss, parts = learning.on_clips(learner, batches.videos(1, seed, 1, 3, 3), rng)
         torch.autograd.backward(loss)
         assert all(torch.isfinite(part) for part in parts.values())
     without = {name for name, weight in learner.named_parameters() if weight.grad is None or not weight.grad.any()}

@@ -22,6 +22,9 @@ SIZE, MASK_SIDE = 160, 80
 # Cells of the middle level of features.
 CELLS = SIZE // 8
 
+# Such a share of the clips has shapes of one kind and colour.
+ALIKE = 0.5
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -79,7 +82,7 @@ def pictures(seed: int, step: int, count: int, objects: int) -> Pictures:
     )
 
 
-def videos(seed: int, step: int, count: int, frames: int, objects: int = 2) -> Clips:
+def videos(seed: int, step: int, count: int, frames: int, objects: int) -> Clips:
     """Return the clips of `step`: `frames` of each, every one or every other, forwards or backwards."""
     rng = np.random.default_rng([seed, step, 4])
     images, masks, visible, clip = [], [], [], []
@@ -87,7 +90,7 @@ def videos(seed: int, step: int, count: int, frames: int, objects: int = 2) -> C
         stride = int(rng.integers(1, 3))
         first = int(rng.integers(clips.MOST_FRAMES - stride * (frames - 1)))
         shown = list(range(first, first + stride * frames, stride))[:: 1 if rng.random() < 0.5 else -1]
-        drawn = clips.draw(seed, step * count + i, shown)
+        drawn = clips.draw(seed, step * count + i, shown, alike=rng.random() < ALIKE)
         # What is asked for must be there in the first frame.
         chosen = np.resize(rng.permutation(np.flatnonzero(drawn.visible[0])), objects)
         images.append([frame(picture) for picture in drawn.frames])

@@ -82,15 +82,16 @@ class _Mover:
                 self.speed[axis] = inwards * abs(self.speed[axis])
 
 
-def draw(seed: int, number: int, shown: Sequence[int] | None = None) -> Clip:
+def draw(seed: int, number: int, shown: Sequence[int] | None = None, *, alike: bool = False) -> Clip:
     """Return clip `number` of the series `seed`: the frames `shown`, in that order, or FEWEST to MOST of them.
 
-    A frame is the same whichever others are shown.
+    A frame is the same whichever others are shown. alike: the shapes are of one kind and colour, so that only where
+    they were tells one from the other
     """
     rng = np.random.default_rng([seed, number, _CLIPS])
     count = int(rng.integers(FEWEST_FRAMES, MOST_FRAMES + 1))
     chosen = range(count) if shown is None else shown
-    movers = _movers(rng)
+    movers = _movers(rng, alike=alike)
     background, noise = scenes.background(rng), rng.uniform(2.0, 10.0)
     pictures, masks = {}, {}
     for t in range(max(chosen) + 1):
@@ -107,12 +108,15 @@ def draw(seed: int, number: int, shown: Sequence[int] | None = None) -> Clip:
     return Clip(np.stack([pictures[t] for t in chosen]), np.stack([masks[t] for t in chosen]))
 
 
-def _movers(rng: np.random.Generator) -> list[_Mover]:
-    """Return two or three shapes of different colours, the lowest first, each well visible."""
+def _movers(rng: np.random.Generator, *, alike: bool) -> list[_Mover]:
+    """Return two or three shapes of different colours, or of one colour and kind, the lowest first, well visible."""
     count = int(rng.integers(2, 4))
     colours = [str(colour) for colour in rng.permutation(list(COLOURS))[:count]]
     while True:
         movers = [_mover(colour, rng) for colour in colours]
+        if alike:
+            for mover in movers[1:]:
+                mover.colour, mover.shape = movers[0].colour, movers[0].shape
         if rng.random() < HIDING:
             _hide(movers[0], movers[-1], frames=int(rng.integers(*MEETING)))
         outlines = [mover.outline() for mover in movers]

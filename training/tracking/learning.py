@@ -16,6 +16,10 @@ from training.tracking.network import Answer, Levels, Tracker
 
 SCALE = batches.SIZE / SIDE
 CLICKS, BOXES = "clicks", "boxes"
+# In such a share of the clips pointers are read.
+POINTING = 0.5
+# A hidden object counts as so many that can be seen: there are few, and those of a few pixels look like them.
+HIDDEN = 4.0
 
 
 @dataclass
@@ -108,7 +112,9 @@ def answer_losses(answer: Answer, coverage: Tensor, visible: Tensor) -> dict[str
         "focal": ((focal[rows, best] + focal[:, 0]) * there).sum() / count,
         "dice": ((dice[rows, best] + dice[:, 0]) * there).sum() / count,
         "iou": (wrong_iou * there).sum() / count,
-        "present": functional.binary_cross_entropy_with_logits(answer.present[:, 0], there),
+        "present": functional.binary_cross_entropy_with_logits(
+            answer.present[:, 0], there, weight=torch.where(visible, 1.0, HIDDEN)
+        ),
     }
 
 
@@ -157,9 +163,9 @@ def _sight(answers: Tensor, data: batches.Pictures) -> Tensor:
 class Memory:
     """What a tracker knows of objects r while it goes through a clip whose first frame was prompted."""
 
-    def __init__(self, tracker: Tracker, span: int) -> None:
-        """Start empty. span: by which the ages of pointers are divided."""
-        self._tracker, self._span = tracker, span
+    def __init__(self, tracker: Tracker, span: int, *, pointing: bool = True) -> None:
+        """Start empty. span: by which the ages of pointers are divided; pointing: whether pointers are read."""
+        self._tracker, self._span, self._pointing = tracker, span, pointing
         self._memories: list[Tensor] = []
         self._pointers: list[Tensor] = []
 
@@ -168,7 +174,9 @@ class Memory:
         now = len(self._memories)
         seen = [(now - t, self._memories[t]) for t in range(max(1, now - 6), now)]
         pointers = [(now - t, self._pointers[t]) for t in (0, *range(max(1, now - 15), now))]
-        return self._tracker.attend(coarse, [(0, self._memories[0]), *seen], pointers, self._span)
+        return self._tracker.attend(
+            coarse, [(0, self._memories[0]), *seen], pointers if self._pointing else [], self._span
+        )
 
     def add(self, coarse: Tensor, answer: Answer, there: Tensor, *, binary: bool) -> None:
         """Remember the answer of the next frame. there: [r, 1], 1 where the object is visible, else 0."""
@@ -183,6 +191,7 @@ def unprompted(tracker: Tracker, levels: Levels, memory: Memory) -> Answer:
     return tracker.decode(levels, memory.features(levels.coarse), *none)
 
 
+@torch.inference_mode()
 def follow(tracker: Tracker, frames: np.ndarray, marks: Marks) -> Iterator[Answer]:
     """Yield the answer for each frame [t, side, side, 3] of a clip whose first one is marked. No gradients."""
     memory = Memory(tracker, min(len(frames), 16) - 1)
@@ -204,7 +213,8 @@ def on_clips(learner: Learner, data: batches.Clips, rng: np.random.Generator) ->
     levels, _ = tracker.encode(torch.from_numpy(data.images).flatten(0, 1))
     clip = torch.from_numpy(data.clip)
     coverage, visible = torch.from_numpy(data.coverage), torch.from_numpy(data.visible)
-    memory = Memory(tracker, int(rng.integers(frames, 17)) - 1)
+    # With pointers alone colours can be followed: where these are not read, memories have to be.
+    memory = Memory(tracker, int(rng.integers(frames, 17)) - 1, pointing=rng.random() < POINTING)
     by_mask = rng.random() < 1 / 3
     parts = []
     for t in range(frames):
@@ -219,5 +229,6 @@ def on_clips(learner: Learner, data: batches.Clips, rng: np.random.Generator) ->
             answer = tracker.decode(own, tracker.without_memory(own.coarse), marks.points, marks.labels)
         if t or not by_mask:
             parts.append(answer_losses(answer, coverage[t], visible[t]))
-        memory.add(own.coarse, answer, visible[t].float()[:, None], binary=t == 0 and not by_mask)
+        if t + 1 < frames:
+            memory.add(own.coarse, answer, visible[t].float()[:, None], binary=t == 0 and not by_mask)
     return total(parts)

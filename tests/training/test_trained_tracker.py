@@ -60,8 +60,8 @@ def test_samples_are_a_held_out_clip_and_scene_that_the_numbers_do_not_count() -
         with Image.open(file) as shipped:
             assert np.abs(np.asarray(shipped, np.int16) - frame).mean() < 4  # as JPEG has it
     scene = draw(HELD_OUT, PICTURE)
-    masks = {"heldout_clip_star": clip.masks[1, 2], "heldout524_triangle": scene.shapes[3].mask}
+    masks = {"star": clip.masks[1, 2], "triangle": scene.shapes[3].mask}
     for name, mask in masks.items():
-        with Image.open(SAMPLES / "masks" / f"{name}.png") as shipped:
+        with Image.open(SAMPLES / "heldout_masks" / f"{name}.png") as shipped:
             # Another version of OpenCV may round an edge's pixel the other way.
             assert ((np.asarray(shipped) > 0) != mask).sum() < 40

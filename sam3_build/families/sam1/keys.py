@@ -56,7 +56,6 @@ SECTIONS = (
 # Pictures are normalised by host code.
 BUFFERS = ("means and deviations of pixels", r"pixel_(mean|std)")
 
-ENCODER = ("blocks.", "neck.", "patch_embed.proj.", "pos_embed")
 DECODER_ROOTS = ("prompt_encoder.", "mask_decoder.")
 
 FORMATS = (

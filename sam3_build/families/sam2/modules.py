@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 from sam3_build.errors import BuildError
 from sam3_build.families.sam2 import deepstream
 from sam3_build.families.sam2.config import ADVICE, KIND, OLD, static_dims
-from sam3_build.pipeline.tracked_frame import BIAS, SCALE
-from sam3_build.pipeline.tracking import MASKS, POINTERS
 from sam3_build.spec import Json
 from sam3_build.torch_modules import tracker
 from sam3_build.torch_modules.config_keys import complete, refuse_unlike
+from sam3_build.torch_modules.tracker_config import expected, split_labels
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,28 +40,8 @@ def complete_config(config: Mapping[str, Json]) -> dict[str, Json]:
     for key in ("enable_temporal_pos_encoding_for_object_pointers", "enable_occlusion_spatial_embedding"):
         if not completed[key]:
             raise BuildError(f"model config: {key} is false: this is {OLD}{key}; {ADVICE}")
-    refuse_unlike(completed, _expected(static_dims(completed)))
+    refuse_unlike(completed, {**expected(static_dims(completed)), "max_cond_frame_num": -1})
     return completed
-
-
-def _expected(dims: Mapping[str, int]) -> dict[str, Json]:
-    """Return the values by path that fit to other sizes, or that the host's code has as constants."""
-    return {
-        "prompt_encoder_config.image_size": dims["image_size"],
-        "prompt_encoder_config.hidden_size": dims["hidden_size"],
-        "mask_decoder_config.hidden_size": dims["hidden_size"],
-        "memory_attention_hidden_size": dims["hidden_size"],
-        "memory_encoder_hidden_size": dims["hidden_size"],
-        "memory_encoder_output_channels": 64,
-        "memory_attention_rope_feat_sizes": [dims["grid"]] * 2,
-        "memory_attention_num_attention_heads": 1,
-        "memory_attention_downsample_rate": 1,
-        "num_maskmem": MASKS,
-        "max_object_pointers_in_encoder": POINTERS,
-        "sigmoid_scale_for_mem_enc": SCALE,
-        "sigmoid_bias_for_mem_enc": BIAS,
-        "max_cond_frame_num": -1,
-    }
 
 
 def sam2_config(config: Mapping[str, Json]) -> Sam2VideoConfig:
@@ -77,12 +56,10 @@ def sam2_config(config: Mapping[str, Json]) -> Sam2VideoConfig:
 def whole(config: Mapping[str, Json]) -> Sam2VideoModel:
     """Return transformers' Sam2VideoModel on torch's meta device, what labels of points add in four modules."""
     import torch
-    from torch import nn
 
     with torch.device("meta"):
         model = modeling().Sam2VideoModel(sam2_config(config))
-        kinds, channels = model.prompt_encoder.point_embed.weight.shape
-        model.prompt_encoder.point_embed = nn.ModuleList(nn.Embedding(1, channels) for _ in range(kinds))
+        split_labels(model.prompt_encoder)
     return model
 
 

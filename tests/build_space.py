@@ -26,10 +26,11 @@ TOY = Path(__file__).parent / "toy"
 
 
 def copy_manifests(folder: Path) -> None:
-    """Copy the manifests that ship to `folder`/manifests; the miniature's weights are a link."""
-    weights = "sam3_mini/model.safetensors"
-    shutil.copytree(ROOT / "manifests", folder / "manifests", ignore=shutil.ignore_patterns(Path(weights).name))
-    (folder / "manifests" / weights).symlink_to(ROOT / "manifests" / weights)
+    """Copy the manifests that ship to `folder`/manifests; the miniatures' weights are links."""
+    weights = "model.safetensors"
+    shutil.copytree(ROOT / "manifests", folder / "manifests", ignore=shutil.ignore_patterns(weights))
+    for file in (ROOT / "manifests").glob(f"*/{weights}"):
+        (folder / file.relative_to(ROOT)).symlink_to(file)
 
 
 # Every action of tests/toy/manifest.yaml, and those whose output the view shows.

@@ -80,7 +80,7 @@ def make(options: TrainingOptions, config: Mapping[str, Json]) -> running.Task:
 
     def losses(step: int, turn: int) -> tuple[Tensor, Mapping[str, float]]:
         rng = np.random.default_rng([options.seed, turn, 5])
-        # What sees shapes and colours in pictures does so in frames: without its gradients a step takes half as long.
+        # What sees shapes and colours in pictures does so in frames, and memories are learnt of features that stay.
         learner.tracker.model.vision_encoder.requires_grad_(step < options.clips_from)
         if frames := options.frames(step):
             clips = batches.videos(options.seed, turn, options.images // frames, frames, options.objects)

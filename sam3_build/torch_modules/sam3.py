@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import Sam3Config
 
+# The epsilon of the ViT's layer norms in Meta's code; transformers' configs have 1e-6.
+METAS_EPSILON = 1e-5
+
 
 def modeling() -> ModuleType:
     """Return transformers' SAM 3 module. Through the package, it would ask for torchvision, which nothing here uses."""
@@ -35,6 +38,15 @@ def shapes_of_whole(config: Sam3Config) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         model = modeling().Sam3Model(config)
     return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+
+
+def normalise_as_meta(vit: nn.Module) -> None:
+    """Give the layer norms of a ViT the epsilon that they have in Meta's code."""
+    from torch import nn
+
+    for module in vit.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = METAS_EPSILON
 
 
 def compute_tables(model: nn.Module) -> None:

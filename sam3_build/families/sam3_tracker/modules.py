@@ -18,6 +18,7 @@ from sam3_build.spec import Json
 from sam3_build.torch_modules import sam_decoder, sam_prompts
 from sam3_build.torch_modules.config_keys import refuse_misspelt
 from sam3_build.torch_modules.sam3 import compute_tables as compute_tables
+from sam3_build.torch_modules.sam3 import normalise_as_meta
 from sam3_build.torch_modules.tracker_config import split_labels
 from sam3_build.torch_modules.wrapping import container, override
 
@@ -84,27 +85,29 @@ def whole_model(config: Mapping[str, Json]) -> dict[str, tuple[int, ...]]:
 def skeleton(network: str, config: Mapping[str, Json]) -> nn.Module:
     """Return `network` on torch's meta device: names and shapes, no weights."""
     builders: Mapping[str, Callable[[Sam3TrackerModel, Mapping[str, int]], nn.Module]] = {
-        "vision_encoder_as_meta": partial(vision_encoder, adds_embedding=True),
-        "vision_encoder_as_hf": partial(vision_encoder, adds_embedding=False),
+        "vision_encoder_as_meta": partial(vision_encoder, as_meta=True),
+        "vision_encoder_as_hf": partial(vision_encoder, as_meta=False),
         "clicks": clicks,
         "previous_mask": previous_mask,
     }
     return builders[network](whole(config), static_dims(config))
 
 
-def vision_encoder(model: Sam3TrackerModel, dims: Mapping[str, int], *, adds_embedding: bool) -> nn.Module:
+def vision_encoder(model: Sam3TrackerModel, dims: Mapping[str, int], *, as_meta: bool) -> nn.Module:
     """Return the network of pictures: two finer maps, and features to which what stands for no memory is added.
 
     Meta's code adds it; transformers adds it to a level of the neck that nothing reads. That level is left out.
     """
     encoder, decoder = model.vision_encoder, model.mask_decoder
+    if as_meta:
+        normalise_as_meta(encoder.backbone)
     encoder.neck.fpn_layers = encoder.neck.fpn_layers[:3]
     parts = container(vision_encoder=encoder, mask_decoder=container(conv_s0=decoder.conv_s0, conv_s1=decoder.conv_s1))
     parts.no_memory_embedding = model.no_memory_embedding
 
     def forward(pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         finest, finer, features = encoder(pixel_values).fpn_hidden_states
-        if adds_embedding:
+        if as_meta:
             features = features + parts.get_parameter("no_memory_embedding").flatten()[:, None, None]
         return decoder.conv_s0(finest), decoder.conv_s1(finer), features
 

@@ -7,9 +7,12 @@ from functools import cache
 
 import torch
 from miniature import ROOT
+from PIL import Image
 
 from sam3_build import registry
 from sam3_build.families.sam3_tracker.modules import modeling, sam3_tracker_config
+from sam3_build.pipeline.interactive import ObjectPrompts
+from sam3_build.pipeline.prompts import Box, Point
 from sam3_build.torch_modules.assemble import assemble
 from sam3_build.weights import inventory, load
 
@@ -17,6 +20,21 @@ CODE = registry.family_code("sam3_tracker")
 SOURCE = {"random": {"seed": 0}}
 
 CONFIG = CODE.modules.complete_config(json.loads((ROOT / "manifests" / "sam3_tracker_mini.json").read_text()))
+
+# A drawn picture, 160 x 120, and what was recorded of it (tests/recorded/sam3_tracker); a mask is a case's first one.
+PICTURE = Image.open(sorted((ROOT / "manifests" / "samples" / "clip").glob("*.png"))[0]).convert("RGB")
+POINT, OTHER, BOX = Point(1, 30, 44), Point(0, 99, 96), Box(1, 82, 20, 34, 34)
+PROMPTS = {
+    "point": ObjectPrompts((POINT,)),
+    "two_points": ObjectPrompts((POINT, OTHER)),
+    "box": ObjectPrompts(boxes=(BOX,)),
+    "box_and_points": ObjectPrompts((POINT, OTHER), (BOX,)),
+    "earlier_mask": ObjectPrompts((OTHER,), mask="point"),
+}
+
+
+def picture_arrays():
+    return CODE.prompts.picture_arrays(PICTURE, CONFIG)
 
 
 @cache

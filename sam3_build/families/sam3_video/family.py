@@ -25,6 +25,7 @@ VISION_ENCODER = replace(
     networks.VISION_ENCODER,
     outputs=(*DETECTOR_MAPS, *networks.VISION_ENCODER.outputs),
     modules=(*networks.VISION_ENCODER.modules, "detector.vision_encoder.neck"),
+    networks={"meta": "vision_encoder_as_meta", "hf": "vision_encoder_as_hf"},
 )
 PREDICTOR = networks.layout(
     (

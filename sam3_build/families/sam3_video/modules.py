@@ -112,8 +112,9 @@ def skeleton(network: str, config: Mapping[str, Json]) -> nn.Module:
     """Return `network` on torch's meta device: names and shapes, no weights."""
     import torch
 
-    if network == "vision_encoder":
-        return vision_encoder(config)
+    name, _, reference = network.partition("_as_")
+    if name == "vision_encoder":
+        return vision_encoder(config, reference)
     if network in DETECTOR:
         with torch.device("meta"):
             part = DETECTOR[network](video_config(config).detector_config)
@@ -127,7 +128,7 @@ def skeleton(network: str, config: Mapping[str, Json]) -> nn.Module:
     return builders[network](whole(config), static_dims(config))
 
 
-def vision_encoder(config: Mapping[str, Json]) -> nn.Module:
+def vision_encoder(config: Mapping[str, Json], reference: str) -> nn.Module:
     """Return the network of one picture: the detector's maps and positions, then those of `tracker.vision_encoder`.
 
     Of both necks the coarsest level is left out: nothing reads it.
@@ -136,6 +137,8 @@ def vision_encoder(config: Mapping[str, Json]) -> nn.Module:
 
     model, vision = whole(config), video_config(config).detector_config.vision_config
     encoder, decoder = model.vision_encoder, model.mask_decoder
+    if reference == "meta":
+        sam3.normalise_as_meta(encoder.backbone)
     with torch.device("meta"):
         neck = sam3.modeling().Sam3VisionNeck(vision)
     for own in (neck, encoder.neck):

@@ -14,6 +14,68 @@ from sam3_build.torch_modules import sam3
 OWN = Predictor("sam3_video", "hf")
 SIZE = (120, 160)
 
+# Of a memory attention: the frame looked at and how many there are, frames with prompts, and others that are read.
+NOW, FRAMES, PROMPTED, BEFORE = 5, 8, (0, 2), (3, 4)
+
+
+def inputs(dims):
+    """Return call -> the inputs of a network, by our names, of two objects; drawn, but for what is marked."""
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape):
+        return rng.standard_normal(shape, np.float32)
+
+    grid, width, side = dims["grid"], dims["hidden_size"], dims["image_size"]
+    finer = {
+        "image_embeddings.0": drawn(1, width // 8, 4 * grid, 4 * grid),
+        "image_embeddings.1": drawn(1, width // 4, 2 * grid, 2 * grid),
+    }
+    remembered = len(PROMPTED) + len(BEFORE)
+    times = [NOW - frame for frame in (*PROMPTED, *BEFORE)]
+    logits = 4 * drawn(2, 16 * grid, 16 * grid)
+
+    def asked(points, *, several, mask=False):
+        return {
+            **finer,
+            "conditioned_features": drawn(2, width, grid, grid),
+            "input_points": rng.uniform(0, side, (2, max(1, points), 2)).astype(np.float32),
+            "input_labels": rng.integers(0, 4, (2, points)) if points else np.full((2, 1), -1),
+            "input_masks": 4 * drawn(2, 4 * grid, 4 * grid),
+            "has_masks": np.full(2, mask),
+            "multimask": np.full(2, several),
+        }
+
+    def masked(share):
+        return {
+            "vision_features": drawn(1, width, grid, grid),
+            "mask_for_memory": share.astype(np.float32) * 20 - 10,
+            "object_score_logits": np.array([[2], [-1]], np.float32),
+        }
+
+    return {
+        "vision_encoder": {"pixel_values": OWN.pixels()[0]},
+        "mask_decoder.point": asked(1, several=True),
+        "mask_decoder.points": asked(4, several=False),
+        "mask_decoder.refined": asked(2, several=False, mask=True),
+        "mask_decoder.followed": asked(0, several=True),
+        "memory_attention": {
+            "vision_features": drawn(1, width, grid, grid),
+            "memory_features": drawn(2, remembered, grid * grid, dims["memory_size"]),
+            "memory_offsets": np.array([[0] * len(PROMPTED) + [NOW - frame for frame in BEFORE]] * 2),
+            "object_pointers": drawn(2, remembered, width),
+            "pointer_times": np.array([times] * 2, np.float32) / (FRAMES - 1),
+        },
+        "memory_encoder.binarized": masked(logits > 0),
+        "memory_encoder.squashed": masked(1 / (1 + np.exp(-logits))),
+    }
+
+
+def sampled(output):
+    """Return some hundred values of an output, and how large the largest of all is, last."""
+    values = output.reshape(-1)
+    # A step that shares no factor with the sizes of maps walks through all rows and columns.
+    return np.append(values[:: max(1, len(values) // 600) | 1], np.abs(values).max())
+
 
 def state():
     """Return all tensors of the components, by our names but for labels of points, which transformers has as one."""

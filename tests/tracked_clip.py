@@ -46,11 +46,11 @@ def keep_memories_in_fp32(monkeypatch):
     monkeypatch.setattr(torch, "bfloat16", torch.float32)
 
 
-def square():
-    """Return the mask of the square, [height, width] bool."""
+def square(size=(120, 160)):
+    """Return the mask of the square, [height, width] bool; at another size than the clip's, stretched."""
     mask = np.zeros((120, 160), np.bool_)
     mask[84:108, 74:124] = True
-    return mask
+    return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Predictor:
 
     def given(self, prompts, folder: Path, size=(120, 160)):
         """Return prompts as the loop gets them."""
-        Image.fromarray(square()).save(folder / "square.png")
+        Image.fromarray(square(size)).save(folder / "square.png")
         files = {"square": folder / "square.png"}
         request = PromptRequest("predictor", "video", self.reference, (), None, files, self.config())
         return self.code.prompts.clip_arrays(request, ClipPrompts(tuple(prompts)), size)

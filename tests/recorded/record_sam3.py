@@ -11,13 +11,10 @@ import sys
 from unittest.mock import MagicMock
 
 import torch
-from metas import fill, resized, without_operators
+from meta_code import fill, resized
 
 # What Meta's modules import and a tracker on a CPU does not use.
 ABSENT = ("sam3.model.edt", "sam3.train.data.collator", "pkg_resources", "ftfy")
-
-# Before anything imports torchvision, as transformers does.
-OPERATORS = without_operators()
 
 
 def builder():

@@ -3,7 +3,7 @@
 1. Clone facebookresearch/EdgeTAM (9cc44bf).
 2. In an environment with this project: pip install --no-deps timm==1.0.31 torchvision==0.29.1 iopath portalocker
    hydra-core omegaconf antlr4-python3-runtime==4.9.3. No compiled operator of torchvision is used.
-3. PYTHONPATH=<this project>:<this project>/tests python <this file> <the clone>
+3. PYTHONPATH=<this project>:<this project>/tests:<this project>/tests/recorded python <this file> <the clone>
 
 It writes `official_names.json`, name -> shape of all tensors of edgetam.pt, and `meta.npz`: `trunk/<stage>`, what
 timm's trunk gives of the clip's first frame, every 4th channel, and `<case>/<object>`, mask logits [frames, h, w] of
@@ -13,15 +13,13 @@ the drawn clip, every second row and column, float32.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from meta_code import fill, resized
 from tracked_clip import PROMPTS, Predictor, square
-
-from sam3_build.weights import key_map
 
 HERE = Path(__file__).parent
 OWN = Predictor("edgetam")
@@ -51,16 +49,6 @@ OVERRIDES = (
 )
 
 
-def without_operators():
-    """Let torchvision be imported beside a PyTorch for which its compiled operators were not built."""
-    library = torch.library.Library("torchvision", "DEF")
-    package = next(p for p in map(Path, sys.path) if (p / "torchvision").is_dir()) / "torchvision"
-    text = "".join(file.read_text() for file in package.rglob("*.py"))
-    for name in sorted({*re.findall(r'register_meta\("(\w+)"', text), *re.findall(r'"torchvision::(\w+)"', text)}):
-        library.define(f"{name}(Tensor x) -> Tensor")
-    return library
-
-
 def build(overrides=(), **trunk):
     """Return Meta's predictor without weights. trunk: other sizes of timm's."""
     import sam2.modeling.backbones.timm as backbone
@@ -71,43 +59,14 @@ def build(overrides=(), **trunk):
     return build_sam2_video_predictor("configs/edgetam.yaml", None, device="cpu", hydra_overrides_extra=list(overrides))
 
 
-def narrow_heads(model) -> None:
-    """Replace the prompt heads, whose sizes Meta's code has as constants, by ones of the miniature's."""
-    from sam2.modeling.sam.mask_decoder import MaskDecoder
-    from sam2.modeling.sam.transformer import TwoWayTransformer
+def narrow_heads() -> None:
+    """Let Meta's code make prompt heads of the miniature's sizes, which it has as constants."""
+    from sam2.modeling import sam2_base
 
     of = OWN.config()["mask_decoder_config"]
-    transformer = TwoWayTransformer(
-        depth=2, embedding_dim=D, mlp_dim=of["mlp_dim"], num_heads=of["num_attention_heads"]
-    )
-    model.sam_mask_decoder = MaskDecoder(
-        num_multimask_outputs=3,
-        transformer=transformer,
-        transformer_dim=D,
-        iou_head_depth=3,
-        iou_head_hidden_dim=of["iou_head_hidden_dim"],
-        use_high_res_features=True,
-        iou_prediction_use_sigmoid=True,
-        pred_obj_scores=True,
-        pred_obj_scores_mlp=True,
-        use_multimask_token_for_obj_ptr=True,
-        dynamic_multimask_via_stability=True,
-        dynamic_multimask_stability_delta=0.05,
-        dynamic_multimask_stability_thresh=0.98,
-    ).eval()
-
-
-def by_metas_names(own, keys):
-    """Return Meta's key -> tensor, of its model's keys; what no component of ours has is zeros."""
-    official = next(form for form in OWN.code.keys.formats if form.sections)
-
-    def found(key, tensor):
-        name = key_map.translate(key, official.sections)
-        joined = official.reshaped.get(name)
-        parts = [own[part] for part in joined.parts] if joined else []
-        return torch.cat(parts) if parts else own.get(name, torch.zeros_like(tensor))
-
-    return {key: found(key, tensor) for key, tensor in keys.items()}
+    sizes = {"mlp_dim": of["mlp_dim"], "num_heads": of["num_attention_heads"]}
+    sam2_base.TwoWayTransformer = resized(sam2_base.TwoWayTransformer, **sizes)
+    sam2_base.MaskDecoder = resized(sam2_base.MaskDecoder, iou_head_hidden_dim=of["iou_head_hidden_dim"])
 
 
 def followed(model, prompts, start) -> np.ndarray:
@@ -139,7 +98,6 @@ def followed(model, prompts, start) -> np.ndarray:
 
 def main() -> None:
     """Write both files."""
-    kept = without_operators()
     sys.path.insert(0, sys.argv[1])
     import sam2.sam2_video_predictor as metas
 
@@ -147,10 +105,10 @@ def main() -> None:
     lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(shape)}" for key, shape in shapes.items())
     (HERE / "official_names.json").write_text(f"{{\n{lines}\n}}\n")
     widths, depths = OWN.code.modules.trunk_of(OWN.config())
+    narrow_heads()
     model = build(OVERRIDES, embed_dim=widths, depth=depths)
-    narrow_heads(model)
     own = {name: tensor for tensors in OWN.tensors().values() for name, tensor in tensors.items()}
-    model.load_state_dict(by_metas_names(own, model.state_dict()))
+    fill(model, OWN.code, own)
     attend = model.memory_attention.forward
     # Kept in bfloat16, they are read as float32 where a pointer stands beside them; without one they must be, too.
     model.memory_attention.forward = lambda memory, **given: attend(memory=memory.float(), **given)
@@ -165,7 +123,6 @@ def main() -> None:
             start = min(prompt.frame for prompt in prompts)
             made[f"{case}/{which}"] = followed(model, asked, start)[..., ::2, ::2]
     np.savez_compressed(HERE / "meta.npz", **made)
-    del kept
 
 
 if __name__ == "__main__":

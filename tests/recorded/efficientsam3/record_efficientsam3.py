@@ -9,7 +9,6 @@ what no module of ours has is drawn here, and must not matter. Writes .npz files
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -18,8 +17,15 @@ import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "families" / "sam3_image"), sys.argv[1] + "/sam3"]
+sys.path[:0] = [
+    str(ROOT),
+    str(ROOT / "tests"),
+    str(HERE.parent),
+    str(ROOT / "tests" / "families" / "sam3_image"),
+    sys.argv[1] + "/sam3",
+]
 
+import meta_code  # noqa: E402, F401, I001  before what imports torchvision
 import efficientsam3_cases as cases  # noqa: E402
 from roi_align_oracle import roi_align  # noqa: E402
 
@@ -28,13 +34,7 @@ from sam3_build.weights import key_map  # noqa: E402
 
 
 def stand_in_for_compiled_operators() -> None:
-    """Let torchvision be imported beside a PyTorch for which its compiled operators were not built."""
-    library = torch.library.Library("torchvision", "DEF")
-    package = next(p for p in map(Path, sys.path) if (p / "torchvision").is_dir()) / "torchvision"
-    text = (package / "_meta_registrations.py").read_text()
-    for name in sorted({*re.findall(r'register_meta\("(\w+)"', text), *re.findall(r'"torchvision::(\w+)"', text)}):
-        library.define(f"{name}(Tensor x) -> Tensor")
-    globals()["kept"] = library  # it unregisters what it defined when it is collected
+    """Pool as ONNX Runtime does where torchvision's compiled operator would."""
     import torchvision
 
     def pool(features: torch.Tensor, boxes: list[torch.Tensor], size: int) -> torch.Tensor:

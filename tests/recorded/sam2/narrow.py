@@ -1,4 +1,4 @@
-"""SAM 2.1 of full size in space and of few channels in its trunk: weights from a seed, inputs, and Meta's same model.
+"""SAM 2.1 of full size in space and of few channels in its trunk: weights from a seed, and inputs.
 
 What is recorded (`record_*.py`) and what is held against it (tests/families/sam2) share this.
 """
@@ -47,17 +47,6 @@ def tensors(layout: str | None = None):
         for name, lines in listed.items()
         for key, tensor in load(code, name, SEED, made, None, lines).items()
     }
-
-
-def metas(own, keys):
-    """Return Meta's key -> tensor, of its model's keys; what no component of ours has is zeros."""
-    import torch
-
-    from sam3_build import registry
-    from sam3_build.weights.key_map import translate
-
-    official = next(form for form in registry.family_code("sam2").keys.formats if form.sections)
-    return {key: own.get(translate(key, official.sections), torch.zeros(shape)) for key, shape in keys.items()}
 
 
 def drawn(number: int, *shape: int) -> np.ndarray:

@@ -1,102 +1,108 @@
-"""Compares a clip at full size with Meta's SAM2VideoPredictor: SAM 2.1 tiny, seeded weights, one object, one click.
+"""Compares clips at full size with Meta's SAM2VideoPredictor: SAM 2.1 tiny, 1024 x 1024, seeded weights.
 
-1. Clone facebookresearch/sam2 (2b90b9f) and change into it; install hydra-core, omegaconf, iopath and torchvision.
-2. PYTHONPATH=<this project>:. python <this file> [<folder of frames>]; takes minutes and 4 GB.
+As record_meta.py, and behind it [<folder of frames> [<case> ...]]; takes 4 GB, and minutes for a case.
+The cases are those of `tracked_clip`, stretched to the frames' size, and `corrected`: a click on a frame that was
+followed. Of each frame and object it prints the IoU and the largest difference of logits, both at the frames' size.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import sam2.sam2_video_predictor as metas
 import torch
-from narrow import SEED
-from narrow import metas as by_their_names
 from PIL import Image
-from sam2.build_sam import build_sam2_video_predictor
+from record_meta import ask, build
+from tracked_clip import CLIP, PROMPTS, SQUARE, STAR, Predictor, square
 
-from sam3_build import registry
 from sam3_build.families.sam2.config import SIZES
-from sam3_build.families.sam2.prompts import MEAN, STD
-from sam3_build.pipeline import images, tracking
 from sam3_build.pipeline.masks import enlarged
-from sam3_build.torch_modules.assemble import assemble, compute
-from sam3_build.weights.inventory import inventory
-from sam3_build.weights.load import load
+from sam3_build.pipeline.predictor_cases import ObjectPrompt
+from sam3_build.pipeline.tracking import Tracker, track
 
-CODE = registry.family_code("sam2")
-FRAMES, CLICK = 4, (30.0, 44.0)
-CLIP = Path(__file__).parents[3] / "manifests" / "samples" / "clip"
-
-
-def ours(config, tensors, frames, size) -> dict[str, np.ndarray]:
-    """Follow the object with our networks in PyTorch and our loop."""
-    specs = {component.name: component for component in CODE.family.laid_out("predictor").components}
-    models = {name: assemble(CODE.modules, spec.network("meta"), config, tensors[name]) for name, spec in specs.items()}
-
-    def runs(name):
-        outputs = [tensor.name for tensor in specs[name].outputs]
-        return lambda arrays, kind="": compute(models[name], arrays, outputs)
-
-    networks = {name: runs(name) for name in specs}
-    side, (height, width) = config["image_size"], size
-    given = {
-        "prompt_frames": np.array([0], np.int64),
-        "prompt_objects": np.array([1], np.int64),
-        "prompt_counts": np.array([1], np.int64),
-        "point_coords": np.array([[CLICK[0] * side / width, CLICK[1] * side / height]], np.float32),
-        "point_labels": np.ones(1, np.float32),
-    }
-    encoded = [networks["vision_encoder"]({"pixel_values": frame}) for frame in frames]
-    return tracking.track(networks, given, encoded)
+FRAMES = 6
+# The frame of a correction, and which it is.
+LATER, CORRECTION = 3, ObjectPrompt(3, 1, (replace(SQUARE, label=0),))
+CASES = {**PROMPTS, "corrected": [ObjectPrompt(0, 1, (STAR,)), ObjectPrompt(0, 2, (SQUARE,))]}
 
 
-def theirs(tensors, frames, size) -> np.ndarray:
-    """Return mask logits [frames, h, w] of Meta's predictor; memories read as float32 where they are bfloat16."""
-    overrides = ["++model.fill_hole_area=0"]
-    name = "configs/sam2.1/sam2.1_hiera_t.yaml"
-    model = build_sam2_video_predictor(name, None, device="cpu", hydra_overrides_extra=overrides)
-    own = {name: tensor for made in tensors.values() for name, tensor in made.items()}
-    model.load_state_dict(by_their_names(own, {key: tuple(t.shape) for key, t in model.state_dict().items()}))
-    attend = model.memory_attention.forward
-    model.memory_attention.forward = lambda memory, **given: attend(memory=memory.float(), **given)
-    metas.load_video_frames = lambda **_: (torch.from_numpy(np.concatenate(frames)), *size)
-    state = model.init_state("the clip")
-    points, labels = np.array([CLICK], np.float32), np.ones(1, np.int32)
-    model.add_new_points_or_box(state, frame_idx=0, obj_id=1, points=points, labels=labels)
-    for _ in model.propagate_in_video(state):
-        pass
-    (found,) = state["output_dict_per_obj"].values()
-    made = [found["cond_frame_outputs"].get(t) or found["non_cond_frame_outputs"][t] for t in range(len(frames))]
-    return np.stack([one["pred_masks"][0, 0].float().numpy() for one in made])
+class Tiny(Predictor):
+    """SAM 2.1 tiny as it was published, but for its weights."""
+
+    def config(self):
+        """Return the config with all defaults."""
+        return self.code.modules.complete_config(SIZES["tiny"].config())
+
+
+OWN = Tiny("sam2")
+
+
+def ours(run, encoded, case, prompts, size) -> np.ndarray:
+    """Return mask logits [frames, objects, h, w] of our networks in PyTorch and our loop."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = OWN.given(prompts, Path(folder), size)
+        if case != "corrected":
+            return track(run, given, encoded)["masks"]
+        tracker = Tracker(run, len(encoded))
+        found = [tracker.ask(0, encoded[0], given)]
+        for position in range(1, len(encoded)):
+            answers = tracker.follow(position, encoded[position])
+            if position == LATER:
+                before = {which: answer["pred_masks"] for which, answer in answers.items()}
+                correction = OWN.given([stretched(CORRECTION, size)], Path(folder), size)
+                answers |= tracker.ask(position, encoded[position], correction, before)
+            found.append(answers)
+    return np.stack([[answers[which]["pred_masks"] for which in (1, 2)] for answers in found])
+
+
+def theirs(model, case, prompts, size) -> np.ndarray:
+    """Return mask logits [frames, objects, height, width] of Meta's predictor."""
+    state, found = model.init_state("the clip"), {}
+    ask(model, state, prompts, square(size))
+    until = LATER if case == "corrected" else None
+    found |= {frame: masks for frame, _, masks in model.propagate_in_video(state, max_frame_num_to_track=until)}
+    if until is not None:
+        ask(model, state, [stretched(CORRECTION, size)], None)
+        found |= {frame: masks for frame, _, masks in model.propagate_in_video(state, start_frame_idx=until)}
+    return np.stack([found[frame][:, 0].float().numpy() for frame in sorted(found)])
+
+
+def stretched(prompt: ObjectPrompt, size) -> ObjectPrompt:
+    """Return a prompt on the drawn clip as one on frames of another size, height and width."""
+    y, x = size[0] / 120, size[1] / 160
+    points = tuple(replace(point, x=point.x * x, y=point.y * y) for point in prompt.points)
+    boxes = tuple(replace(box, x=box.x * x, y=box.y * y, w=box.w * x, h=box.h * y) for box in prompt.boxes)
+    return replace(prompt, points=points, boxes=boxes)
 
 
 def main() -> None:
-    """Print, frame by frame, the IoU at the frame's size and the largest difference of logits."""
+    """Print how far both are apart."""
     torch.set_num_threads(1)
-    files = sorted(Path(sys.argv[1] if len(sys.argv) > 1 else CLIP).iterdir())[:FRAMES]
-    config = CODE.modules.complete_config(SIZES["tiny"].config())
-    listed = inventory(CODE, SEED, config, None, "predictor")
-    family = CODE.family.laid_out("predictor")
-    tensors = {
-        name: load(CODE, family.component(name).network("meta"), SEED, config, None, lines)
-        for name, lines in listed.items()
-    }
-    pictures = [Image.open(file) for file in files]
-    size = (pictures[0].height, pictures[0].width)
-    side = config["image_size"]
-    frames = [images.frame_input(picture, (side, side), MEAN, STD)[None] for picture in pictures]
-    with torch.no_grad():
-        expected = theirs(tensors, frames, size)
-    found = ours(config, tensors, frames, size)
-    for frame, (logits, reference) in enumerate(zip(found["masks"][:, 0], expected, strict=True)):
-        own, other = (enlarged(one, size) > 0 for one in (logits, reference))
-        union = (own | other).sum()
-        line = f"frame {frame}: IoU {(own & other).sum() / union if union else 1:.6f} of {other.sum()} pixels"
-        apart = np.abs(logits - reference).max()
-        sys.stdout.write(f"{line}, logits {apart:.2g} apart, of {np.abs(reference).max():.3g}\n")
+    folder, *cases = sys.argv[1:] or [CLIP[0].parent]
+    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in sorted(Path(folder).iterdir())[:FRAMES]]
+    size = pictures[0].shape[:2]
+    run, model = OWN.networks(), build(OWN.tensors())
+    pixels = torch.from_numpy(np.concatenate(OWN.pixels(pictures)))
+    metas.load_video_frames = lambda **_: (pixels, *size)
+    encoded = OWN.encoded(run, frames=pictures)
+    for case in cases or CASES:
+        prompts = [stretched(prompt, size) for prompt in CASES[case]]
+        with torch.no_grad():
+            expected = theirs(model, case, prompts, size)
+        found = ours(run, encoded, case, prompts, size)[-len(expected) :]
+        for frame, objects in enumerate(zip(found, expected, strict=True)):
+            for which, (logits, other) in enumerate(zip(*objects, strict=True)):
+                own = enlarged(logits, size)
+                inside, among = own > 0, other > 0
+                union = (inside | among).sum()
+                shown = f"IoU {(inside & among).sum() / union if union else 1:.6f} of {among.mean():.1%} of the frame"
+                apart = f"{np.abs(own - other).max():.2g} apart, of {np.abs(other).max():.3g}"
+                sys.stdout.write(f"{case}, frame {frame}, object {which + 1}: {shown}, logits {apart}\n")
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":

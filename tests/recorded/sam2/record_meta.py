@@ -1,7 +1,8 @@
 """Records what Meta's SAM2VideoPredictor gives of the drawn clip, with the miniature's random weights: meta.npz.
 
 1. Clone facebookresearch/sam2 (2b90b9f) and change into it; install hydra-core, omegaconf, iopath and torchvision.
-2. PYTHONPATH=<this project>:<this project>/tests/families/sam2:. python <this file>
+2. With <tests> for this project's folder of that name:
+   PYTHONPATH=<tests>/..:<tests>:<tests>/families/sam2:<tests>/recorded:. python <this file>
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import numpy as np
 import predictor
 import sam2.sam2_video_predictor as metas
 import torch
-from narrow import metas as by_their_names
+from meta_code import fill, resized
 from sam2.build_sam import build_sam2_video_predictor
+from sam2.modeling import sam2_base
 
 # The miniature's sizes (manifests/sam2_mini.json) as Meta's configs say them.
 D, SIDE = 128, 8
 LAYER = "++model.memory_attention.layer."
+UNFILLED = ("++model.fill_hole_area=0",)
 OVERRIDES = (
     "++model.image_size=128",
-    "++model.fill_hole_area=0",
     "++model.image_encoder.trunk.embed_dim=16",
     "++model.image_encoder.trunk.stages=[1,1,2,1]",
     "++model.image_encoder.trunk.global_att_blocks=[3]",
@@ -41,44 +43,18 @@ OVERRIDES = (
 )
 
 
-def narrow_heads(model) -> None:
-    """Replace the prompt heads, whose sizes Meta's code has as constants, by ones of the miniature's."""
-    from sam2.modeling.sam.mask_decoder import MaskDecoder
-    from sam2.modeling.sam.transformer import TwoWayTransformer
-
+def narrow_heads() -> None:
+    """Let Meta's code make prompt heads of the miniature's sizes, which it has as constants."""
     of = predictor.config()["mask_decoder_config"]
-    transformer = TwoWayTransformer(
-        depth=2, embedding_dim=D, mlp_dim=of["mlp_dim"], num_heads=of["num_attention_heads"]
-    )
-    model.sam_mask_decoder = MaskDecoder(
-        num_multimask_outputs=3,
-        transformer=transformer,
-        transformer_dim=D,
-        iou_head_depth=3,
-        iou_head_hidden_dim=of["iou_head_hidden_dim"],
-        use_high_res_features=True,
-        iou_prediction_use_sigmoid=True,
-        pred_obj_scores=True,
-        pred_obj_scores_mlp=True,
-        use_multimask_token_for_obj_ptr=True,
-        dynamic_multimask_via_stability=True,
-        dynamic_multimask_stability_delta=0.05,
-        dynamic_multimask_stability_thresh=0.98,
-    ).eval()
+    sizes = {"mlp_dim": of["mlp_dim"], "num_heads": of["num_attention_heads"]}
+    sam2_base.TwoWayTransformer = resized(sam2_base.TwoWayTransformer, **sizes)
+    sam2_base.MaskDecoder = resized(sam2_base.MaskDecoder, iou_head_hidden_dim=of["iou_head_hidden_dim"])
 
 
 def main() -> None:
     """Write meta.npz: `<case>/masks` [frames, objects, h, w], every second row and column of the logits, float32."""
-    model = build_sam2_video_predictor(
-        "configs/sam2.1/sam2.1_hiera_t.yaml", None, device="cpu", hydra_overrides_extra=list(OVERRIDES)
-    )
-    narrow_heads(model)
-    own = {name: tensor for tensors in predictor.tensors().values() for name, tensor in tensors.items()}
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    model.load_state_dict(by_their_names(own, shapes))
-    attend = model.memory_attention.forward
-    # Kept in bfloat16, they are read as float32 where a pointer stands beside them; without one they must be, too.
-    model.memory_attention.forward = lambda memory, **given: attend(memory=memory.float(), **given)
+    narrow_heads()
+    model = build(predictor.tensors(), *OVERRIDES)
     frames = torch.from_numpy(np.concatenate(predictor.pixels()))
     metas.load_video_frames = lambda **_: (frames, 120, 160)
     made = {}
@@ -87,14 +63,36 @@ def main() -> None:
     np.savez_compressed(Path(__file__).with_name("meta.npz"), **made)
 
 
+def build(tensors, *overrides: str):
+    """Return Meta's predictor of the size tiny, or of others, with our weights, component -> name -> tensor."""
+    name = "configs/sam2.1/sam2.1_hiera_t.yaml"
+    model = build_sam2_video_predictor(name, None, device="cpu", hydra_overrides_extra=[*UNFILLED, *overrides])
+    fill(model, predictor.CODE, {name: tensor for own in tensors.values() for name, tensor in own.items()})
+    attend = model.memory_attention.forward
+    # Kept in bfloat16, they are read as float32 where a pointer stands beside them; without one they must be, too.
+    model.memory_attention.forward = lambda memory, **given: attend(memory=memory.float(), **given)
+    return model
+
+
 def followed(model, prompts) -> np.ndarray:
     """Return mask logits of a clip."""
     state = model.init_state("the drawn clip")
+    ask(model, state, prompts, predictor.square())
+    masks = {}
+    for frame, _, _ in model.propagate_in_video(state):
+        outputs = state["output_dict_per_obj"].values()
+        found = [o["cond_frame_outputs"].get(frame) or o["non_cond_frame_outputs"][frame] for o in outputs]
+        masks[frame] = np.concatenate([one["pred_masks"][:, 0].float().numpy() for one in found])
+    return np.stack([masks[frame] for frame in sorted(masks)])
+
+
+def ask(model, state, prompts, mask) -> None:
+    """Add prompts to a clip. mask: of those that have one, [height, width] bool."""
     seen = set()
     for prompt in prompts:
         at = {"frame_idx": prompt.frame, "obj_id": prompt.object}
         if prompt.mask:
-            model.add_new_mask(state, **at, mask=predictor.square())
+            model.add_new_mask(state, **at, mask=mask)
             continue
         box = next(((b.x, b.y, b.x + b.w, b.y + b.h) for b in prompt.boxes), None)
         points = [(point.x, point.y) for point in prompt.points]
@@ -107,12 +105,6 @@ def followed(model, prompts) -> np.ndarray:
             clear_old_points=(prompt.frame, prompt.object) not in seen,
         )
         seen.add((prompt.frame, prompt.object))
-    masks = {}
-    for frame, _, _ in model.propagate_in_video(state):
-        outputs = state["output_dict_per_obj"].values()
-        found = [o["cond_frame_outputs"].get(frame) or o["non_cond_frame_outputs"][frame] for o in outputs]
-        masks[frame] = np.concatenate([one["pred_masks"][:, 0].float().numpy() for one in found])
-    return np.stack([masks[frame] for frame in sorted(masks)])
 
 
 if __name__ == "__main__":

@@ -2,16 +2,19 @@
 
 1. Clone NVIDIA-AI-IOT/deepstream_tools (94b243a) and change into its folder sam2-onnx-tensorrt.
 2. Install hydra-core, omegaconf, iopath and torchvision beside this project.
-3. PYTHONPATH=<this project>:. python <this file>
+3. PYTHONPATH=<this project>:<this project>/tests/recorded:. python <this file>
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from narrow import HERE, HIDDEN, OVERRIDES, inputs, metas, sampled, tensors
+from meta_code import fill
+from narrow import HERE, HIDDEN, OVERRIDES, inputs, sampled, tensors
 from sam2.build_sam import build_sam2
 from src.Module import ImageEncoder, MaskDecoder, MemAttention, MemEncoder
+
+from sam3_build import registry
 
 NETWORKS = {
     "image_encoder": (
@@ -28,10 +31,9 @@ def main() -> None:
     """Write nvidia.npz: `<call>/<output>`, as `narrow.sampled` gives it; `hidden` are calls on hidden objects."""
     model = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", None, device="cpu", hydra_overrides_extra=list(OVERRIDES))
     own = tensors("deepstream")
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     made: dict[str, np.ndarray] = {}
     for suffix, bias in (("", own[HIDDEN]), (".hidden", own[HIDDEN] - 6)):
-        model.load_state_dict(metas({**own, HIDDEN: bias}, shapes))
+        fill(model, registry.family_code("sam2"), {**own, HIDDEN: bias})
         for call, arrays in inputs().items():
             name = call.partition(".")[0]
             if suffix and name != "mask_decoder":

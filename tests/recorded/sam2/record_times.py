@@ -1,8 +1,9 @@
 """Times memory attention of SAM 2.1 tiny at seeded weights, ours beside NVIDIA's own export, on ONNX Runtime's CPU.
 
 1. Clone NVIDIA-AI-IOT/deepstream_tools (94b243a), change into sam2-onnx-tensorrt; install what record_nvidia.py needs.
-2. PYTHONPATH=<this project>:. python <this file> <ours.onnx>, the file that `doit manifest=sam2_tiny_random
-   simplify:memory_attention` made; one line for each run is printed: seconds, and seconds of the processor.
+2. PYTHONPATH=<this project>:<this project>/tests/recorded:. python <this file> <ours.onnx>, the file that
+   `doit manifest=sam2_tiny_random simplify:memory_attention` made; one line for each run is printed: seconds, and
+   seconds of the processor.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnxruntime
 import torch
-from narrow import SEED, drawn, metas
+from meta_code import fill
+from narrow import SEED, drawn
 from sam2.build_sam import build_sam2
 from src.Module import MemAttention
 
@@ -43,7 +45,7 @@ def export(file: Path) -> None:
     listed = inventory(code, SEED, config, None)
     own = {k: t for name, lines in listed.items() for k, t in load(code, name, SEED, config, None, lines).items()}
     model = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", None, device="cpu")
-    model.load_state_dict(metas(own, {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}))
+    fill(model, code, own)
     given = {name: torch.from_numpy(array) for name, array in feed(2, 3).items()}
     with torch.no_grad():
         torch.onnx.export(

@@ -1,4 +1,7 @@
-"""What records of Meta's code share: importing it, building it at a miniature's sizes, and giving it our weights."""
+"""What records of Meta's code share: importing it, building it at a miniature's sizes, and giving it our weights.
+
+Import this before anything that imports torchvision, as transformers does.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import torch
 from sam3_build.weights import key_map
 
 
-def without_operators() -> torch.library.Library:
+def _without_operators() -> torch.library.Library:
     """Let torchvision be imported beside a PyTorch for which its compiled operators were not built.
 
     What is returned takes the operators back when it is collected.
@@ -23,6 +26,9 @@ def without_operators() -> torch.library.Library:
     for name in sorted({*re.findall(r'register_meta\("(\w+)"', text), *re.findall(r'"torchvision::(\w+)"', text)}):
         library.define(f"{name}(Tensor x) -> Tensor")
     return library
+
+
+OPERATORS = _without_operators()
 
 
 def resized(kind: Callable, **sizes) -> Callable:

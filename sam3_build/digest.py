@@ -26,7 +26,7 @@ NO_RECIPE = {
     "ModelFamily": ("licence",),
     "Precision": ("summary", "gates"),
     "ResultKind": ("summary", "metrics"),
-    "Stage": ("summary", "memory"),
+    "Stage": ("summary", "memory", "imports"),
 }
 
 # A file whose times are younger than this may still change without its stat changing; its digest is not remembered yet.

@@ -201,11 +201,17 @@ class Memory:
     activations: float = 0.0
 
 
+# `Stage.imports` of stages that run PyTorch, and of those that export. This model of transformers brings what all need.
+TORCH = ("torch", "transformers.models.sam3.modeling_sam3")
+EXPORTER = (*TORCH, "torch.onnx._internal.exporter._core", "onnxscript.optimizer", "onnxscript.rewriter.rules.common")
+
+
 @dataclass(frozen=True)
 class Stage:
     """One verb of the pipeline. `tools` are the distributions whose versions enter the key of its actions.
 
-    `summary` and `memory` change nothing that it writes; given by keyword, they enter no key.
+    `imports` are modules that it needs and that take long to import: one process imports them for many runs.
+    `summary`, `memory` and `imports` change nothing that it writes; given by keyword, they enter no key.
     """
 
     name: str
@@ -213,6 +219,7 @@ class Stage:
     tools: tuple[str, ...]
     run: StageRun
     memory: Memory = Memory(base=1_000_000_000)
+    imports: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------ what is measured and judged

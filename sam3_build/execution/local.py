@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import cast
 
+from sam3_build import registry
 from sam3_build.errors import ActionError, Keys
 from sam3_build.execution.launch import Ended, Job
 from sam3_build.execution.memory import Running, expected_peak
@@ -182,7 +183,8 @@ def _work(
         log_file = log.open("wb")
         share(log, log.parent)
     with log_file:
-        job = Job(json.dumps(request).encode(), log_file, action.env, locks)
+        imports = registry.stage(action.stage).imports
+        job = Job(json.dumps(request).encode(), log_file, action.env, locks, imports)
         ended = session.launch(job, entry.start)
     return _judge_exit(action, ended, log, out, session.manifest)
 

@@ -14,7 +14,7 @@ from sam3_build import registry
 from sam3_build.digest import canonical
 from sam3_build.errors import BuildError
 from sam3_build.params import CheckpointParams
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import TORCH, Memory, Stage
 from sam3_build.spec import Json, ModelFamily
 from sam3_build.weights.files import ADAPTER_NAMES, INDEX_NAME, LICENCE_NAMES, WEIGHT_NAMES, adapter_message, shards
 
@@ -154,4 +154,5 @@ STAGE = Stage(
     tools=("torch", "transformers"),
     run=run,
     memory=Memory(base=1_000_000_000),
+    imports=TORCH,
 )

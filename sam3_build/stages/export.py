@@ -15,7 +15,7 @@ from sam3_build.errors import BuildError, did_you_mean
 from sam3_build.graph.files import save
 from sam3_build.graph.names import name_from_scopes
 from sam3_build.params import ExportParams
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import EXPORTER, Memory, Stage
 from sam3_build.spec import Json, TensorSpec
 
 if TYPE_CHECKING:
@@ -197,4 +197,5 @@ STAGE = Stage(
     tools=("torch", "transformers", "onnx", "onnxscript", "onnx-ir"),
     run=run,
     memory=Memory(base=900_000_000, weights=1.0),
+    imports=EXPORTER,
 )

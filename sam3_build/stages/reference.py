@@ -13,7 +13,7 @@ from sam3_build.errors import BuildError
 from sam3_build.params import ReferenceParams
 from sam3_build.pipeline import chain
 from sam3_build.pipeline.cases import CASES, listed_cases, write_recorded
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import TORCH, Memory, Stage
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -77,4 +77,5 @@ STAGE = Stage(
     tools=("torch", "transformers", "numpy"),
     run=run,
     memory=Memory(base=900_000_000, weights=1.0, activations=2.2),
+    imports=TORCH,
 )

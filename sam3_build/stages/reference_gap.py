@@ -15,7 +15,7 @@ from sam3_build.errors import BuildError
 from sam3_build.params import ReferenceGapParams
 from sam3_build.pipeline import chain
 from sam3_build.pipeline.cases import OUTPUTS, listed_cases, opened
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import TORCH, Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.stages.reference import require_finite
 
@@ -69,4 +69,5 @@ STAGE = Stage(
     tools=("torch", "transformers", "numpy"),
     run=run,
     memory=Memory(base=900_000_000, weights=1.0, activations=2.2),
+    imports=TORCH,
 )

@@ -13,7 +13,7 @@ from sam3_build.family_code import FamilyCode
 from sam3_build.params import ReferenceLoopParams, TorchParams
 from sam3_build.pipeline import chain, loop
 from sam3_build.pipeline.cases import CASES, listed_cases, write_recorded
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import TORCH, Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.stages._torch import open_network
 from sam3_build.stages.reference import require_finite
@@ -78,4 +78,5 @@ STAGE = Stage(
     tools=("torch", "transformers", "numpy"),
     run=run,
     memory=Memory(base=900_000_000, weights=1.0, activations=2.2),
+    imports=TORCH,
 )

@@ -9,13 +9,15 @@ import signal
 import sys
 
 from sam3_build.execution import worker
-from sam3_build.execution.launch import Ended, run_worker
+from sam3_build.execution.launch import Ended, ForkServer
+
+WORKERS = ForkServer()
 
 
 def launch(job, started):
     """Run a job in a fork of this process; in a worker, where TOY_WORKERS is set."""
     if os.environ.get("TOY_WORKERS"):
-        return run_worker(job, started)
+        return WORKERS(job, started)
     sys.stdout.flush()
     sys.stderr.flush()
     reader, writer = os.pipe()

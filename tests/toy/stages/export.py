@@ -16,5 +16,10 @@ def run(params, inputs, out):
 
 
 STAGE = Stage(
-    name="export", summary="Toy: the graph is a list of lines.", tools=("torch", "onnx"), run=run, memory=Memory(base=1)
+    name="export",
+    summary="Toy: the graph is a list of lines.",
+    tools=("torch", "onnx"),
+    run=run,
+    memory=Memory(base=1),
+    imports=("colorsys", "no_such_module"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
@@ -13,6 +14,12 @@ from sam3_build.spec import Json
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+logger = logging.getLogger(__name__)
+
+
+# What those roles consist of where an exporter or a rewrite took them apart.
+PARTS = ("Cos", "Exp", "ReduceMean", "ReduceSum", "Sin", "Sqrt")
+
 
 def _keep(model: object, options: Mapping[str, Json]) -> Mapping[str, str]:
     graph = cast("ir.Model", model)
@@ -23,10 +30,12 @@ def _keep(model: object, options: Mapping[str, Json]) -> Mapping[str, str]:
         **dict.fromkeys(_roles.rotary(graph), "rope"),
     }
     if not found:
-        raise BuildError(
-            "the graph has no normalization, softmax, rotary embedding or residual add, and so nothing that this "
-            "precision keeps; choose fp16"
-        )
+        if part := next((node for node in graph.graph if node.op_type in PARTS), None):
+            raise BuildError(
+                "no normalization, softmax, rotary embedding or residual add was recognized, though the graph has the "
+                f"{part.op_type} {part.name!r}: name what should stay FP32 with keep_fp32, or choose fp16"
+            )
+        logger.info("the graph has no normalization, softmax, rotary embedding or residual add: this is fp16")
     return found
 
 

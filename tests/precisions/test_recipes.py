@@ -177,7 +177,15 @@ def test_what_is_counted_inside_a_block_belongs_to_the_block():
     assert "m.blocks.0.norms.1/LayerNormalization_0" in _roles.blocks(model)["m.blocks.0"]
 
 
-def test_fp16_safe_says_so_where_it_finds_nothing_to_keep():
+def test_fp16_safe_is_fp16_where_nothing_has_its_roles_and_says_so(caplog):
+    caplog.set_level("INFO")
     model = ir.from_proto(toy([n("MatMul", ["x", "w"], ["y"])], [info("x")], [info("y")], {"w": WEIGHT}))
-    with pytest.raises(BuildError, match=r"toy\.fp16_safe: the graph has no normalization, .*; choose fp16$"):
+    assert keeps("fp16_safe", model) == {}
+    assert "the graph has no normalization, softmax, rotary embedding or residual add: this is fp16" in caplog.text
+
+
+def test_fp16_safe_refuses_a_graph_with_parts_of_its_roles_that_it_does_not_recognize():
+    nodes = [n("MatMul", ["x", "w"], ["s"]), n("Exp", ["s"], ["y"], "attention/Exp_0")]
+    model = ir.from_proto(toy(nodes, [info("x")], [info("y")], {"w": WEIGHT}))
+    with pytest.raises(BuildError, match=r"toy\.fp16_safe: no normalization, .* has the Exp 'attention/Exp_0': name"):
         keeps("fp16_safe", model)

@@ -201,7 +201,9 @@ class Memory:
     activations: float = 0.0
 
 
-# `Stage.imports` of stages that run PyTorch, and of those that export. This model of transformers brings what all need.
+# `Stage.imports` of stages that read ONNX, run PyTorch, or export; those that begin alike share a process. This model
+# of transformers brings what all others need. onnxruntime is in none: it starts a thread, which a fork would not have.
+ONNX = ("onnx_ir",)
 TORCH = ("torch", "transformers.models.sam3.modeling_sam3")
 EXPORTER = (*TORCH, "torch.onnx._internal.exporter._core", "onnxscript.optimizer", "onnxscript.rewriter.rules.common")
 

@@ -106,13 +106,16 @@ def _read_all(reader: int) -> bytes:
 # ------------------------------------------------------------------ forks of one process
 
 
-class ForkServer:
-    """A `Launch`: jobs that name modules to import run in forks of one server, all others in workers of their own."""
+class ForkServers:
+    """A `Launch`: jobs that name modules to import run in forks of a server, all others in workers of their own.
+
+    Jobs whose first module is the same share a server: what needs ONNX alone is no fork of one that has PyTorch.
+    """
 
     def __init__(self) -> None:
-        """Start nothing: the server starts with the first job that needs one."""
+        """Start nothing: a server starts with the first job that needs it."""
         self._lock = Lock()
-        self._channel: socket.socket | None = None
+        self._channels: dict[str, socket.socket] = {}
 
     def __call__(self, job: Job, started: Callable[[int], None]) -> Ended:
         """Return how the job ended, nothing of it left running. When interrupted, end it and raise."""
@@ -122,7 +125,7 @@ class ForkServer:
         reader, writer = os.pipe()
         with here, os.fdopen(reader, "rb", buffering=0):
             with there, os.fdopen(writer, "wb"), _file_of(job) as request:
-                self._send([request, job.log.fileno(), writer, there.fileno(), *job.locks])
+                self._send(job.imports[0], [request, job.log.fileno(), writer, there.fileno(), *job.locks])
             try:
                 if not (process := here.recv(16)):
                     return Ended(-signal.SIGKILL, b"")  # the server is gone, and its forks with it
@@ -134,16 +137,16 @@ class ForkServer:
                 raise
         return Ended(int(status) if status else -signal.SIGKILL, said)
 
-    def _send(self, descriptors: Sequence[int]) -> None:
-        """Hand a job to the server; to a new one when there is none, or it was killed."""
+    def _send(self, server: str, descriptors: Sequence[int]) -> None:
+        """Hand a job to its server; to a new one when there is none, or it was killed."""
         with self._lock:
-            if self._channel:
+            if channel := self._channels.get(server):
                 with suppress(BrokenPipeError, ConnectionResetError):
-                    socket.send_fds(self._channel, [b"."], descriptors)
+                    socket.send_fds(channel, [b"."], descriptors)
                     return
-                self._channel.close()
-            self._channel = _start()
-            socket.send_fds(self._channel, [b"."], descriptors)
+                channel.close()
+            channel = self._channels[server] = _start()
+            socket.send_fds(channel, [b"."], descriptors)
 
 
 @contextmanager

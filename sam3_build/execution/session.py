@@ -10,7 +10,7 @@ from pathlib import Path
 from sam3_build import registry
 from sam3_build.digest import DigestCache
 from sam3_build.errors import NoDeviceError
-from sam3_build.execution.launch import ForkServer, Launch
+from sam3_build.execution.launch import ForkServers, Launch
 from sam3_build.execution.memory import Admission
 from sam3_build.folders import share
 from sam3_build.machine import devices, toolchain
@@ -40,7 +40,7 @@ class Session:
     ownership: Ownership
     resolver: Resolver
     admission: Admission = field(default_factory=Admission)
-    launch: Launch = field(default_factory=ForkServer)
+    launch: Launch = field(default_factory=ForkServers)
     plan_of: Callable[[Manifest], Plan] = make_plan
 
 

@@ -14,7 +14,7 @@ from sam3_build.digest import canonical
 from sam3_build.params import ChainParams
 from sam3_build.pipeline import chain
 from sam3_build.pipeline.cases import CASES, listed_cases, skipped_in, write_skipped
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import ONNX, Memory, Stage
 from sam3_build.spec import Json
 
 
@@ -58,4 +58,5 @@ STAGE = Stage(
     tools=("onnxruntime", "numpy", "onnx", "onnx-ir"),
     run=run,
     memory=Memory(base=300_000_000, weights=3.9, activations=2.6),
+    imports=ONNX,
 )

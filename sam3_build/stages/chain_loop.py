@@ -15,7 +15,7 @@ from sam3_build.params import ChainLoopParams, NetworkParams
 from sam3_build.pipeline import chain, loop
 from sam3_build.pipeline.cases import CASES, listed_cases, skipped_in, write_skipped
 from sam3_build.pipeline.network import Network
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import ONNX, Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.stages._networks import open_network
 
@@ -84,4 +84,5 @@ STAGE = Stage(
     tools=("onnxruntime", "numpy", "onnx", "onnx-ir"),
     run=run,
     memory=Memory(base=300_000_000, weights=3.9, activations=2.6),
+    imports=ONNX,
 )

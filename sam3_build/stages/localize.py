@@ -20,7 +20,7 @@ from sam3_build.graph.blocks import Block, blocks
 from sam3_build.params import BuildParams, LocalizeParams, NetworkParams
 from sam3_build.pipeline.cases import INPUTS, arrays_of, opened, recorded_cases
 from sam3_build.pipeline.network import Arrays
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import ONNX, Memory, Stage
 from sam3_build.spec import BASELINE, Json
 from sam3_build.stages import build
 from sam3_build.stages._networks import open_network
@@ -160,4 +160,5 @@ STAGE = Stage(
     tools=("ml_dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime"),
     run=run,
     memory=Memory(base=600_000_000, weights=2.6, activations=3.1),
+    imports=ONNX,
 )

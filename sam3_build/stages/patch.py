@@ -12,7 +12,7 @@ from sam3_build.errors import BuildError
 from sam3_build.graph import files
 from sam3_build.graph.names import complete_names, weights
 from sam3_build.params import PatchParams
-from sam3_build.plugins import Memory, Patch, Stage
+from sam3_build.plugins import ONNX, Memory, Patch, Stage
 from sam3_build.spec import Json
 
 logger = logging.getLogger(__name__)
@@ -87,4 +87,5 @@ STAGE = Stage(
     tools=("ml_dtypes", "numpy", "onnx", "onnx-graphsurgeon", "onnx-ir", "onnxruntime"),
     run=run,
     memory=Memory(base=400_000_000, weights=1.3),
+    imports=ONNX,
 )

@@ -15,7 +15,7 @@ from sam3_build import registry
 from sam3_build.errors import BuildError
 from sam3_build.graph import files
 from sam3_build.params import PrecisionParams
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import ONNX, Memory, Stage
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -96,4 +96,5 @@ STAGE = Stage(
     tools=("ml_dtypes", "numpy", "onnx", "onnx-ir"),
     run=run,
     memory=Memory(base=400_000_000, weights=2.0),
+    imports=ONNX,
 )

@@ -19,7 +19,7 @@ from sam3_build.graph import files, keep_fp32, names
 from sam3_build.graph.schemas import GEMMS
 from sam3_build.params import PrecisionParams
 from sam3_build.pipeline.cases import recorded_cases
-from sam3_build.plugins import Memory, Precision, Stage
+from sam3_build.plugins import ONNX, Memory, Precision, Stage
 from sam3_build.spec import Json
 from sam3_build.stages._calibration import magnitudes
 
@@ -184,4 +184,5 @@ STAGE = Stage(
     tools=("numpy", "onnx", "onnx-ir", "onnxruntime"),
     run=run,
     memory=Memory(base=600_000_000, weights=4.2, activations=3.0),
+    imports=ONNX,
 )

@@ -22,7 +22,7 @@ from sam3_build.graph import files, keep_fp32
 from sam3_build.graph.fingerprint import fingerprint
 from sam3_build.params import PrecisionParams, RangesParams
 from sam3_build.pipeline.cases import INPUTS, arrays_of, recorded_cases
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import ONNX, Memory, Stage
 from sam3_build.spec import Json
 from sam3_build.stages import precision, quantize
 
@@ -209,4 +209,5 @@ STAGE = Stage(
     tools=("ml_dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime"),
     run=run,
     memory=Memory(base=500_000_000, weights=2.2, activations=3.2),
+    imports=ONNX,
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sam3_build.errors import BuildError
 from sam3_build.graph import files, names
 from sam3_build.params import SimplifyParams
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import ONNX, Memory, Stage
 from sam3_build.spec import Json
 
 if TYPE_CHECKING:
@@ -115,4 +115,5 @@ STAGE = Stage(
     tools=("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxsim"),
     run=run,
     memory=Memory(base=600_000_000, weights=2.3),
+    imports=ONNX,
 )

@@ -19,7 +19,7 @@ from sam3_build.compare import batch_invariance, choices
 from sam3_build.errors import BuildError
 from sam3_build.params import VerifyParams
 from sam3_build.pipeline.cases import INPUTS, OUTPUTS, arrays_of, recorded_cases, write_skipped
-from sam3_build.plugins import Memory, Stage
+from sam3_build.plugins import ONNX, Memory, Stage
 from sam3_build.spec import TYPES, Json
 
 if TYPE_CHECKING:
@@ -174,4 +174,5 @@ STAGE = Stage(
     tools=("onnxruntime", "numpy", "onnx", "onnx-ir"),
     run=run,
     memory=Memory(base=300_000_000, weights=3.9, activations=2.6),
+    imports=ONNX,
 )

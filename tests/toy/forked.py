@@ -9,9 +9,9 @@ import signal
 import sys
 
 from sam3_build.execution import worker
-from sam3_build.execution.launch import Ended, ForkServer
+from sam3_build.execution.launch import Ended, ForkServers
 
-WORKERS = ForkServer()
+WORKERS = ForkServers()
 
 
 def launch(job, started):

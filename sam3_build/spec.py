@@ -187,6 +187,7 @@ class Layout:
     note:         what users must know
     reads_text:   whether a family with a tokenizer needs it here
     published_as: the product for which targets are published too, a file of `publish/formats/`; None for no such one
+    gap:          what the family's references feed or compute differently; None where they agree
     """
 
     components: tuple[ComponentSpec, ...]
@@ -195,6 +196,7 @@ class Layout:
     note: str | None = None
     reads_text: bool = True
     published_as: str | None = None
+    gap: ReferenceGap | None = None
 
     def label(self, pipeline: str) -> str:
         """Return what comparisons, tolerances and files of the view call a pipeline: the only one, `pipeline`."""
@@ -277,7 +279,7 @@ class ModelFamily:
     """A model family: its layouts and how to size the static dims.
 
     `layout` is the one that is meant; as declared, that of a manifest that names none.
-    `references` maps each way to feed the model to the code base that does so; `gap` measures what that changes.
+    `references` maps each way to feed the model to the code base that does so.
     `largest_tensor(component, config)` gives the bytes, in FP32, of the largest tensor inside a component for one row
     of a batch: how much memory running it takes.
     `resized(config, (height, width))` gives the config for pictures of that size, or a BuildError; None for one size.
@@ -301,7 +303,6 @@ class ModelFamily:
     official_config: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, Json]] | None = None
     cases: Callable[[CaseRequest], tuple[CaseShape, ...]] = _no_cases
     usual_static: Mapping[str, int] = field(default_factory=dict)
-    gap: ReferenceGap | None = None
     licence: Licence | None = None
     layout: str = USUAL_LAYOUT
 

@@ -110,6 +110,18 @@ def _pipeline(*steps: Step) -> Pipeline:
     return Pipeline("image", ImagePrompts, tuple(tensor.name for tensor in given), steps, result="instances")
 
 
+def _has_no_boxes(prompts: object) -> bool:
+    return isinstance(prompts, ImagePrompts) and not prompts.boxes
+
+
+# What the code bases do differently: without boxes, Meta's still feeds the geometry encoder's CLS token.
+GAP = ReferenceGap(
+    prompts="text-only prompts",
+    concerns=_has_no_boxes,
+    network=("v2", "decoder"),
+    absent={"input_boxes": ((0.0, 0.0, 0.0, 0.0),), "input_boxes_labels": (IGNORED_LABEL,)},
+)
+
 V1 = Layout(
     components=(VISION_ENCODER, TEXT_ENCODER, GEOMETRY_ENCODER, DECODER),
     pipelines=(
@@ -125,11 +137,13 @@ V1 = Layout(
         ),
     ),
     dynamic_dims=("batch", "num_boxes", "prompt_len"),
+    gap=GAP,
 )
 V2 = Layout(
     components=(VISION_ENCODER, TEXT_ENCODER, WHOLE_DECODER),
     pipelines=(_pipeline(Step("vision_encoder"), Step("text_encoder"), _step(WHOLE_DECODER)),),
     dynamic_dims=("batch", "num_boxes"),
+    gap=GAP,
 )
 TWO_FILES = Layout(
     components=(VISION_ENCODER, DETECTOR),
@@ -137,18 +151,6 @@ TWO_FILES = Layout(
     dynamic_dims=("batch", "num_boxes"),
     note="the detector holds the text encoder, and encodes the text again for every picture and every prompt; "
     "layouts v1 and v2 have a file for it, whose output can be kept",
+    gap=GAP,
 )
 LAYOUTS = {"v1": V1, "v2": V2}
-
-
-def _has_no_boxes(prompts: object) -> bool:
-    return isinstance(prompts, ImagePrompts) and not prompts.boxes
-
-
-# What the code bases do differently: without boxes, Meta's still feeds the geometry encoder's CLS token.
-GAP = ReferenceGap(
-    prompts="text-only prompts",
-    concerns=_has_no_boxes,
-    network=("v2", "decoder"),
-    absent={"input_boxes": ((0.0, 0.0, 0.0, 0.0),), "input_boxes_labels": (IGNORED_LABEL,)},
-)

@@ -268,10 +268,11 @@ def _gaps(
     A component of this layout that feeds itself measures that; else one of another layout, for the component of its
     name: its sources run in this layout too, and its weights are those of the components that own its modules.
     """
-    if family.gap is None:
+    gap = family.layouts[family.layout].gap
+    if gap is None:
         return
     own = next((component.name for component in family.components if component.networks), None)
-    layout, name = (family.layout, own) if own else family.gap.network
+    layout, name = (family.layout, own) if own else gap.network
     cut = family.laid_out(layout)
     spec, feeds = cut.component(name), cut.pipelines[0].step(name).feeds
     if name not in components or name not in manifest.components:
@@ -280,7 +281,7 @@ def _gaps(
     if pipeline is None:
         return
     prompts: list[object] = [value_of(pipeline.spec.prompts, sample.prompts) for sample in pipeline.samples]
-    concerned = tuple(i for i, given in enumerate(prompts) if family.gap.concerns(given))
+    concerned = tuple(i for i, given in enumerate(prompts) if gap.concerns(given))
     owners = tuple(c.name for c in family.components if c.name != name and set(c.modules) & set(spec.modules))
     for other in family.references if concerned else ():
         if other != manifest.reference:
@@ -290,8 +291,8 @@ def _gaps(
                 pipeline=pipeline,
                 component=replace(_component(manifest, cut, spec), network=spec.network(other)),
                 feeds=feeds,
-                absent=family.gap.absent,
+                absent=gap.absent,
                 owners=owners,
                 samples=concerned,
-                title=f"{family.gap.prompts} fed as {code} does instead of as {usual} does",
+                title=f"{gap.prompts} fed as {code} does instead of as {usual} does",
             )

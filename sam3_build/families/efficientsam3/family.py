@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sam3_build.families.efficientsam3.variants import official_config
 from sam3_build.pipeline import concept_sizes
 from sam3_build.pipeline.concept_cases import case_shapes
-from sam3_build.pipeline.concept_networks import GAP, LAYOUTS
+from sam3_build.pipeline.concept_networks import LAYOUTS
 from sam3_build.spec import Json, Licence, ModelFamily
 
 
@@ -41,7 +41,6 @@ FAMILY = ModelFamily(
     name="efficientsam3",
     layouts=LAYOUTS,
     references={"meta": "the authors' code", "hf": "transformers"},
-    gap=GAP,
     static_dims=concept_sizes.static_dims,
     largest_tensor=largest_tensor,
     tokenizer="CLIP's: tokenizer.json of any SAM 3 folder, or of openai/clip-vit-large-patch14",

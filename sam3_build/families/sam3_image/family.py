@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sam3_build.pipeline.concept_cases import case_shapes
-from sam3_build.pipeline.concept_networks import GAP, LAYOUTS, TWO_FILES
+from sam3_build.pipeline.concept_networks import LAYOUTS, TWO_FILES
 from sam3_build.pipeline.concept_sizes import largest_tensor, resized, static_dims
 from sam3_build.spec import Licence, ModelFamily
 
@@ -11,7 +11,6 @@ FAMILY = ModelFamily(
     name="sam3_image",
     layouts={**LAYOUTS, "two_files": TWO_FILES},
     references={"meta": "Meta's code", "hf": "transformers"},
-    gap=GAP,
     static_dims=static_dims,
     largest_tensor=largest_tensor,
     resized=resized,

@@ -10,7 +10,7 @@ import torch
 from tracker_model import CONFIG, fed, network, tensors, transformers_model
 
 from sam3_build import registry
-from sam3_build.families.sam3_tracker.config import static_dims
+from sam3_build.pipeline.click_sizes import static_dims
 
 DIMS = static_dims(CONFIG)
 SIZE, GRID = DIMS["image_size"], DIMS["grid"]

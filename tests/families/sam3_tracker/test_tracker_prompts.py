@@ -10,10 +10,11 @@ from tracker_model import CODE, CONFIG
 
 from sam3_build.documents import document_of
 from sam3_build.errors import BuildError, ManifestError
-from sam3_build.families.sam3_tracker.family import FAMILY, Clicks, case_shapes
+from sam3_build.families.sam3_tracker.family import FAMILY
 from sam3_build.manifest.load import load
 from sam3_build.params import SampleParams
 from sam3_build.pipeline.cases import PromptRequest
+from sam3_build.pipeline.click_cases import Clicks, case_shapes
 from sam3_build.pipeline.interactive import ObjectPrompts
 from sam3_build.pipeline.prompts import Box, Point
 from sam3_build.spec import CaseRequest

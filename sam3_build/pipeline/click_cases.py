@@ -1,0 +1,44 @@
+"""What may be asked of one object on a picture without an earlier mask; which cases samples become. No arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sam3_build.pipeline.interactive import NO_POINT, Click, ObjectPrompts, Prompted
+from sam3_build.pipeline.prompts import Box, Point
+from sam3_build.spec import CaseRequest, CaseShape
+
+# The layout whose decoder takes an earlier mask; those of all others take Clicks.
+PREVIOUS_MASK = "previous_mask"
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """What may be asked of a picture without an earlier mask: one object, by points, a box around it, or both."""
+
+    points: tuple[Point, ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+
+def points_of(prompts: Prompted) -> list[Click]:
+    """Return the points of a prompt; of a mask alone one that is none, as transformers has it."""
+    own: list[Click] = [(point.x, point.y, float(point.label)) for point in prompts.points]
+    return own if own or prompts.boxes else [(0.0, 0.0, NO_POINT)]
+
+
+def case_shapes(request: CaseRequest) -> tuple[CaseShape, ...]:
+    """Return every sample alone, and two of them that have equally many points and boxes, or one twice, as a batch."""
+    asked = [prompts for prompts in request.prompts if isinstance(prompts, Clicks | ObjectPrompts)]
+    counts = [(len(points_of(prompts)), len(prompts.boxes)) for prompts in asked]
+    cases = [_case(f"sample{number}", (i,), counts[i]) for i, number in enumerate(request.numbers)]
+    if counts:
+        most = max(counts, key=counts.count)
+        alike = [i for i, count in enumerate(counts) if count == most]
+        cases.append(_case("batch", tuple((alike * 2)[:2]), most))
+    return tuple(cases)
+
+
+def _case(name: str, samples: tuple[int, ...], count: tuple[int, int]) -> CaseShape:
+    points, boxes = count
+    sizes = {"batch": len(samples), "point_objects": 1, "objects": 1, "points": points, "num_boxes": boxes}
+    return CaseShape(name, samples, sizes)

@@ -202,6 +202,13 @@ class Layout:
         """Return what comparisons, tolerances and files of the view call a pipeline: the only one, `pipeline`."""
         return pipeline if len(self.pipelines) > 1 else PIPELINE
 
+    def owner(self, tensor: str) -> ComponentSpec | None:
+        """Return the component whose modules have a tensor of this name, by the longest module's name; or None."""
+        owned = [
+            (len(module), c) for c in self.components for module in c.modules if f"{tensor}.".startswith(f"{module}.")
+        ]
+        return max(owned, key=lambda found: found[0])[1] if owned else None
+
 
 # The usual layout of a family that declares no other.
 USUAL_LAYOUT = "v1"

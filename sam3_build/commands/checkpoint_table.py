@@ -41,12 +41,10 @@ def table(found: CheckpointTensors, stored: Mapping[str, FileTensor], family: Mo
 
 def _part(name: str, family: ModelFamily) -> Part:
     """Return the first layout's component that has a tensor of ours, by its module."""
-    root, usual = name.split(".")[0], family.layouts[family.layout]
-    layouts = {family.layout: usual, **family.layouts}
-    for layout_name, layout in layouts.items():
-        for component in layout.components:
-            if root in component.modules:
-                return Part(component.name, "exported" if layout is usual else f"exported in layout {layout_name}")
+    for layout_name in (family.layout, *family.layouts):
+        if component := family.layouts[layout_name].owner(name):
+            is_usual = layout_name == family.layout
+            return Part(component.name, "exported" if is_usual else f"exported in layout {layout_name}")
     return Part("-", "loaded by no component")
 
 

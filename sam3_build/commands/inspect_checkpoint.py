@@ -39,10 +39,12 @@ def describe_checkpoint(path: Path) -> dict[str, Json]:
     families = recognise(weights, registry.key_tables())
     family, found = next(iter(families.items()))
     others: list[Json] = [name for name in families if name != family]
-    owners = {module: c.name for c in registry.family(family).components for module in c.modules}
+    declared = registry.family(family)
+    layout = declared.layouts[declared.layout]
     groups: dict[str, list[str]] = {}
     for key in found.tensors:
-        groups.setdefault(owners.get(key.split(".")[0], "other"), []).append(key)
+        owner = layout.owner(key)
+        groups.setdefault(owner.name if owner else "other", []).append(key)
     unknown: list[Json] = list(found.unknown[:MOST_LISTED])
     special = {key: count_not_finite(tensor) for key, tensor in found.tensors.items()}
     wrong = [
@@ -58,7 +60,7 @@ def describe_checkpoint(path: Path) -> dict[str, Json]:
         **found.facts(),
         "files": {file.name: file.stat().st_size for file in files.values()},
         "components": {name: _summary([found.tensors[key] for key in groups[name]]) for name in sorted(groups)},
-        "inventory": table(found, read_state_dicts(weights)[found.state_dict].tensors, registry.family(family)),
+        "inventory": table(found, read_state_dicts(weights)[found.state_dict].tensors, declared),
         "left_out": len(found.left_out),
         "unexpected": len(found.unknown),
         **({"unexpected_names": unknown} if unknown else {}),

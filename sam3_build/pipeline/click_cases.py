@@ -8,8 +8,9 @@ from sam3_build.pipeline.interactive import NO_POINT, Click, ObjectPrompts, Prom
 from sam3_build.pipeline.prompts import Box, Point
 from sam3_build.spec import CaseRequest, CaseShape
 
-# The layout whose decoder takes an earlier mask; those of all others take Clicks.
-PREVIOUS_MASK = "previous_mask"
+# The layout whose decoder takes an earlier mask, those of all others taking Clicks; and that whose prompt encoder is a
+# file of its own.
+PREVIOUS_MASK, SEPARATE = "previous_mask", "separate_prompt_encoder"
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,19 @@ def case_shapes(request: CaseRequest) -> tuple[CaseShape, ...]:
     """Return every sample alone, and two of them that have equally many points and boxes, or one twice, as a batch."""
     asked = [prompts for prompts in request.prompts if isinstance(prompts, Clicks | ObjectPrompts)]
     counts = [(len(points_of(prompts)), len(prompts.boxes)) for prompts in asked]
-    cases = [_case(f"sample{number}", (i,), counts[i]) for i, number in enumerate(request.numbers)]
+    alone = [(f"sample{number}", (i,), counts[i]) for i, number in enumerate(request.numbers)]
+    together = []
     if counts:
         most = max(counts, key=counts.count)
         alike = [i for i, count in enumerate(counts) if count == most]
-        cases.append(_case("batch", tuple((alike * 2)[:2]), most))
-    return tuple(cases)
+        together = [("batch", tuple((alike * 2)[:2]), most)]
+    return tuple(
+        CaseShape(name, samples, {"batch": len(samples), **_sizes(request.layout, *count)})
+        for name, samples, count in (*alone, *together)
+    )
 
 
-def _case(name: str, samples: tuple[int, ...], count: tuple[int, int]) -> CaseShape:
-    points, boxes = count
-    sizes = {"batch": len(samples), "point_objects": 1, "objects": 1, "points": points, "num_boxes": boxes}
-    return CaseShape(name, samples, sizes)
+def _sizes(layout: str, points: int, boxes: int) -> dict[str, int]:
+    if layout == SEPARATE:  # corners of boxes are points, and one token more stands behind them
+        return {"points": points + 2 * boxes, "tokens": points + 2 * boxes + 1}
+    return {"point_objects": 1, "objects": 1, "points": points, "num_boxes": boxes}

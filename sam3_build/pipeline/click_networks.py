@@ -8,8 +8,9 @@ modules are called.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from sam3_build.pipeline.click_cases import PREVIOUS_MASK, Clicks
+from sam3_build.pipeline.click_cases import PREVIOUS_MASK, SEPARATE, Clicks
 from sam3_build.pipeline.interactive import ObjectPrompts
 from sam3_build.pipeline.predictor_networks import COORDINATES, floats
 from sam3_build.spec import ComponentSpec, Feed, Layout, Pipeline, ReferenceGap, Step, TensorSpec
@@ -27,6 +28,11 @@ PROMPTS = (
     TensorSpec("input_labels", "int64", ("batch", "objects", "points")),
     floats("input_boxes", "batch", "num_boxes", 4),
 )
+# Of a prompt encoder alone: corners of boxes are points labelled 2 and 3. Names are those of Meta's code.
+POINTS = (floats("point_coords", "batch", "points", 2), TensorSpec("point_labels", "int64", ("batch", "points")))
+DENSE = floats("dense_embeddings", "batch", "hidden_size", "grid", "grid")
+# Of a mask decoder alone -> which of the picture's maps each input is.
+MAPS = dict(zip(("high_res_feats_0", "high_res_feats_1", "image_embeddings"), EMBEDDINGS, strict=True))
 MASKS = (
     floats("input_masks", "batch", "objects", "grid_4", "grid_4"),
     TensorSpec("has_masks", "bool", ("batch", "objects")),
@@ -64,9 +70,11 @@ def layouts(prefix: str = "", shared: Sequence[str] = ()) -> dict[str, Layout]:
     heads = (*PROMPT_ENCODER, *MASK_DECODER)
     clicks = _decoder("clicks", modules(*heads), PROMPTS)
     previous_mask = _decoder(PREVIOUS_MASK, modules(*heads, "prompt_encoder.mask_embed"), (*PROMPTS, *MASKS))
+    separate = _separate(encoder, modules(*PROMPT_ENCODER), modules(*MASK_DECODER))
     return {
         "clicks": _layout(Clicks, encoder, clicks),
         PREVIOUS_MASK: _layout(ObjectPrompts, encoder, previous_mask),
+        SEPARATE: separate,
     }
 
 
@@ -93,6 +101,46 @@ def _layout(kind: type, encoder: ComponentSpec, decoder: ComponentSpec) -> Layou
         components=(encoder, decoder),
         pipelines=(Pipeline("interactive", kind, (PIXELS.name, *prompts), steps, result="masks"),),
         dynamic_dims=("batch", "point_objects", "objects", "points", "num_boxes"),
+        reads_text=False,
+        gap=GAP,
+    )
+
+
+def _separate(encoder: ComponentSpec, prompt_modules: tuple[str, ...], mask_modules: tuple[str, ...]) -> Layout:
+    """Return the layout whose prompt encoder and mask decoder are a file each, with one prompt per row."""
+    prompt_encoder = ComponentSpec(
+        name="prompt_encoder",
+        inputs=POINTS,
+        outputs=(floats("sparse_embeddings", "batch", "points+1", "hidden_size"), DENSE),
+        modules=prompt_modules,
+        fp32_nodes=COORDINATES,
+    )
+    mask_decoder = ComponentSpec(
+        name="mask_decoder",
+        inputs=(
+            replace(MAPS["image_embeddings"], name="image_embeddings"),
+            floats("sparse_embeddings", "batch", "tokens", "hidden_size"),
+            DENSE,
+            *(replace(MAPS[name], name=name) for name in ("high_res_feats_0", "high_res_feats_1")),
+        ),
+        outputs=(
+            floats("masks", "batch", "num_masks", "grid_4", "grid_4"),
+            floats("iou_predictions", "batch", "num_masks"),
+            floats("object_score_logits", "batch", 1),
+        ),
+        modules=mask_modules,
+    )
+    feeds = (
+        *(Feed(name, ((encoder.name, tensor.name),)) for name, tensor in MAPS.items()),
+        *(Feed(tensor.name, ((prompt_encoder.name, tensor.name),)) for tensor in prompt_encoder.outputs),
+    )
+    given = (PIXELS.name, *(tensor.name for tensor in POINTS))
+    steps = (Step(encoder.name), Step(prompt_encoder.name), Step(mask_decoder.name, feeds))
+    return Layout(
+        components=(encoder, prompt_encoder, mask_decoder),
+        pipelines=(Pipeline("interactive", Clicks, given, steps, result="masks"),),
+        dynamic_dims=("batch", "points", "tokens"),
+        note="the prompt encoder multiplies coordinates alone, which stay FP32: a lower precision refuses it",
         reads_text=False,
         gap=GAP,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sam3_build.errors import BuildError
 from sam3_build.pipeline import images, interactive
 from sam3_build.pipeline.cases import Case, PromptRequest
-from sam3_build.pipeline.click_cases import PREVIOUS_MASK, Clicks, points_of
+from sam3_build.pipeline.click_cases import PREVIOUS_MASK, SEPARATE, Clicks, points_of
 from sam3_build.pipeline.interactive import ObjectPrompts
 from sam3_build.spec import Json, ModelFamily
 
@@ -57,11 +57,15 @@ class ClickPrompts:
         for prompt in asked:
             interactive.check(prompt, size)
         dims = self.family.static_dims(request.config)
+        scale = (dims["image_size"] / size[1], dims["image_size"] / size[0])
+        if request.layout == SEPARATE:
+            rows = [interactive.clicks(prompts) or points_of(prompts) for prompts in asked]
+            coordinates, labels = interactive.click_arrays(rows, scale)
+            return {"point_coords": coordinates, "point_labels": labels.astype(np.int64)}
         points = [points_of(prompts) for prompts in asked]
         boxes = [[(box.x, box.y, box.x + box.w, box.y + box.h) for box in prompts.boxes] for prompts in asked]
         if len({len(own) for own in boxes}) > 1:
             raise BuildError("prompts with a box and without are asked together; ask those with a box afterwards")
-        scale = (dims["image_size"] / size[1], dims["image_size"] / size[0])
         coordinates, labels = interactive.click_arrays(points, scale) if points[0] else _no_clicks(points)
         corners = np.array(boxes, np.float64).reshape(len(asked), -1, 4)
         arrays: dict[str, Array] = {

@@ -16,16 +16,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# What decoders call masks and their predicted IoUs: one of prompts of several objects, and one of a prompt per row.
+OF_OBJECTS, OF_ROWS = ("pred_masks", "iou_scores"), ("masks", "iou_predictions")
+
+
 def find(outputs: Mapping[str, NDArray[np.generic]], size: tuple[int, int], threshold: float) -> Masks:
     """Return the masks of one row, which has one object.
 
-    outputs: pred_masks [1, masks, h, w] and object_score_logits [1, 1], logits; iou_scores [1, masks]
+    outputs: pred_masks [1, masks, h, w] and object_score_logits [1, 1], logits; iou_scores [1, masks]; or
+             masks [masks, h, w] and object_score_logits [1]; iou_predictions [masks]
     size:    height and width of the picture in pixels
     """
     import numpy as np
 
-    masks, scores, visible = (
-        outputs[name][0].astype(np.float32, copy=False) for name in ("pred_masks", "iou_scores", "object_score_logits")
-    )
+    names = OF_OBJECTS if OF_OBJECTS[0] in outputs else OF_ROWS
+    masks, scores = (outputs[name].astype(np.float32, copy=False) for name in names)
+    masks, scores = masks.reshape(-1, *masks.shape[-2:]), scores.reshape(-1)
     inside = np.stack([enlarged(mask, size) > 0 for mask in masks])
-    return Masks(inside, scores, int(scores.argmax()), bool(visible[0] > 0), fed_back(masks))
+    is_visible = outputs["object_score_logits"].astype(np.float32, copy=False).item() > 0
+    return Masks(inside, scores, int(scores.argmax()), is_visible, fed_back(masks))

@@ -46,7 +46,7 @@ def run(document: Mapping[str, Json], inputs: Mapping[str, Path], out: Path) -> 
         shapes = inventories.shapes(code, params.source, file) if file and "config" not in files else {}
         given = _read_config(files["config"]) if "config" in files else _official_config(code.family, shapes)
         config = _resized(code.family, _without_provenance(code.modules.complete_config(given)), params.image_size)
-        understood = inventories.describe(code, params.source, file)
+        understood = inventories.describe(code, params.source, file, params.layout)
         inventory = inventories.inventory(code, params.source, config, file, params.layout)
     except BuildError as error:
         state_dict = inventories.state_dict_of(params.source)

@@ -1,25 +1,54 @@
 """The networks of SAM 3's tracker on pictures (`pipeline/click_networks`), made of transformers' Sam3TrackerModel.
 
-What labels of points add must be four modules in its prompt encoder (`tracker_config.split_labels`).
+Names of its modules are checkpoint keys; only what labels of points add is four modules and not one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from sam3_build.spec import Json
 from sam3_build.torch_modules import sam_decoder, sam_prompts
+from sam3_build.torch_modules.tracker_config import split_labels
 from sam3_build.torch_modules.wrapping import container, override
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import Sam3TrackerConfig
     from transformers.models.sam3_tracker.modeling_sam3_tracker import Sam3TrackerModel
 
 # Sizes of the dynamic dims while tracing: all different, and none 0 or 1, which torch.export would take for constants.
-DYNAMIC_SIZES = {"batch": 2, "point_objects": 4, "objects": 3, "points": 5, "num_boxes": 7}
+DYNAMIC_SIZES = {"batch": 2, "point_objects": 4, "objects": 3, "points": 5, "num_boxes": 7, "tokens": 11}
 
 # The label of a point that counts as absent: its token is zero, and attended to.
 PADDING = -10
+
+
+def modeling() -> ModuleType:
+    """Return transformers' module. Through the package, it would ask for torchvision, which nothing here uses."""
+    return import_module("transformers.models.sam3_tracker.modeling_sam3_tracker")
+
+
+def parsed(config: Mapping[str, Json]) -> Sam3TrackerConfig:
+    """Return transformers' configuration object; attention is written out, because fused attention exports worse."""
+    from transformers import Sam3TrackerConfig
+
+    made = Sam3TrackerConfig.from_dict(dict(config))
+    made._attn_implementation = "eager"
+    return made
+
+
+def whole(config: Mapping[str, Json]) -> Sam3TrackerModel:
+    """Return transformers' Sam3TrackerModel on torch's meta device, what labels of points add in four modules."""
+    import torch
+
+    with torch.device("meta"):
+        model = modeling().Sam3TrackerModel(parsed(config))
+        split_labels(model.prompt_encoder)
+    return model
 
 
 def vision_encoder(
@@ -48,7 +77,7 @@ def vision_encoder(
 
 def clicks(model: Sam3TrackerModel, dims: Mapping[str, int]) -> nn.Module:
     """Return the network of points and boxes."""
-    parts = _parts(model, dims)
+    parts = _heads(model, dims)
     del model.prompt_encoder.mask_embed
 
     def forward(
@@ -58,12 +87,11 @@ def clicks(model: Sam3TrackerModel, dims: Mapping[str, int]) -> nn.Module:
         image_embeddings_0: Tensor,
         image_embeddings_1: Tensor,
         image_embeddings_2: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        objects = input_labels.shape[1]
+    ) -> tuple[Tensor, ...]:
         tokens = _tokens(model, input_points, input_labels, input_boxes)
-        maps = [_rows(features, objects) for features in (image_embeddings_0, image_embeddings_1, image_embeddings_2)]
+        maps = (image_embeddings_0, image_embeddings_1, image_embeddings_2)
         added = model.prompt_encoder.no_mask_embed.weight[..., None, None]
-        return _decoded(model, tokens, maps, added, input_labels)
+        return _of_objects(model, input_labels, tokens, maps, added, dims["grid"])
 
     return override(parts, forward)
 
@@ -72,7 +100,7 @@ def previous_mask(model: Sam3TrackerModel, dims: Mapping[str, int]) -> nn.Module
     """Return the network of points and boxes, and of mask logits that an earlier call gave, where there are any."""
     import torch
 
-    parts = _parts(model, dims)
+    parts = _heads(model, dims)
     encoder = model.prompt_encoder
 
     def forward(
@@ -84,29 +112,73 @@ def previous_mask(model: Sam3TrackerModel, dims: Mapping[str, int]) -> nn.Module
         image_embeddings_0: Tensor,
         image_embeddings_1: Tensor,
         image_embeddings_2: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        objects = input_labels.shape[1]
+    ) -> tuple[Tensor, ...]:
         tokens = _tokens(model, input_points, input_labels, input_boxes)
-        maps = [_rows(features, objects) for features in (image_embeddings_0, image_embeddings_1, image_embeddings_2)]
+        maps = (image_embeddings_0, image_embeddings_1, image_embeddings_2)
         added = sam_prompts.mask_features(
             encoder.mask_embed,
             encoder.no_mask_embed.weight,
             input_masks.flatten(0, 1)[:, None],
             has_masks.flatten().to(torch.float32),
         )
-        return _decoded(model, tokens, maps, added, input_labels)
+        return _of_objects(model, input_labels, tokens, maps, added, dims["grid"])
 
     return override(parts, forward)
 
 
-# ------------------------------------------------------------------ what both decoders consist of
+def prompt_encoder(model: Sam3TrackerModel, dims: Mapping[str, int]) -> nn.Module:
+    """Return the network that makes embeddings of points and corners of boxes, one prompt per row."""
+    import torch
+
+    parts, prompt, grid = _prompt_encoder(model, dims), model.prompt_encoder, dims["grid"]
+    del prompt.mask_embed
+
+    def forward(point_coords: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
+        sparse = torch.cat([_points(model, point_coords, point_labels), _last(model, point_labels)], dim=1)
+        return sparse, prompt.no_mask_embed.weight[..., None, None].expand(point_labels.shape[0], -1, grid, grid)
+
+    return override(parts, forward)
 
 
-def _parts(model: Sam3TrackerModel, dims: Mapping[str, int]) -> nn.Module:
-    prompt, decoder = model.prompt_encoder, model.mask_decoder
-    del decoder.conv_s0, decoder.conv_s1
+def mask_decoder(model: Sam3TrackerModel, dims: Mapping[str, int]) -> nn.Module:
+    """Return the network that makes masks of embeddings of a picture and of a prompt, one of each per row."""
+    parts = _mask_decoder(model)
+
+    def forward(
+        image_embeddings: Tensor,
+        sparse_embeddings: Tensor,
+        dense_embeddings: Tensor,
+        high_res_feats_0: Tensor,
+        high_res_feats_1: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        maps = [high_res_feats_0, high_res_feats_1, image_embeddings]
+        scores, masks, visible = _decoded(model, sparse_embeddings, maps, dense_embeddings, dims["grid"])
+        return masks, scores, visible
+
+    return override(parts, forward)
+
+
+# ------------------------------------------------------------------ what these consist of
+
+
+def _prompt_encoder(model: Sam3TrackerModel, dims: Mapping[str, int]) -> nn.Module:
+    """Return a holder of the prompt encoder, which gets a module `coordinates` that encodes points."""
+    prompt = model.prompt_encoder
     prompt.coordinates = sam_prompts.point_encoding(prompt.shared_embedding, dims["image_size"])
-    return container(prompt_encoder=prompt, mask_decoder=decoder, shared_image_embedding=model.shared_image_embedding)
+    return container(prompt_encoder=prompt)
+
+
+def _mask_decoder(model: Sam3TrackerModel) -> nn.Module:
+    """Return a holder of the mask decoder, without what the network of pictures has of it."""
+    decoder = model.mask_decoder
+    del decoder.conv_s0, decoder.conv_s1
+    return container(mask_decoder=decoder, shared_image_embedding=model.shared_image_embedding)
+
+
+def _heads(model: Sam3TrackerModel, dims: Mapping[str, int]) -> nn.Module:
+    return container(
+        **dict(_prompt_encoder(model, dims).named_children()), **dict(_mask_decoder(model).named_children())
+    )
 
 
 def _rows(features: Tensor, objects: int) -> Tensor:
@@ -116,6 +188,22 @@ def _rows(features: Tensor, objects: int) -> Tensor:
     objects (onnxscript 0.7.2).
     """
     return features[:, None].expand(-1, objects, -1, -1, -1).flatten(0, 1)
+
+
+def _points(model: Sam3TrackerModel, points: Tensor, labels: Tensor) -> Tensor:
+    """Return the tokens of points, [..., points, channels]; labels [..., points]."""
+    import torch
+
+    prompt = model.prompt_encoder
+    kinds = [kind.weight for kind in prompt.point_embed]
+    tokens = sam_prompts.point_tokens(prompt.coordinates(points), labels, prompt.not_a_point_embed.weight, kinds)
+    return torch.where(labels[..., None] == PADDING, 0.0, tokens)
+
+
+def _last(model: Sam3TrackerModel, labels: Tensor) -> Tensor:
+    """Return the token behind those of each prompt, [..., 1, channels]: that of no point."""
+    token: Tensor = model.prompt_encoder.not_a_point_embed.weight
+    return token.expand(*labels.shape[:-1], 1, -1)
 
 
 def _tokens(model: Sam3TrackerModel, points: Tensor, labels: Tensor, boxes: Tensor) -> Tensor:
@@ -129,44 +217,44 @@ def _tokens(model: Sam3TrackerModel, points: Tensor, labels: Tensor, boxes: Tens
 
     prompt = model.prompt_encoder
     objects, count = labels.shape[1], boxes.shape[1]
-    kinds = [kind.weight for kind in prompt.point_embed]
     own = points.index_select(1, torch.arange(objects).clamp(max=points.shape[1] - 1))
-    encoded = sam_prompts.point_tokens(prompt.coordinates(own), labels, prompt.not_a_point_embed.weight, kinds)
-    encoded = torch.where(labels[..., None] == PADDING, 0.0, encoded)
     # Without boxes all of their tokens go: a size that follows from another one, for a condition would be fixed.
     filled = functional.pad(boxes, (0, 0, 0, objects))[:, :objects]
     which = torch.arange(2 * (count // objects))
     corners = filled.reshape(*filled.shape[:2], 2, 2).index_select(2, which)
-    edges = torch.stack([kinds[sam_prompts.TOP_LEFT][0], kinds[sam_prompts.BOTTOM_RIGHT][0]])
+    edges = torch.cat([prompt.point_embed[kind].weight for kind in (sam_prompts.TOP_LEFT, sam_prompts.BOTTOM_RIGHT)])
     of_boxes = prompt.coordinates(corners) + edges.index_select(0, which)
-    last = prompt.not_a_point_embed.weight.expand(*labels.shape[:2], 1, -1)
-    return torch.cat([encoded, of_boxes, last], dim=2).flatten(0, 1)
+    return torch.cat([_points(model, own, labels), of_boxes, _last(model, labels)], dim=2).flatten(0, 1)
+
+
+def _of_objects(
+    model: Sam3TrackerModel, labels: Tensor, tokens: Tensor, maps: Sequence[Tensor], added: Tensor, grid: int
+) -> tuple[Tensor, ...]:
+    """Return what `_decoded` does, [batch, objects, ...] of labels [batch, objects, points]; maps are [batch, ...]."""
+    batch, objects = labels.shape[:2]
+    found = _decoded(model, tokens, [_rows(features, objects) for features in maps], added, grid)
+    return tuple(tensor.reshape(batch, objects, -1, *tensor.shape[2:]) for tensor in found)
 
 
 def _decoded(
-    model: Sam3TrackerModel, tokens: Tensor, maps: list[Tensor], added: Tensor, labels: Tensor
+    model: Sam3TrackerModel, tokens: Tensor, maps: Sequence[Tensor], added: Tensor, grid: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return scores [batch, objects, masks], mask logits [.., 4 * grid, 4 * grid], whether visible [.., 1], logits.
+    """Return scores [rows, masks], mask logits [rows, masks, 4 * grid, 4 * grid], logits of whether visible [rows, 1].
 
     The first mask is left out: it is that of prompts that can mean one thing only.
     """
-    prompt, decoder = model.prompt_encoder, model.mask_decoder
+    decoder = model.mask_decoder
     finest, finer, features = maps
-    frequencies = model.shared_image_embedding.positional_embedding
-    positions = sam_prompts.grid_encoding(frequencies, prompt.image_embedding_size[0])
+    positions = sam_prompts.grid_encoding(model.shared_image_embedding.positional_embedding, grid)
     masks, scores, outputs = sam_decoder.decode(
         decoder, features + added, positions, tokens, leading=decoder.obj_score_token.weight, finer=(finest, finer)
     )
-    batch, objects = labels.shape[:2]
-    visible = decoder.pred_obj_score_head(outputs[:, 0])
-    return (
-        scores[:, 1:].reshape(batch, objects, -1),
-        masks[:, 1:].reshape(batch, objects, -1, *masks.shape[2:]),
-        visible.reshape(batch, objects, -1),
-    )
+    return scores[:, 1:], masks[:, 1:], decoder.pred_obj_score_head(outputs[:, 0])
 
 
 HEADS: Mapping[str, Callable[[Sam3TrackerModel, Mapping[str, int]], nn.Module]] = {
     "clicks": clicks,
     "previous_mask": previous_mask,
+    "prompt_encoder": prompt_encoder,
+    "mask_decoder": mask_decoder,
 }

@@ -6,11 +6,13 @@ the name of a state dict, where the file holds several.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sam3_build.family_code import FamilyCode
-from sam3_build.spec import Json
+from sam3_build.spec import Json, ModelFamily
 from sam3_build.weights import checkpoint_file, finite, random_weights, wanted
 from sam3_build.weights.tensors import inventory_line
 
@@ -70,13 +72,28 @@ def shapes(code: FamilyCode, source: Mapping[str, Json], weights: Path) -> dict[
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-def describe(code: FamilyCode, source: Mapping[str, Json], weights: Path | None) -> dict[str, Json]:
-    """Return how a checkpoint was understood, and log it: its format, and of the file what was taken, and taken off."""
+def describe(
+    code: FamilyCode, source: Mapping[str, Json], weights: Path | None, layout: str | None = None
+) -> dict[str, Json]:
+    """Return how a checkpoint was understood, and log it: its format, and of the file what was taken, and taken off.
+
+    layout: the family's usual one without; what other ones alone have is left out, too
+    """
     if weights is None:
         return {}
     checkpoint = checkpoint_file.read(weights, code.keys, state_dict_of(source))
     checkpoint.log(weights.name)
-    return checkpoint.facts()
+    elsewhere = _elsewhere(code.family, layout or code.family.layout, checkpoint.tensors)
+    for name, count in elsewhere.items():
+        logging.getLogger(__name__).info("%s: left out %d tensors that layout %s has", weights.name, count, name)
+    return checkpoint.facts() | ({"other_layouts": elsewhere} if elsewhere else {})
+
+
+def _elsewhere(family: ModelFamily, layout: str, tensors: Iterable[str]) -> dict[str, Json]:
+    """Return layout -> of how many tensors it has a component that this layout lacks; the first layout that has it."""
+    left = [name for name in tensors if family.layouts[layout].owner(name) is None]
+    owners = (next((n for n, other in family.layouts.items() if other.owner(name)), None) for name in left)
+    return dict(Counter(owner for owner in owners if owner))
 
 
 def state_dict_of(source: Mapping[str, Json]) -> str | None:

@@ -156,13 +156,21 @@ def behind(prefix: str, sections: Iterable[Section], neck: str = "convs", ours: 
         yield replace(section, theirs=prefix + theirs, ours=ours + section.ours)
 
 
+def tracker(detector: str, prefix: str, ours: str = "") -> tuple[Section, ...]:
+    """Return the sections of the tracker's heads on pictures, and of its neck behind the detector's trunk.
+
+    detector, prefix: what Meta's names of the detector and of the tracker begin with; ours: what ours do
+    """
+    heads = (*sam2_keys.PROMPT_ENCODER, *sam2_keys.MASK_DECODER, Section("no_mem_embed", "no_memory_embedding"))
+    return (*behind(detector, NECK, "sam2_convs", ours), *behind(prefix, heads, ours=ours))
+
+
 # The tracker of single pictures, in sam3.pt: its vision encoder is the detector's, with a neck of its own.
-TRACKER = (
-    *behind("detector.", VIT),
-    *behind("detector.", NECK, "sam2_convs"),
-    *behind("tracker.", (*sam2_keys.PROMPT_ENCODER, *sam2_keys.MASK_DECODER)),
-    Section("tracker.no_mem_embed", "no_memory_embedding"),
-)
+TRACKER = (*behind("detector.", VIT), *tracker("detector.", "tracker."))
+
+# What a tracker on pictures has no need of, behind its prefix.
+MEMORY = "the tracker's memory, which clips need"
+META_MEMORY = r"(transformer|maskmem_|obj_ptr_|mask_downsample|no_mem_pos_enc|no_obj_).*"
 
 # The tracker of transformers' Sam3VideoModel.
 TRANSFORMERS_TRACKER = (

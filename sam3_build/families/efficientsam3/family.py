@@ -1,25 +1,22 @@
-"""The declaration of EfficientSAM3: SAM 3's layouts with a small trunk and a small text encoder."""
+"""The declaration of EfficientSAM3: SAM 3's layouts with a small trunk and a small text encoder, and its tracker's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from sam3_build.families.efficientsam3.sizes import largest_tensor, static_dims
 from sam3_build.families.efficientsam3.variants import official_config
-from sam3_build.pipeline import concept_sizes
-from sam3_build.pipeline.concept_cases import case_shapes
+from sam3_build.pipeline import click_cases, concept_cases
+from sam3_build.pipeline.click_networks import layouts
 from sam3_build.pipeline.concept_networks import LAYOUTS
-from sam3_build.spec import Json, Licence, ModelFamily
+from sam3_build.spec import CaseRequest, CaseShape, Licence, ModelFamily
+
+# Names of the detector and the tracker would be the same but for this.
+TRACKER = "tracker."
+CLICKS = layouts(prefix=TRACKER, shared=("vision_encoder.backbone", "vision_encoder.head"))
 
 
-def largest_tensor(component: str, config: Mapping[str, Json]) -> int:
-    """Return the bytes, in FP32, of the largest tensor inside a component for one row.
-
-    The trunks compute none that is larger than the neck's finest map; the decoder is SAM 3's.
-    """
-    if component != "vision_encoder":
-        return concept_sizes.largest_tensor(component, config)
-    dims = concept_sizes.static_dims(config)
-    return 4 * dims["hidden_size"] * dims["feat_0_height"] * dims["feat_0_width"]
+def cases(request: CaseRequest) -> tuple[CaseShape, ...]:
+    """Return the shapes of cases of words and boxes, or of clicks."""
+    return click_cases.case_shapes(request) if request.layout in CLICKS else concept_cases.case_shapes(request)
 
 
 # The authors' files hold SAM 3's decoder, fine-tuned or as it was, and a text encoder that is Apple's.
@@ -39,13 +36,13 @@ LICENCE = Licence(
 
 FAMILY = ModelFamily(
     name="efficientsam3",
-    layouts=LAYOUTS,
+    layouts={**LAYOUTS, **CLICKS},
     references={"meta": "the authors' code", "hf": "transformers"},
-    static_dims=concept_sizes.static_dims,
+    static_dims=static_dims,
     largest_tensor=largest_tensor,
     tokenizer="CLIP's: tokenizer.json of any SAM 3 folder, or of openai/clip-vit-large-patch14",
     official_config=official_config,
-    cases=case_shapes,
+    cases=cases,
     weight_names=("efficientsam3_ft/efficientsam3_repvit.pt",),
     usual_static={"text_len": 16},
     licence=LICENCE,

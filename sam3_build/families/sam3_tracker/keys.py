@@ -10,7 +10,7 @@ from sam3_build.weights import sam2_keys, sam3_keys
 
 HEADS = ("prompt_encoder.", "mask_decoder.")
 MEMORY = (
-    "the tracker's memory, which clips need",
+    sam3_keys.MEMORY,
     r"(memory_(attention|encoder|temporal)|mask_downsample|object_pointer_proj|occlusion_|temporal_|no_object_pointer"
     r"|no_memory_positional).*",
 )
@@ -39,10 +39,7 @@ FORMATS = (
         sections=sam3_keys.TRACKER,
         left_out=(
             ("the detector", r"detector\.(?!backbone\.vision_backbone\.(trunk|sam2_convs)\.).*"),
-            (
-                MEMORY[0],
-                r"tracker\.(transformer|maskmem_|obj_ptr_|mask_downsample|no_mem_pos_enc|no_obj_).*",
-            ),
+            (MEMORY[0], rf"tracker\.{sam3_keys.META_MEMORY}"),
         ),
         reshaped=sam3_keys.POSITIONS,
     ),

@@ -92,3 +92,35 @@ def test_the_whole_model_computes_what_the_authors_does(trunk, text_encoder, con
             for key, value in zip(("pred_masks", "pred_boxes", "pred_logits", "presence_logits"), outputs, strict=True):
                 error = far(cases.sampled(key, value).numpy(), recorded[f"{name}/{key}"])
                 assert error < limits.get(key, near), f"{name}: {key}"
+
+
+# ------------------------------------------------------------------ the heads for clicks at full size
+
+
+@pytest.mark.ci
+def test_the_heads_for_clicks_compute_what_the_authors_predictor_does():
+    with np.load(RECORDED / "repvit_m0_9.clicks.npz") as file:
+        recorded = dict(file)
+    config = cases.config("repvit_m0_9")
+    encoder, clicks, previous_mask = (
+        assemble(modules, name, config, cases.drawn(name, config))
+        for name in ("vision_encoder_as_meta", "clicks", "previous_mask")
+    )
+    pixels = torch.from_numpy(cases.picture()).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        maps = encoder(pixels)
+        assert far(cases.sampled("image_embeddings", maps[2]).numpy(), recorded["image_embeddings"]) < 1e-5
+        for name, case in cases.CLICKS.items():
+            prompts = (
+                torch.tensor(case.points).reshape(1, 1, -1, 2),
+                torch.tensor(case.labels, dtype=torch.int64).reshape(1, 1, -1),
+                torch.tensor(case.box or ()).reshape(1, -1, 4),
+            )
+            if case.has_mask:
+                scores, masks, visible = previous_mask(*prompts, cases.earlier_mask(), torch.tensor([[True]]), *maps)
+            else:
+                scores, masks, visible = clicks(*prompts, *maps)
+            found = {"low_res_masks": masks[0], "iou_predictions": scores[0], "object_score_logits": visible[0]}
+            for key, value in found.items():
+                error = far(cases.sampled(key, value).numpy(), recorded[f"{name}/{key}"])
+                assert error < 1e-5, f"{name}: {key}: {error:.1e}"

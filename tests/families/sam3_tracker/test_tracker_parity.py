@@ -132,6 +132,22 @@ def test_without_an_earlier_mask_both_layouts_are_one_function(maps):
     assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
 
 
+@pytest.mark.parametrize("has_box", [True, False])
+def test_a_prompt_encoder_and_a_mask_decoder_of_their_own_are_the_same_function(has_box, maps):
+    points, labels, boxes = POINTS[:, :1], LABELS[:, :1], BOXES[:, : int(has_box)]
+    one = fed("clicks", maps, 2, input_points=points, input_labels=labels, input_boxes=boxes)
+    corners = boxes.reshape(2, -1, 2)
+    with torch.no_grad():
+        sparse, dense = network("prompt_encoder")(
+            torch.cat([points[:, 0], corners], 1),
+            torch.cat([labels[:, 0], torch.tensor([[2, 3]] * 2)[:, : corners.shape[1]]], 1),
+        )
+        assert sparse.shape[1] == 3 + corners.shape[1] and dense.shape == maps[2].shape
+        masks, scores, visible = network("mask_decoder")(maps[2], sparse, dense, maps[0], maps[1])
+    other = {"pred_masks": masks, "iou_scores": scores, "object_score_logits": visible}
+    assert all(torch.allclose(one[name][:, 0], tensor, atol=1e-5) for name, tensor in other.items())
+
+
 # ------------------------------------------------------------------ vision encoder
 
 

@@ -14,7 +14,8 @@ from tracker_model import CODE, CONFIG, SOURCE, tensors
 from sam3_build.commands.inspect import describe
 from sam3_build.errors import BuildError
 from sam3_build.families.sam3_tracker.keys import KEYS
-from sam3_build.families.sam3_tracker.modules import complete_config, modeling, sam3_tracker_config
+from sam3_build.families.sam3_tracker.modules import complete_config
+from sam3_build.torch_modules.click_networks import modeling, parsed
 from sam3_build.weights import checkpoint_file, inventory, key_map
 from sam3_build.weights.tensors import FileTensor, contiguous
 
@@ -47,7 +48,7 @@ def test_transformers_video_model_and_tracker_model_have_the_same_tensors(tmp_pa
 
     with torch.device("meta"):
         video = Sam3VideoModel(Sam3VideoConfig())
-        tracker = modeling().Sam3TrackerModel(sam3_tracker_config({"model_type": "sam3_tracker"}))
+        tracker = modeling().Sam3TrackerModel(parsed({"model_type": "sam3_tracker"}))
     whole = CODE.modules.whole_model({"model_type": "sam3_tracker"})
     titles = []
     for model in (video, tracker):

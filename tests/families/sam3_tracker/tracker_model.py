@@ -10,14 +10,17 @@ from miniature import ROOT
 from PIL import Image
 
 from sam3_build import registry
-from sam3_build.families.sam3_tracker.modules import modeling, sam3_tracker_config
 from sam3_build.pipeline.interactive import ObjectPrompts
 from sam3_build.pipeline.prompts import Box, Point
 from sam3_build.torch_modules.assemble import assemble
+from sam3_build.torch_modules.click_networks import modeling, parsed
 from sam3_build.weights import inventory, load
 
 CODE = registry.family_code("sam3_tracker")
 SOURCE = {"random": {"seed": 0}}
+# Network -> the layout and component that it is, but for those of pictures.
+NETWORKS = {layout: (layout, "prompt_encoder_mask_decoder") for layout in ("clicks", "previous_mask")}
+NETWORKS |= {name: ("separate_prompt_encoder", name) for name in ("prompt_encoder", "mask_decoder")}
 
 CONFIG = CODE.modules.complete_config(json.loads((ROOT / "manifests" / "sam3_tracker_mini.json").read_text()))
 
@@ -40,8 +43,7 @@ def picture_arrays():
 @cache
 def tensors(name):
     """Return the weights of a network, from seed 0."""
-    layout = "previous_mask" if name == "previous_mask" else "clicks"
-    component = "vision_encoder" if name.startswith("vision") else "prompt_encoder_mask_decoder"
+    layout, component = NETWORKS.get(name, ("clicks", "vision_encoder"))
     listed = inventory.inventory(CODE, SOURCE, CONFIG, None, layout)[component]
     return load.load(CODE, name, SOURCE, CONFIG, None, listed)
 
@@ -54,7 +56,7 @@ def network(name):
 def transformers_model():
     """Return Sam3TrackerModel; what no network of ours holds has random numbers, which must not matter."""
     torch.manual_seed(1)
-    model = modeling().Sam3TrackerModel(sam3_tracker_config(CONFIG))
+    model = modeling().Sam3TrackerModel(parsed(CONFIG))
     held = {**tensors("vision_encoder_as_meta"), **tensors("previous_mask")}
     labels = [held.pop(f"prompt_encoder.point_embed.{label}.weight") for label in range(4)]
     held["prompt_encoder.point_embed.weight"] = torch.cat(labels)

@@ -1,6 +1,7 @@
 """Records what EfficientSAM3's own code computes, for tests that need neither it nor timm: see README.md.
 
     python record_efficientsam3.py FOLDER_OF_THE_AUTHORS_CODE end_to_end TRUNK TEXT_ENCODER CONTEXT
+    python record_efficientsam3.py FOLDER_OF_THE_AUTHORS_CODE clicks TRUNK
     python record_efficientsam3.py FOLDER_OF_THE_AUTHORS_CODE parts
 
 Weights are this program's from seed 0, brought to the authors' names by the inverse of families/efficientsam3/keys.py;
@@ -46,7 +47,7 @@ def stand_in_for_compiled_operators() -> None:
 def fill(model: torch.nn.Module, ours: dict[str, torch.Tensor], prefix: str = "") -> None:
     """Give the authors' modules our weights, and random numbers to what ours do not have."""
     generator = torch.Generator().manual_seed(1)
-    sections, taken = keys.SECTIONS, set()
+    sections, taken = keys.IMAGE_MODEL.sections, set()
     for key, tensor in model.state_dict().items():
         if not tensor.is_floating_point():
             continue
@@ -61,13 +62,53 @@ def fill(model: torch.nn.Module, ours: dict[str, torch.Tensor], prefix: str = ""
     assert not left, f"no tensor of the authors' is {left[:5]}"
 
 
+def kind_and_size(trunk: str) -> tuple[str, str]:
+    """Return what the authors' code calls a trunk."""
+    if trunk.startswith("repvit_"):
+        return "repvit", trunk.removeprefix("repvit_")
+    kind, _, size = trunk.rpartition("_")
+    return kind.replace("_", ""), size
+
+
+def clicks(trunk: str) -> None:
+    """The interactive predictor on a picture: what its mask decoder gives of each prompt, all three masks."""
+    from sam3 import model_builder
+    from sam3.model.sam1_task_predictor import SAM3InteractiveImagePredictor
+    from sam3.model.vl_combiner import SAM3VLBackbone
+
+    weights = cases.click_weights(cases.config(trunk))
+    neck = model_builder._create_student_vision_backbone(*kind_and_size(trunk), None, True)
+    tracker = model_builder.build_tracker(apply_temporal_disambiguation=False)
+    with torch.no_grad():
+        fill(neck, weights, cases.VISION)
+        fill(tracker, weights, cases.TRACKER)
+    tracker.backbone = SAM3VLBackbone(scalp=1, visual=neck, text=None)
+    predictor = SAM3InteractiveImagePredictor(tracker, max_hole_area=0.0).eval()
+    predictor.set_image(cases.picture())
+    decoded = []
+    tracker.sam_mask_decoder.register_forward_hook(lambda module, inputs, outputs: decoded.append(outputs))
+    recorded = {"image_embeddings": cases.sampled("image_embeddings", predictor.get_image_embedding()).numpy()}
+    for name, case in cases.CLICKS.items():
+        predictor.predict(
+            np.array(case.points) if case.points else None,
+            np.array(case.labels) if case.points else None,
+            np.array(case.box) if case.box else None,
+            cases.earlier_mask()[0].numpy() if case.has_mask else None,
+            multimask_output=True,
+        )
+        masks, scores, _, visible = decoded.pop()
+        found = {"low_res_masks": masks, "iou_predictions": scores, "object_score_logits": visible}
+        recorded |= {f"{name}/{key}": cases.sampled(key, value).numpy() for key, value in found.items()}
+    np.savez_compressed(HERE / f"{trunk}.clicks.npz", **recorded)
+
+
 def end_to_end(trunk: str, text_encoder: str, context: int) -> None:
     from sam3.model.data_misc import FindStage
     from sam3.model_builder import build_efficientsam3_image_model
 
-    kind, _, size = trunk.rpartition("_") if "repvit" not in trunk else ("repvit", "", trunk.removeprefix("repvit_"))
+    kind, size = kind_and_size(trunk)
     model = build_efficientsam3_image_model(
-        device="cpu", backbone_type=kind.replace("_", ""), model_name=size,
+        device="cpu", backbone_type=kind, model_name=size,
         text_encoder_type=text_encoder, text_encoder_context_length=context,
     )  # fmt: skip
     config = cases.config(trunk, text_encoder, context)
@@ -106,10 +147,10 @@ def parts() -> None:
 
     recorded = {}
     for trunk in cases.TRUNKS:
-        kind, _, size = trunk.rpartition("_") if "repvit" not in trunk else ("repvit", "", trunk[7:])
-        neck = model_builder._create_student_vision_backbone(kind.replace("_", ""), size, None, False)
+        kind, size = kind_and_size(trunk)
+        neck = model_builder._create_student_vision_backbone(kind, size, None, False)
         student = neck.trunk.model
-        if kind == "tiny_vit":  # it knows its maps' sizes beforehand
+        if kind == "tinyvit":  # it knows its maps' sizes beforehand
             from sam3.backbones import tiny_vit
 
             build = getattr(tiny_vit, f"{trunk}_224")
@@ -138,5 +179,7 @@ if __name__ == "__main__":
     stand_in_for_compiled_operators()
     if sys.argv[2] == "parts":
         parts()
+    elif sys.argv[2] == "clicks":
+        clicks(sys.argv[3])
     else:
         end_to_end(*sys.argv[3:5], int(sys.argv[5]))

@@ -36,6 +36,8 @@ PROMPTS = {
     "refined": [ObjectPrompt(0, 1, (STAR,)), ObjectPrompt(0, 1, (Point(0, 99, 96),))],
     "mask": [ObjectPrompt(0, 1, mask="square"), ObjectPrompt(0, 2, (STAR,))],
 }
+# On a frame that was followed, after the prompts of a case.
+CORRECTED, CORRECTION = "points", [ObjectPrompt(2, 1, (Point(0, 99, 96),))]
 
 
 def keep_memories_in_fp32(monkeypatch):
@@ -115,6 +117,21 @@ class Predictor:
         files = {"square": folder / "square.png"}
         request = PromptRequest("predictor", "video", self.reference, (), None, files, self.config())
         return self.code.prompts.clip_arrays(request, ClipPrompts(tuple(prompts)), size)
+
+    def corrected(self, run, frames, prompts, correction, folder: Path, size=(120, 160)):
+        """Return mask logits [frames, objects, h, w] of a clip in which a frame is corrected when it was followed.
+
+        prompts: on the first frame; frames: as `encoded` gives them
+        """
+        tracker = self.code.tracker("track")(run, len(frames))
+        answers = [tracker.ask(0, frames[0], self.given(prompts, folder, size))]
+        for t in range(1, len(frames)):
+            found = tracker.follow(t, frames[t])
+            if t == correction[0].frame:
+                before = {which: answer["pred_masks"] for which, answer in found.items()}
+                found |= tracker.ask(t, frames[t], self.given(correction, folder, size), before)
+            answers.append(found)
+        return np.stack([[found[which]["pred_masks"] for which in sorted(found)] for found in answers])
 
     def _network(self, layout, name):
         return self.code.family.laid_out(layout).component(name).network(self.reference)

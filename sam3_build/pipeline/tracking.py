@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sam3_build.errors import BuildError
 from sam3_build.pipeline.loop import LoopNetwork
-from sam3_build.pipeline.memory_bank import MemoryBank, Recalled, alike
+from sam3_build.pipeline.memory_bank import Memory, MemoryBank, Recalled, alike
 from sam3_build.pipeline.tracked_frame import Frame, Prompt, prompts_of
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Tracker:
         prompts: Sequence[Prompt],
         found: Mapping[int, Array] = MappingProxyType({}),
     ) -> dict[int, Arrays]:
-        """Return object -> the answer to its prompts on a frame, which becomes a memory that does not fade.
+        """Return object -> the answer to its prompts on a frame, which `remember` keeps.
 
         encoded: what the vision encoder gave of the frame
         found:   object -> mask logits that were found there without these prompts, which correct them. The other
@@ -106,8 +106,16 @@ class Tracker:
             features |= dict(zip(group, frame.conditioned(arrays), strict=True))
         answers = frame.answers(prompts, features, known)
         for which, memory in frame.memories(answers, binarize=True).items():
-            self.banks.setdefault(which, MemoryBank()).prompt(position, memory)
+            self.remember(which, position, memory)
         return answers
+
+    def remember(self, which: int, position: int, memory: Memory) -> None:
+        """Keep what prompts gave of an object: it fades on a frame where the object was followed before, else not."""
+        bank = self.banks.setdefault(which, MemoryBank())
+        if position in bank.tracked:
+            bank.track(position, memory, POINTERS)
+        else:
+            bank.prompt(position, memory)
 
     def ask(
         self, position: int, frame: Arrays, given: Arrays, found: Mapping[int, Array] = MappingProxyType({})

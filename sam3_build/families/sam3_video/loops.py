@@ -1,8 +1,8 @@
 """Follows objects through clips as transformers' Sam3TrackerVideoModel does: what it does unlike Meta's SAM 2.
 
-Clicks on an object are asked at once and without the mask that earlier ones gave. On a frame that was followed they are
-looked at with memories, and that frame fades as any other. Where a call has a prompt, all masks are binarized that it
-remembers, and objects without one are looked at again.
+Clicks on an object are asked at once and without the mask that earlier ones gave, or that was found when the frame was
+followed. Where a call has a prompt, all masks are binarized that it remembers, and objects without one are looked at
+again.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sam3_build.pipeline import tracking, word_tracking
 from sam3_build.pipeline.loop import LoopNetwork
-from sam3_build.pipeline.memory_bank import MemoryBank, alike
+from sam3_build.pipeline.memory_bank import alike
 from sam3_build.pipeline.tracked_frame import Frame, Prompt
-from sam3_build.pipeline.tracking import POINTERS, PROMPTED, Tracker
+from sam3_build.pipeline.tracking import PROMPTED, Tracker
 from sam3_build.pipeline.word_tracking import WordTracker
 
 if TYPE_CHECKING:
@@ -69,11 +69,7 @@ class Sam3Tracker(Tracker):
         for group, arrays in alike({w: self.recalled(w, position) for w in followed if w not in answers}):
             answers |= frame.tracked(group, arrays)
         for which, memory in frame.memories(answers, binarize=True).items():
-            bank = self.banks.setdefault(which, MemoryBank())
-            if which in followed:
-                bank.track(position, memory, POINTERS)
-            else:
-                bank.prompt(position, memory)
+            self.remember(which, position, memory)
         self.asked = position
         return answers
 

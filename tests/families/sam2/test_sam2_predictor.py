@@ -8,7 +8,7 @@ import numpy as np
 import predictor
 import pytest
 import torch
-from tracked_clip import keep_memories_in_fp32
+from tracked_clip import CORRECTED, CORRECTION, keep_memories_in_fp32
 
 from sam3_build.pipeline import tracking
 from sam3_build.pipeline.interactive import clicks
@@ -92,9 +92,20 @@ def test_masks_are_those_of_transformers_where_neither_rounds_memories(
 def test_a_clip_is_followed_as_metas_predictor_follows_it(case, run, frames, tmp_path):
     prompts = predictor.PROMPTS[case]
     found = tracking.track(run, predictor.given(prompts, tmp_path), frames)
+    require_metas(case, found["masks"])
+
+
+@pytest.mark.ci
+def test_a_frame_that_was_followed_is_corrected_as_metas_predictor_does(run, frames, tmp_path):
+    """With its defaults: that frame fades as any other."""
+    prompts = predictor.PROMPTS[CORRECTED]
+    require_metas("corrected", predictor.OWN.corrected(run, frames, prompts, CORRECTION, tmp_path))
+
+
+def require_metas(case, found):
     with np.load(RECORDED) as recorded:
         expected = recorded[f"{case}/masks"]
-    masks = found["masks"][len(frames) - len(expected) :, ..., ::2, ::2]
+    masks = found[len(found) - len(expected) :, ..., ::2, ::2]
     assert masks.shape == expected.shape
     flipped = ((masks > 0) != (expected > 0)).sum((2, 3))
     apart = np.abs(masks - expected).max((1, 2, 3))

@@ -145,13 +145,12 @@ def test_a_correction_is_metas_by_transformers_networks(opened, monkeypatch):
         session.obj_with_new_inputs = [1]
         for t in range(3):
             expected[t] = model(session, frame_idx=t).pred_masks
-        # transformers' own session feeds no earlier mask, and such a frame fades; Meta's predictor does as follows.
+        # transformers' own session feeds no earlier mask; Meta's predictor does as follows.
         click = inputs(predictor.PROMPTS["refined"][1])
         output = model._run_single_frame_inference(
             session, 2, 0, 1, False, click, None, False, expected[2].clamp(-32, 32)
         )
-        session.output_dict_per_obj[0]["non_cond_frame_outputs"].pop(2)
-        session.store_output(0, 2, output_value=output, is_conditioning_frame=True)
+        session.store_output(0, 2, output_value=output, is_conditioning_frame=False)
         scores = [output["object_score_logits"]]
         model._batch_encode_memories(session, 2, [0], [output["high_res_masks"]], scores, [True])
         expected[2] = output["pred_masks"]

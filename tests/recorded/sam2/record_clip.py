@@ -16,18 +16,18 @@ import numpy as np
 import sam2.sam2_video_predictor as metas
 import torch
 from PIL import Image
-from record_meta import ask, build
-from tracked_clip import CLIP, PROMPTS, SQUARE, STAR, Predictor, square
+from record_meta import build, followed
+from torch.nn import functional
+from tracked_clip import CLIP, CORRECTED, CORRECTION, PROMPTS, Predictor, square
 
 from sam3_build.families.sam2.config import SIZES
 from sam3_build.pipeline.masks import enlarged
 from sam3_build.pipeline.predictor_cases import ObjectPrompt
-from sam3_build.pipeline.tracking import Tracker, track
+from sam3_build.pipeline.tracking import track
 
 FRAMES = 6
-# The frame of a correction, and which it is.
-LATER, CORRECTION = 3, ObjectPrompt(3, 1, (replace(SQUARE, label=0),))
-CASES = {**PROMPTS, "corrected": [ObjectPrompt(0, 1, (STAR,)), ObjectPrompt(0, 2, (SQUARE,))]}
+# Case -> prompts, and those by which a frame is corrected.
+CASES = {case: (prompts, []) for case, prompts in PROMPTS.items()} | {"corrected": (PROMPTS[CORRECTED], CORRECTION)}
 
 
 class Tiny(Predictor):
@@ -39,36 +39,6 @@ class Tiny(Predictor):
 
 
 OWN = Tiny("sam2")
-
-
-def ours(run, encoded, case, prompts, size) -> np.ndarray:
-    """Return mask logits [frames, objects, h, w] of our networks in PyTorch and our loop."""
-    with tempfile.TemporaryDirectory() as folder:
-        given = OWN.given(prompts, Path(folder), size)
-        if case != "corrected":
-            return track(run, given, encoded)["masks"]
-        tracker = Tracker(run, len(encoded))
-        found = [tracker.ask(0, encoded[0], given)]
-        for position in range(1, len(encoded)):
-            answers = tracker.follow(position, encoded[position])
-            if position == LATER:
-                before = {which: answer["pred_masks"] for which, answer in answers.items()}
-                correction = OWN.given([stretched(CORRECTION, size)], Path(folder), size)
-                answers |= tracker.ask(position, encoded[position], correction, before)
-            found.append(answers)
-    return np.stack([[answers[which]["pred_masks"] for which in (1, 2)] for answers in found])
-
-
-def theirs(model, case, prompts, size) -> np.ndarray:
-    """Return mask logits [frames, objects, height, width] of Meta's predictor."""
-    state, found = model.init_state("the clip"), {}
-    ask(model, state, prompts, square(size))
-    until = LATER if case == "corrected" else None
-    found |= {frame: masks for frame, _, masks in model.propagate_in_video(state, max_frame_num_to_track=until)}
-    if until is not None:
-        ask(model, state, [stretched(CORRECTION, size)], None)
-        found |= {frame: masks for frame, _, masks in model.propagate_in_video(state, start_frame_idx=until)}
-    return np.stack([found[frame][:, 0].float().numpy() for frame in sorted(found)])
 
 
 def stretched(prompt: ObjectPrompt, size) -> ObjectPrompt:
@@ -90,19 +60,24 @@ def main() -> None:
     metas.load_video_frames = lambda **_: (pixels, *size)
     encoded = OWN.encoded(run, frames=pictures)
     for case in cases or CASES:
-        prompts = [stretched(prompt, size) for prompt in CASES[case]]
+        prompts, corrected = ([stretched(prompt, size) for prompt in own] for own in CASES[case])
         with torch.no_grad():
-            expected = theirs(model, case, prompts, size)
-        found = ours(run, encoded, case, prompts, size)[-len(expected) :]
-        for frame, objects in enumerate(zip(found, expected, strict=True)):
-            for which, (logits, other) in enumerate(zip(*objects, strict=True)):
-                own = enlarged(logits, size)
-                inside, among = own > 0, other > 0
-                union = (inside | among).sum()
-                shown = f"IoU {(inside & among).sum() / union if union else 1:.6f} of {among.mean():.1%} of the frame"
-                apart = f"{np.abs(own - other).max():.2g} apart, of {np.abs(other).max():.3g}"
-                sys.stdout.write(f"{case}, frame {frame}, object {which + 1}: {shown}, logits {apart}\n")
-                sys.stdout.flush()
+            expected = followed(model, prompts, corrected, square(size))
+            # As Meta's predictor does.
+            theirs = functional.interpolate(torch.from_numpy(expected), size, mode="bilinear").numpy()
+        with tempfile.TemporaryDirectory() as scratch:
+            if corrected:
+                found = OWN.corrected(run, encoded, prompts, corrected, Path(scratch), size)
+            else:
+                found = track(run, OWN.given(prompts, Path(scratch), size), encoded)["masks"]
+        for frame, which in np.ndindex(expected.shape[:2]):
+            own, other = enlarged(found[frame, which].squeeze(), size), theirs[frame, which]
+            inside, among = own > 0, other > 0
+            union = (inside | among).sum()
+            shown = f"IoU {(inside & among).sum() / union if union else 1:.6f} of {among.mean():.1%} of the frame"
+            apart = f"{np.abs(own - other).max():.2g} apart, of {np.abs(other).max():.3g}"
+            sys.stdout.write(f"{case}, frame {frame}, object {which + 1}: {shown}, logits {apart}\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

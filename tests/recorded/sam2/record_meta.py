@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from meta_code import fill, resized
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.modeling import sam2_base
+from tracked_clip import CORRECTED, CORRECTION
 
 # The miniature's sizes (manifests/sam2_mini.json) as Meta's configs say them.
 D, SIDE = 128, 8
@@ -52,14 +54,19 @@ def narrow_heads() -> None:
 
 
 def main() -> None:
-    """Write meta.npz: `<case>/masks` [frames, objects, h, w], every second row and column of the logits, float32."""
+    """Write meta.npz: `<case>/masks` [frames, objects, h, w], every second row and column of the logits, float32.
+
+    The case `corrected` is that of which `tracked_clip` corrects a frame.
+    """
     narrow_heads()
     model = build(predictor.tensors(), *OVERRIDES)
     frames = torch.from_numpy(np.concatenate(predictor.pixels()))
     metas.load_video_frames = lambda **_: (frames, 120, 160)
     made = {}
     for case, prompts in predictor.PROMPTS.items():
-        made[f"{case}/masks"] = followed(model, prompts)[..., ::2, ::2]
+        made[f"{case}/masks"] = followed(model, prompts, mask=predictor.square())[..., ::2, ::2]
+    found = followed(model, predictor.PROMPTS[CORRECTED], CORRECTION)
+    made["corrected/masks"] = found[..., ::2, ::2]
     np.savez_compressed(Path(__file__).with_name("meta.npz"), **made)
 
 
@@ -74,16 +81,24 @@ def build(tensors, *overrides: str):
     return model
 
 
-def followed(model, prompts) -> np.ndarray:
-    """Return mask logits of a clip."""
-    state = model.init_state("the drawn clip")
-    ask(model, state, prompts, predictor.square())
-    masks = {}
-    for frame, _, _ in model.propagate_in_video(state):
-        outputs = state["output_dict_per_obj"].values()
-        found = [o["cond_frame_outputs"].get(frame) or o["non_cond_frame_outputs"][frame] for o in outputs]
-        masks[frame] = np.concatenate([one["pred_masks"][:, 0].float().numpy() for one in found])
-    return np.stack([masks[frame] for frame in sorted(masks)])
+def followed(model, prompts, corrected=(), mask=None) -> np.ndarray:
+    """Return mask logits [frames, objects, h, w] of a clip.
+
+    corrected: prompts on a frame, which are added when the clip was followed up to it
+    mask:      of prompts that have one, [height, width] bool
+    """
+    state = model.init_state("the clip")
+    ask(model, state, prompts, mask)
+    until = corrected[0].frame if corrected else None
+    deque(model.propagate_in_video(state, max_frame_num_to_track=until), maxlen=0)
+    if corrected:
+        ask(model, state, corrected, mask)
+        # From the corrected frame itself on, it would be looked at anew without the correction.
+        deque(model.propagate_in_video(state, start_frame_idx=until + 1), maxlen=0)
+    kept = state["output_dict_per_obj"].values()
+    outputs = [own["cond_frame_outputs"] | own["non_cond_frame_outputs"] for own in kept]
+    frames = sorted(outputs[0])
+    return np.stack([[own[frame]["pred_masks"][0, 0].float().numpy() for own in outputs] for frame in frames])
 
 
 def ask(model, state, prompts, mask) -> None:

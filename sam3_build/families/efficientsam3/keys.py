@@ -40,12 +40,14 @@ META_ROOTS = (
     *sam3_keys.META_DETECTOR_ROOTS,
 )
 
+HEADS = ("sam_prompt_encoder.", "sam_mask_decoder.")
+
 
 def _format(title: str, detector: str, tracker: str) -> Format:
     """Return the format of files whose names of the detector and of the tracker begin so."""
     return Format(
         title,
-        roots=(*(detector + root for root in META_ROOTS), tracker),
+        roots=(*(detector + root for root in META_ROOTS), *(tracker + head for head in HEADS)),
         sections=(
             *sam3_keys.behind(detector, DETECTOR),
             *sam3_keys.tracker(detector, tracker, ours=TRACKER),

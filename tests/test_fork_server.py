@@ -27,12 +27,14 @@ def test_both_run_in_forks_of_one_server_that_has_the_modules(fresh: BuildSpace)
     assert wait_until(lambda: not processes_in(fresh.root), 2), "it ends with the run"
 
 
+@pytest.mark.ci
 def test_a_fork_leaves_nothing_to_the_next_one(fresh: BuildSpace) -> None:
     encoder, head = printed(fresh, "os.environ.pop('LEFT'), os.getsid(0) == os.getpid(), tempfile.gettempdir()")
     assert encoder[:2] == head[:2] == ["here", "True"]
     assert encoder[2] != head[2]
 
 
+@pytest.mark.ci
 def test_what_a_fork_holds_open_is_its_own(fresh: BuildSpace) -> None:
     """Sockets and logs of others would keep those waiting for it. Both run at once."""
     descriptors = "(f'/proc/self/fd/{n}' for n in os.listdir('/proc/self/fd'))"
@@ -42,6 +44,7 @@ def test_what_a_fork_holds_open_is_its_own(fresh: BuildSpace) -> None:
         assert not [path for path in own if "socket" in path or path.endswith(f"{other}.log")]
 
 
+@pytest.mark.ci
 def test_when_the_server_is_killed_the_fork_dies_and_the_next_one_gets_a_server(fresh: BuildSpace) -> None:
     fresh.edit(EXPORT, "import json\n", "import json\nimport os\nimport time\n")
     die = "os.kill(os.getppid(), 9)\n        time.sleep(60)"
@@ -52,6 +55,7 @@ def test_when_the_server_is_killed_the_fork_dies_and_the_next_one_gets_a_server(
     assert wait_until(lambda: not processes_in(fresh.root), 2)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_when_doit_ends_the_fork_and_what_it_started_end_too(fresh: BuildSpace, number: signal.Signals) -> None:
     fresh.edit(EXPORT, "import json\n", "import json\nimport subprocess\n")

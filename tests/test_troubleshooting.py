@@ -173,7 +173,7 @@ PROVOKED: dict[str, Callable[[Project], str]] = {
 
 
 # Each of these starts a worker that loads PyTorch; tests/families/sam3_image has their messages from `weights` itself.
-LOADS_PYTORCH = (half_matching, cut_short, another_family, adapter, not_finite)
+LOADS_PYTORCH = (half_matching, cut_short, another_family, adapter, not_finite, offline)
 
 
 @pytest.fixture

@@ -149,6 +149,7 @@ def test_pictures_come_first_then_clips_that_grow_longer() -> None:
     assert 0 < options.rate(99) < options.rate(70) < options.clip_peak
 
 
+@pytest.mark.ci
 def test_gradients_reach_every_weight_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "POINTING", 1.0)
     learner = learning.Learner(Tracker(json.loads(CONFIG.read_text())))

@@ -16,6 +16,8 @@ import pytest
 from build_space import ROOT
 from local_hub import TOKEN, LocalHub, serve
 
+pytestmark = pytest.mark.ci
+
 REPO = "some-org/sam3"
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 200_000, "sam3.pt": b"p" * 200_000, "tokenizer.json": b"t"}
 

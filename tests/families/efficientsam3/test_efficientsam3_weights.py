@@ -28,6 +28,8 @@ from sam3_build.weights.inventory import inventory
 from sam3_build.weights.load import load
 from sam3_build.weights.wanted import is_counter
 
+pytestmark = pytest.mark.ci
+
 CODE = registry.family_code("efficientsam3")
 PATH = {"path": True}
 VISION = "detector.backbone.vision_backbone."

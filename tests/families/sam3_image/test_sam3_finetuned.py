@@ -16,6 +16,8 @@ from sam3_build.errors import BuildError
 from sam3_build.families.sam3_image.keys import KEYS
 from sam3_build.weights import finite, key_map, tensors, wrapped_names
 
+pytestmark = pytest.mark.ci
+
 PATH = {"path": True}
 
 

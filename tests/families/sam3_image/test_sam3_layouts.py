@@ -128,6 +128,7 @@ def test_the_inventory_of_v2_is_that_of_v1_with_two_components_in_one(config):
     }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("reference", FAMILY.references)
 def test_the_detector_is_the_text_encoder_and_v2s_decoder(reference, given, run, run_v2, detectors):
     for name, case in given(reference, "two_files").items():

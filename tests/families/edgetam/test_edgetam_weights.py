@@ -19,6 +19,8 @@ from sam3_build.weights.inventory import inventory
 from sam3_build.weights.load import load
 from sam3_build.weights.tensors import FileTensor, contiguous
 
+pytestmark = pytest.mark.ci
+
 NAMES = Path(__file__).parents[2] / "recorded" / "edgetam" / "official_names.json"
 OWN = Predictor("edgetam")
 CODE, PATH = OWN.code, {"path": True}

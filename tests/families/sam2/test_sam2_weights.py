@@ -21,6 +21,8 @@ from sam3_build.weights.inventory import inventory
 from sam3_build.weights.load import load
 from sam3_build.weights.tensors import FileTensor, contiguous
 
+pytestmark = pytest.mark.ci
+
 MINI = Path(__file__).parents[3] / "manifests" / "sam2_mini.json"
 CODE = registry.family_code("sam2")
 SEED = {"random": {"seed": 0}}

@@ -22,6 +22,8 @@ from sam3_build.torch_modules.sam3 import modeling
 from sam3_build.weights import key_map
 from sam3_build.weights.tensors import FileTensor, contiguous, read_tensor
 
+pytestmark = pytest.mark.ci
+
 PATH = {"path": True}
 
 

@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 
 from sam3_build.errors import BuildError
 
+pytestmark = pytest.mark.ci
+
 PATH = {"path": True}
 
 
